@@ -1,0 +1,78 @@
+"""What can go wrong, said in one line: where, what was expected, what was found, what to do.
+
+Every error that a user can cause is a :class:`TlcacheError`. The command line prints it as
+``error: …`` and exits with 1; anything else is a defect of tlcache itself.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class TlcacheError(Exception):
+    """One fault in one line.
+
+    Args:
+        where: The file, folder, option or value at fault.
+        expected: What was expected there.
+        found: What was found instead.
+        remedy: What the user can do about it.
+    """
+
+    def __init__(self, where: object, *, expected: str, found: str, remedy: str) -> None:
+        super().__init__(where, expected, found, remedy)
+        self.where = str(where)
+        self.expected = expected
+        self.found = found
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        text = f"{self.where}: expected {self.expected}, found {self.found}; {self.remedy}"
+        return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (type(self), self.where, self.expected, self.found, self.remedy)
+
+
+class DataError(TlcacheError):
+    """A data set that is not laid out as expected."""
+
+
+class ImageError(TlcacheError):
+    """An image file that cannot be read."""
+
+
+class TrunkError(TlcacheError):
+    """An unknown network, or weights that do not fit it."""
+
+
+class CacheError(TlcacheError):
+    """A cache that cannot be read or written."""
+
+
+class DamageError(CacheError):
+    """A file of a cache that does not hold what was written into it."""
+
+
+class ModelError(TlcacheError):
+    """A model file that cannot be used."""
+
+
+class OptionError(TlcacheError):
+    """An option whose value makes no sense."""
+
+
+class DownloadError(TlcacheError):
+    """A download that failed or is not what it should be."""
+
+
+def nearest(word: str, known: Iterable[str], count: int = 3) -> str:
+    """The known words closest to ``word``, for a remedy: ``resnet18, resnet34`` (may be empty)."""
+    return ", ".join(difflib.get_close_matches(word, list(known), n=count, cutoff=0.6))
+
+
+def _rebuild(
+    kind: type[TlcacheError], where: str, expected: str, found: str, remedy: str
+) -> TlcacheError:
+    return kind(where, expected=expected, found=found, remedy=remedy)
