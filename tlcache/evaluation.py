@@ -1,0 +1,299 @@
+"""Logits and labels in, an :class:`Evaluation` out; two models' logits in, a :class:`Comparison`.
+
+Every way of training is judged here, so that its numbers can be set side by side. Takes arrays
+only: how the logits came about, and from which files, is none of its business. Draws nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tlcache.errors import DataError, OptionError
+
+_Z_95 = 1.959963984540054  # two-sided 95% point of the normal distribution
+_BINS = 15
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """How well a model does on one split.
+
+    A class without an image in the split (support 0) has a precision, recall and F1 of 0.0 in
+    ``per_class`` and is left out of ``macro_f1``; images wrongly put into it still cost their own
+    class its recall.
+
+    Attributes:
+        n: Images.
+        accuracy: Share of images whose largest logit is that of their class.
+        accuracy_ci95: (low, high) of :func:`wilson_interval`.
+        loss: Mean cross-entropy (log loss) in nats.
+        macro_f1: Unweighted mean of F1 over the classes that have images.
+        ece: Expected calibration error over 15 confidence bins of equal width: Guo et al., "On
+            Calibration of Modern Neural Networks", ICML 2017.
+        classes: Class names, in the order of the logits.
+        per_class: ``precision``, ``recall``, ``f1`` and ``support`` (images) of each class.
+        confusion: (C, C) counts; rows are truths, columns predictions.
+    """
+
+    n: int
+    accuracy: float
+    accuracy_ci95: tuple[float, float]
+    loss: float
+    macro_f1: float
+    ece: float
+    classes: tuple[str, ...]
+    per_class: dict[str, dict[str, float]]
+    confusion: list[list[int]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as they stand in tlcache's JSON."""
+        plain = dataclasses.asdict(self)
+        return plain | {k: list(plain[k]) for k in ("accuracy_ci95", "classes")}
+
+    def summary(self) -> str:
+        """The evaluation in one line, for people."""
+        low, high = self.accuracy_ci95
+        return (
+            f"accuracy {self.accuracy:.3f} (95% {low:.3f}-{high:.3f}, n={self.n}), "
+            f"loss {self.loss:.3f}, macro-F1 {self.macro_f1:.3f}, ECE {self.ece:.3f}"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """Two models, a and b, on the same images: McNemar's exact test.
+
+    Attributes:
+        n: Images.
+        both, only_a, only_b, neither: Images that both, one or none of the models got right.
+        accuracy_a, accuracy_b: Share of images each got right.
+        difference: ``accuracy_a - accuracy_b``.
+        p_value: Two-sided, of an image that only one model gets right being as likely a's as
+            b's: McNemar, "Note on the sampling error of the difference between correlated
+            proportions or percentages", Psychometrika 1947, by the exact binomial distribution.
+    """
+
+    n: int
+    both: int
+    only_a: int
+    only_b: int
+    neither: int
+    accuracy_a: float
+    accuracy_b: float
+    difference: float
+    p_value: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as they stand in tlcache's JSON."""
+        return dataclasses.asdict(self)
+
+    def sentence(self, a: str = "A", b: str = "B") -> str:
+        """The comparison in one English sentence; ``a`` and ``b`` name the models."""
+        right_a, right_b = self.both + self.only_a, self.both + self.only_b
+        rights = f"{a} gets {right_a} of {self.n} images right and {b} {right_b}"
+        if self.only_a + self.only_b == 0:
+            return f"{rights}: the very same ones."
+        verdict = "is unlikely to be" if self.p_value < 0.05 else "may well be"
+        return (
+            f"{rights} (difference {self.difference:+.3f}; {self.only_a} only {a}, {self.only_b} "
+            f"only {b}), which {verdict} chance (McNemar's exact test, p = {self.p_value:.2g})."
+        )
+
+
+def evaluate(logits: ArrayLike, labels: ArrayLike, classes: Sequence[str]) -> Evaluation:
+    """Judge logits by labels.
+
+    Args:
+        logits: (N, C) finite scores before the softmax; the (first) largest is the prediction.
+        labels: (N,) integers in 0..C-1, the true classes.
+        classes: The C class names.
+
+    Raises:
+        DataError: If there is no image, a shape does not fit, a logit is not finite, a label is
+            no class, or two classes share a name.
+    """
+    scores = _checked_logits(logits)
+    truths = _checked_labels(labels, scores.shape)
+    names = _checked_classes(classes, scores.shape[1])
+    predictions = scores.argmax(axis=1)
+    right = predictions == truths
+    per_class = _per_class(truths, predictions, names)
+    return Evaluation(
+        n=len(truths),
+        accuracy=float(right.mean()),
+        accuracy_ci95=wilson_interval(int(right.sum()), len(truths)),
+        loss=_cross_entropy(scores, truths),
+        macro_f1=float(np.mean([c["f1"] for c in per_class.values() if c["support"] > 0])),
+        ece=_calibration_error(softmax(scores).max(axis=1), right),
+        classes=names,
+        per_class=per_class,
+        confusion=_confusion(truths, predictions, len(names)),
+    )
+
+
+def compare(logits_a: ArrayLike, logits_b: ArrayLike, labels: ArrayLike) -> Comparison:
+    """Set two models side by side on the same images, in the same order.
+
+    Args:
+        logits_a, logits_b: (N, C) scores of each model, finite.
+        labels: (N,) integers in 0..C-1, the true classes.
+
+    Raises:
+        DataError: If the two are of different shapes, or for any reason :func:`evaluate` has.
+    """
+    from scipy.stats import binomtest
+
+    a, b = _checked_logits(logits_a), _checked_logits(logits_b)
+    if a.shape != b.shape:
+        raise DataError(
+            "logits",
+            expected=f"two models' logits of one shape, as {a.shape}",
+            found=str(b.shape),
+            remedy="compare two models on the same images and classes",
+        )
+    truths = _checked_labels(labels, a.shape)
+    right_a, right_b = a.argmax(axis=1) == truths, b.argmax(axis=1) == truths
+    only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
+    return Comparison(
+        n=len(truths),
+        both=int((right_a & right_b).sum()),
+        only_a=only_a,
+        only_b=only_b,
+        neither=int((~right_a & ~right_b).sum()),
+        accuracy_a=float(right_a.mean()),
+        accuracy_b=float(right_b.mean()),
+        difference=(only_a - only_b) / len(truths),
+        p_value=float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0,
+    )
+
+
+def softmax(logits: ArrayLike) -> NDArray[np.float64]:
+    """Probabilities (N, C) of logits (N, C); no logit is too large for it.
+
+    Raises:
+        DataError: If the logits are not (N, C), or not finite.
+    """
+    scores = _checked_logits(logits)
+    powers: NDArray[np.float64] = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def wilson_interval(successes: int, n: int) -> tuple[float, float]:
+    """The 95% score interval (low, high) of a share, within 0 and 1: ``successes`` of ``n``.
+
+    Wilson, "Probable inference, the law of succession, and statistical inference", JASA 1927.
+
+    Raises:
+        OptionError: Unless 0 <= successes <= n and n >= 1.
+    """
+    if not (n >= 1 and 0 <= successes <= n):
+        raise OptionError(
+            "successes of n",
+            expected="0 <= successes <= n and n >= 1",
+            found=f"{successes} of {n}",
+            remedy="count the images that are right and all images",
+        )
+    share, z2 = successes / n, _Z_95**2
+    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = _Z_95 / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
+    # Exact ends where none or all succeed: rounding would leave 1e-17 or 1 - 1e-16.
+    low = 0.0 if successes == 0 else max(0.0, centre - half)
+    high = 1.0 if successes == n else min(1.0, centre + half)
+    return low, high
+
+
+def _cross_entropy(scores: NDArray[np.float64], truths: NDArray[np.int64]) -> float:
+    # From the logits: a log loss of probabilities clips at the smallest one, and so saturates.
+    shifted = scores - scores.max(axis=1, keepdims=True)
+    true = np.take_along_axis(shifted, truths[:, None], axis=1)[:, 0]
+    return float(np.mean(np.log(np.exp(shifted).sum(axis=1)) - true))
+
+
+def _calibration_error(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> float:
+    # Guo et al.'s bins are closed on the right: ((m - 1) / M, m / M].
+    edges = np.linspace(0, 1, _BINS + 1)
+    bins = np.digitize(confidence, edges[1:-1], right=True)
+    gaps = np.bincount(bins, weights=right - confidence, minlength=_BINS)
+    return float(np.abs(gaps).sum() / len(right))
+
+
+def _confusion(
+    truths: NDArray[np.int64], predictions: NDArray[np.int64], count: int
+) -> list[list[int]]:
+    # Not scikit-learn's: that one warns when there is but one class.
+    pairs = np.bincount(truths * count + predictions, minlength=count * count)
+    return list(pairs.reshape(count, count).tolist())
+
+
+def _per_class(
+    truths: NDArray[np.int64], predictions: NDArray[np.int64], names: tuple[str, ...]
+) -> dict[str, dict[str, float]]:
+    from sklearn.metrics import precision_recall_fscore_support
+
+    columns = precision_recall_fscore_support(
+        truths, predictions, labels=np.arange(len(names)), zero_division=0.0
+    )
+    rows = zip(*(column.tolist() for column in columns), strict=True)
+    measures = ("precision", "recall", "f1", "support")
+    return {
+        name: dict(zip(measures, row, strict=True)) for name, row in zip(names, rows, strict=True)
+    }
+
+
+def _checked_logits(logits: ArrayLike) -> NDArray[np.float64]:
+    scores = np.asarray(logits)
+    if scores.ndim != 2 or 0 in scores.shape or scores.dtype.kind not in "fiu":
+        raise DataError(
+            "logits",
+            expected="real numbers of shape (N, C), N >= 1 and C >= 1",
+            found=f"{scores.dtype} {scores.shape}",
+            remedy="give one row an image and one column a class",
+        )
+    bad = ~(np.abs(scores) <= np.finfo(np.float32).max)  # NaN, infinite, or near float64's end
+    if bad.any():
+        row, column = (int(i) for i in np.argwhere(bad)[0])
+        raise DataError(
+            f"logits, row {row}, column {column}",
+            expected="finite float32 numbers",
+            found=str(scores[row, column]),
+            remedy="a model gives such logits when its training diverged: lower the learning rate",
+        )
+    return scores.astype(np.float64)
+
+
+def _checked_labels(labels: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.int64]:
+    truths, (n, count) = np.asarray(labels), shape
+    if truths.shape != (n,) or truths.dtype.kind not in "iu":
+        raise DataError(
+            "labels",
+            expected=f"{n} integers, one a row of the logits",
+            found=f"{truths.dtype} {truths.shape}",
+            remedy="give logits and labels of the same images",
+        )
+    wrong = np.flatnonzero((truths < 0) | (truths >= count))
+    if len(wrong):
+        raise DataError(
+            f"labels, row {wrong[0]}",
+            expected=f"a class number from 0 to {count - 1}",
+            found=str(truths[wrong[0]]),
+            remedy="evaluate on data of the classes that the model was trained on",
+        )
+    return truths.astype(np.int64)
+
+
+def _checked_classes(classes: Sequence[str], count: int) -> tuple[str, ...]:
+    names = tuple(str(name) for name in classes)
+    if len(names) != count or len(set(names)) != count:
+        raise DataError(
+            "classes",
+            expected=f"{count} different names, one a column of the logits",
+            found=f"{len(names)}, {len(set(names))} of them different",
+            remedy="give the classes that the model was trained on",
+        )
+    return names
