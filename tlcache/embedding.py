@@ -1,0 +1,317 @@
+"""Fill the cache for a data set: from a folder of images to committed rows.
+
+``embed`` digests the files, looks up which rows the cache lacks, makes those in one pass and
+commits them as it goes. Covers no reading back (``features``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import glob
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlcache.errors import CacheError, DamageError, DataError, OptionError, TrunkError
+from tlcache.feature_store import FeatureStore, Rows, open_store, what_is_new
+from tlcache.features import Embedding, Report, UnreadableImagesError
+from tlcache.forward_pass import Job, Made, run_pass
+from tlcache.identity import Identity, library_versions
+from tlcache.samples import SPLITS, ImageDataset
+from tlcache.snapshots import Progress as Tick
+from tlcache.snapshots import Snapshot, load_snapshot, save_snapshot, take_snapshot
+from tlcache.trunk_memo import TrunkInfo, recall
+
+if TYPE_CHECKING:
+    from tlcache.trunk import Trunk
+
+COMMIT_SECONDS = 5.0
+"""Rows are committed at least this often: about the most work that a killed process loses."""
+COMMIT_BYTES = 64 << 20
+
+Progress = Callable[[str], contextlib.AbstractContextManager[Tick]]
+"""Makes a progress bar with the given title."""
+
+
+def embed(
+    dataset: ImageDataset,
+    trunk: str | Trunk = "resnet18",
+    weights: str = "imagenet",
+    *,
+    cache: Path = Path("cache"),
+    views: int = 0,
+    transform: dict[str, Any] | None = None,
+    skip_unreadable: bool = False,
+    rehash: bool = False,
+    device: str = "auto",
+    workers: int | None = None,
+    batch_size: int | None = None,
+    report: Report | None = None,
+    progress: Progress | None = None,
+) -> Embedding:
+    """Put a data set's features into the cache; what is there is not made again.
+
+    Args:
+        dataset: From :func:`tlcache.samples.scan`.
+        trunk: The frozen network, or its name.
+        weights: For a name: ``imagenet``, a file, or ``random``.
+        cache: The cache folder.
+        views: How many augmented views of each training image to keep as well.
+        transform: Fields of the weights' own transform to change.
+        skip_unreadable: Go on without the images that cannot be read.
+        rehash: Read every file again, even those that look unchanged.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        workers: Threads; one for each usable core by default.
+        batch_size: Crops that go through the network at once; it does not change the features.
+        report: Is told, a line at a time, what a user should know.
+        progress: Makes a progress bar with the given title.
+
+    Raises:
+        UnreadableImagesError: If images cannot be read and ``skip_unreadable`` is not set. Every
+            other image's row is committed.
+        TlcacheError: If the trunk, the cache or an option is at fault.
+    """
+    started = time.perf_counter()
+    report, progress = report or (lambda line: None), progress or _no_progress
+    if views < 0:
+        raise OptionError("--views", expected="0 or more", found=str(views), remedy="correct it")
+    info, load = _described(trunk, weights, cache / "weights")
+    stores = _stores(cache, info, transform or {}, views, report)
+    known = _known(stores[0], dataset.name, report)
+    with progress("reading files") as tick:
+        snapshot = take_snapshot(dataset, known, rehash=rehash, progress=tick)
+    jobs, reused = _missing(snapshot, stores, views)
+    _announce(stores[0], report)
+    pass_started = time.perf_counter()
+    reasons: dict[bytes, str] = {}
+    if jobs:
+        with progress("embedding") as tick:
+            made = _pass(load(), jobs, stores, device, workers, batch_size)
+            reasons = _commit_all(made, stores, len(jobs), tick)
+    pass_seconds = time.perf_counter() - pass_started
+    snapshot = _with_reasons(snapshot, reasons)
+    _keep_snapshot(snapshot, known, stores[0], report)
+    done = Embedding(
+        trunk=info,
+        snapshot=snapshot,
+        stores=stores,
+        views=views,
+        embedded=len(jobs) - len(reasons),
+        reused=reused,
+        seconds=time.perf_counter() - started,
+        pass_seconds=pass_seconds,
+    )
+    if done.unreadable and not skip_unreadable:
+        raise UnreadableImagesError(done)
+    _check_still_a_dataset(snapshot)
+    return done
+
+
+def _described(
+    trunk: str | Trunk, weights: str, memo: Path
+) -> tuple[TrunkInfo, Callable[[], Trunk]]:
+    """What is known of a trunk, from the memo where it can be, and how to load it."""
+    if isinstance(trunk, str):
+        if info := recall(memo, trunk, weights):
+            return info, lambda: _load_as_described(info)
+        from tlcache.trunk import load_trunk
+
+        trunk = load_trunk(trunk, weights, memo)
+    loaded = trunk
+    return loaded.info, lambda: loaded
+
+
+def _load_as_described(info: TrunkInfo) -> Trunk:
+    from tlcache.trunk import load_trunk
+
+    trunk = load_trunk(info.name, info.weights)
+    if trunk.digest != info.digest:
+        raise TrunkError(
+            info.weights,
+            expected=f"the weights {info.digest[:8]} that were digested earlier",
+            found=trunk.digest[:8],
+            remedy="let the file come to rest and run again",
+        )
+    return trunk
+
+
+def _stores(
+    cache: Path, info: TrunkInfo, changes: dict[str, Any], views: int, report: Report
+) -> list[FeatureStore]:
+    """The store of the eval transform, and that of the train transform where views are wanted."""
+    transform = dataclasses.replace(info.transform, **changes)
+    versions = library_versions(info.name)
+    kinds = [transform, transform.as_train()] if views else [transform]
+    identities = [Identity(info.name, info.digest, info.dim, kind, versions) for kind in kinds]
+    return [open_store(cache, identity, info.label, report) for identity in identities]
+
+
+def _known(store: FeatureStore, dataset: str, report: Report) -> Snapshot | None:
+    """The newest snapshot of the data set under any identity; digests do not depend on it."""
+    own = store.snapshot_path(dataset)
+    others = sorted(store.folder.parent.glob(f"*/snapshots/{glob.escape(dataset)}.h5"))
+    best: Snapshot | None = None
+    for path in [own, *others] if own.exists() else others:
+        try:
+            known = load_snapshot(path)
+        except DamageError as error:
+            report(f"passed over: {error}")
+            continue
+        if path == own:
+            return known
+        if best is None or known.taken_ns > best.taken_ns:
+            best = dataclasses.replace(known, reasons=[""] * len(known.reasons))
+    return best
+
+
+def _missing(
+    snapshot: Snapshot, stores: Sequence[FeatureStore], views: int
+) -> tuple[list[Job], int]:
+    """A job for each distinct readable image that lacks a row, and how many lack none."""
+    readable = np.flatnonzero(snapshot.readable())
+    first = {snapshot.digests[i].tobytes(): int(i) for i in reversed(readable)}
+    crops: dict[bytes, list[tuple[int, int]]] = {digest: [] for digest in first}
+    train = readable[snapshot.dataset.splits[readable] == SPLITS.index("train")]
+    to_augment = {snapshot.digests[i].tobytes() for i in train}
+    for which, (store, wanted) in enumerate(zip(stores, (first, to_augment), strict=False)):
+        names = [(d, view) for d in wanted for view in range(views if which else 1)]
+        there = store.has(
+            np.frombuffer(b"".join(d for d, _ in names), np.uint8).reshape(-1, 32),
+            np.fromiter((view for _, view in names), np.int32, len(names)),
+        )
+        for (digest, view), cached in zip(names, there, strict=True):
+            if not cached:
+                crops[digest].append((which, view))
+    lacking = [(digest, wanted) for digest, wanted in crops.items() if wanted]
+    jobs = [Job(snapshot.dataset.path(first[d]), d, tuple(wanted)) for d, wanted in lacking]
+    return jobs, len(first) - len(jobs)
+
+
+def _announce(store: FeatureStore, report: Report) -> None:
+    """One line on what makes this identity new, where the cache holds another."""
+    if not store.folder.exists() and (changed := what_is_new(store.folder.parent, store.identity)):
+        report(f"new identity {store.identity.key[:8]}: {', '.join(changed)}")
+
+
+def _pass(
+    trunk: Trunk,
+    jobs: list[Job],
+    stores: Sequence[FeatureStore],
+    device: str,
+    workers: int | None,
+    batch_size: int | None,
+) -> Iterator[Made]:
+    from tlcache.devices import batch_size_for, resolve_device, usable_cpus
+
+    where = resolve_device(device)
+    return run_pass(
+        trunk.module,
+        jobs,
+        [store.identity.transform for store in stores],
+        device=where,
+        workers=workers or usable_cpus(),
+        batch_size=batch_size or batch_size_for(where),
+    )
+
+
+def _commit_all(
+    made: Iterator[Made], stores: Sequence[FeatureStore], total: int, tick: Tick
+) -> dict[bytes, str]:
+    """Commit the rows as they come; digest and reason of each image that could not be read.
+
+    Whatever ends the pass, the rows that were made until then are committed.
+    """
+    reasons: dict[bytes, str] = {}
+    buffer = _Buffer(stores)
+    try:
+        for done, result in enumerate(made, 1):
+            if result.reason:
+                reasons[result.job.digest] = result.reason
+            else:
+                buffer.add(result)
+            tick(done, total)
+    except CacheError:
+        raise
+    except BaseException:
+        buffer.commit()
+        raise
+    finally:
+        made.close()  # type: ignore[attr-defined]
+    buffer.commit()
+    return reasons
+
+
+class _Buffer:
+    """Rows that wait to be committed, for each store."""
+
+    def __init__(self, stores: Sequence[FeatureStore]) -> None:
+        self._stores = stores
+        self._clear()
+
+    def add(self, made: Made) -> None:
+        for (which, view), feature in zip(made.job.crops, made.features, strict=True):
+            self._rows[which].append((feature, made.job.digest, view))
+            self._bytes += feature.nbytes
+        if self._bytes > COMMIT_BYTES or time.monotonic() - self._since > COMMIT_SECONDS:
+            self.commit()
+
+    def commit(self) -> None:
+        for store, rows in zip(self._stores, self._rows, strict=True):
+            if rows:
+                features, digests, views = zip(*rows, strict=True)
+                images = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32)
+                store.commit(Rows(np.stack(features), images, np.array(views, np.int32)))
+        self._clear()
+
+    def _clear(self) -> None:
+        self._rows: list[list[tuple[NDArray[np.float32], bytes, int]]] = [[] for _ in self._stores]
+        self._bytes, self._since = 0, time.monotonic()
+
+
+def _with_reasons(snapshot: Snapshot, reasons: dict[bytes, str]) -> Snapshot:
+    if not reasons:
+        return snapshot
+    rows = zip(snapshot.reasons, snapshot.digests, strict=True)
+    return dataclasses.replace(
+        snapshot, reasons=[old or reasons.get(digest.tobytes(), "") for old, digest in rows]
+    )
+
+
+def _keep_snapshot(
+    snapshot: Snapshot, known: Snapshot | None, store: FeatureStore, report: Report
+) -> None:
+    if known is not None and known.says_the_same(snapshot):
+        return
+    try:
+        save_snapshot(store.prepare_snapshot(snapshot.dataset.name), snapshot)
+    except CacheError as error:
+        # Without it everything still works, but the next run digests the files again.
+        report(f"the snapshot was not kept: {error}")
+
+
+def _check_still_a_dataset(snapshot: Snapshot) -> None:
+    """Leaving out unreadable images must not empty a class of train, or a split."""
+    dataset, readable = snapshot.dataset, snapshot.readable()
+    train = readable & (dataset.splits == SPLITS.index("train"))
+    counts = np.bincount(dataset.labels[train], minlength=len(dataset.classes))
+    empty = [f"train/{name}" for name, n in zip(dataset.classes, counts, strict=True) if not n]
+    for split in dataset.present_splits():
+        if not readable[dataset.indices(split)].any():
+            empty.append(split)
+    if empty:
+        raise DataError(
+            dataset.root,
+            expected="readable images in every split and in every class of train",
+            found=f"none in {', '.join(empty)}",
+            remedy="replace the unreadable images",
+        )
+
+
+@contextlib.contextmanager
+def _no_progress(title: str) -> Iterator[Tick]:
+    yield lambda done, total: None

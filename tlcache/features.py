@@ -1,0 +1,205 @@
+"""Features read back from the cache: arrays with their labels, and where they came from.
+
+Covers no making of features (``embedding``); reading needs no images, no weights and no trunk.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlcache.errors import CacheError, DataError
+from tlcache.feature_store import FeatureStore, open_store, read_identity
+from tlcache.heads import Head, Model
+from tlcache.samples import SPLITS
+from tlcache.snapshots import Snapshot, load_snapshot
+from tlcache.trunk_memo import TrunkInfo
+
+Report = Callable[[str], None]
+"""Is told, a line at a time, what a user should know."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Features:
+    """Cached features of a data set, in memory.
+
+    Attributes:
+        features: (n, D) float32, of the eval transform.
+        labels: (n,).
+        splits: (n,), indices into ``samples.SPLITS``.
+        paths: Of the n images.
+        classes: Their names.
+        train_views: (V, t, D) float32: V augmented views of the t training images; None for V = 0.
+    """
+
+    features: NDArray[np.float32]
+    labels: NDArray[np.int32]
+    splits: NDArray[np.int8]
+    paths: list[str]
+    classes: tuple[str, ...]
+    train_views: NDArray[np.float32] | None = None
+
+    def split(self, name: str) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+        """(m, D) features and (m,) labels of one split."""
+        chosen = self.splits == SPLITS.index(name)
+        return self.features[chosen], self.labels[chosen]
+
+    def split_paths(self, name: str) -> list[str]:
+        """The m images' paths of one split."""
+        return [self.paths[i] for i in np.flatnonzero(self.splits == SPLITS.index(name))]
+
+    def to_train_on(self) -> NDArray[np.float32]:
+        """What a head trains on: the augmented views where there are any, else (t, D)."""
+        return self.split("train")[0] if self.train_views is None else self.train_views
+
+    def present_splits(self) -> list[str]:
+        """The splits that hold any image."""
+        return [name for at, name in enumerate(SPLITS) if (self.splits == at).any()]
+
+
+@dataclasses.dataclass(frozen=True)
+class Embedding:
+    """A data set whose rows are in the cache.
+
+    Attributes:
+        trunk: Whose features they are.
+        snapshot: The data set and its digests.
+        stores: The rows of the eval transform and, where there are views, of the train transform.
+        views: How many augmented views each training image has.
+        embedded, reused: Distinct images of which rows were made, and of which none had to be.
+        seconds: Of everything.
+        pass_seconds: Of the pass alone.
+    """
+
+    trunk: TrunkInfo
+    snapshot: Snapshot
+    stores: Sequence[FeatureStore]
+    views: int
+    embedded: int
+    reused: int
+    seconds: float
+    pass_seconds: float
+
+    @property
+    def unreadable(self) -> list[tuple[str, str]]:
+        """(path, reason) of each image that cannot be read."""
+        pairs = zip(self.snapshot.dataset.paths, self.snapshot.reasons, strict=True)
+        return [(path, reason) for path, reason in pairs if reason]
+
+    def read(self) -> Features:
+        """The features, from the cache.
+
+        Raises:
+            CacheError: If a row is missing.
+        """
+        dataset, readable = self.snapshot.dataset, np.flatnonzero(self.snapshot.readable())
+        digests, splits = self.snapshot.digests[readable], dataset.splits[readable]
+        views = None
+        if self.views:
+            train = digests[splits == SPLITS.index("train")]
+            views = np.stack([_gathered(self.stores[1], train, v) for v in range(self.views)])
+        return Features(
+            features=_gathered(self.stores[0], digests, 0),
+            labels=dataset.labels[readable],
+            splits=splits,
+            paths=[dataset.paths[i] for i in readable],
+            classes=dataset.classes,
+            train_views=views,
+        )
+
+    def model(self, head: Head) -> Model:
+        """A head that was trained on these features, with all that it needs to classify images."""
+        identity = self.stores[0].identity
+        return Model(
+            head=head,
+            classes=self.snapshot.dataset.classes,
+            trunk=identity.trunk,
+            weights=self.trunk.weights,
+            digest=identity.weights,
+            transform=identity.transform,
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """What programs may rely on, as plain JSON values."""
+        return {
+            "identity": self.stores[0].identity.key,
+            "trunk": self.trunk.name,
+            "weights": self.trunk.weights,
+            "dataset": self.snapshot.dataset.name,
+            "images": len(self.snapshot.dataset),
+            "embedded": self.embedded,
+            "reused": self.reused,
+            "unreadable": [{"path": path, "reason": reason} for path, reason in self.unreadable],
+            "views": self.views,
+            "dim": self.trunk.dim,
+            "seconds": self.seconds,
+            "images_per_second": self.embedded / self.pass_seconds if self.embedded else 0.0,
+        }
+
+
+class UnreadableImagesError(DataError):
+    """Some images cannot be read; the rows of all others are in the cache.
+
+    Attributes:
+        embedding: What was done.
+    """
+
+    def __init__(self, embedding: Embedding) -> None:
+        listed = "; ".join(f"{path} ({reason})" for path, reason in embedding.unreadable[:5])
+        more = len(embedding.unreadable) - 5
+        super().__init__(
+            embedding.snapshot.dataset.root,
+            expected="images that can be read",
+            found=f"{len(embedding.unreadable)} that cannot: {listed}"
+            + (f"; and {more} more" if more > 0 else ""),
+            remedy="replace or remove them, or pass --skip-unreadable; all others are in the cache",
+        )
+        self.embedding = embedding
+
+
+def open_snapshot(path: Path, views: int = 0, report: Report | None = None) -> Embedding:
+    """A data set from its snapshot in a cache: needs no images, no weights and no trunk.
+
+    Args:
+        path: ``<cache>/<identity>/snapshots/<data set>.h5``.
+        views: How many augmented views of each training image to read.
+        report: Is told of damaged files.
+
+    Raises:
+        CacheError: If the snapshot or its cache cannot be used.
+    """
+    started = time.perf_counter()
+    snapshot, folder = load_snapshot(path), path.absolute().parents[1]
+    identity = read_identity(folder)
+    info = TrunkInfo(
+        name=identity.trunk,
+        weights="unknown",
+        digest=identity.weights,
+        dim=identity.dim,
+        transform=identity.transform,
+    )
+    stores = [FeatureStore(folder, identity, report)]
+    if views:
+        augmented = dataclasses.replace(identity, transform=identity.transform.as_train())
+        stores.append(open_store(folder.parent, augmented, "unknown", report))
+    reused = len(np.unique(snapshot.digests[snapshot.readable()], axis=0))
+    seconds = time.perf_counter() - started
+    return Embedding(info, snapshot, stores, views, 0, reused, seconds, 0.0)
+
+
+def _gathered(store: FeatureStore, digests: NDArray[np.uint8], view: int) -> NDArray[np.float32]:
+    features, found = store.gather(digests, np.full(len(digests), view, np.int32))
+    if not found.all():
+        raise CacheError(
+            store.folder,
+            expected=f"a row for each of {len(found)} images",
+            found=f"{np.count_nonzero(~found)} missing",
+            remedy="run `tlcache embed` again",
+        )
+    return features
