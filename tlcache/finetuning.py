@@ -1,0 +1,207 @@
+"""The PyTorch transfer-learning tutorial's end-to-end loop: every epoch, every image, every layer.
+
+Deterministic on a CPU, and resumable: a run that was stopped ends with the weights of one that was
+not. Epoch e trains on augmented view e of each image, so neither order nor workers play a part.
+Covers no judging (``evaluation``) and no cached features (``head_training``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from tlcache.checkpoints import Plan, load_checkpoint, save_checkpoint
+from tlcache.devices import resolve_device
+from tlcache.errors import ModelError, OptionError
+from tlcache.heads import Head, Model, initial_head
+from tlcache.loading import ImageLoader, Workers, worker_count
+from tlcache.networks import check_split, gpu_settings
+from tlcache.recipe import EpochRecord, Recipe
+from tlcache.samples import ImageDataset
+from tlcache.training_loop import BatchNorm, Run
+from tlcache.trunk import Trunk
+from tlcache.weights import state_digest
+
+
+@dataclasses.dataclass(frozen=True)
+class Finetuned:
+    """The network of the best epoch, and how it came about.
+
+    Attributes:
+        head: (C, D) and (C,).
+        network: The trunk's state by name; None if it never changed.
+        digest: Hex SHA-256 of the trunk's state.
+        history: One record an epoch.
+        best_epoch: Counted from 1: the first with the highest val accuracy.
+        unreadable: (path, reason) of the images that were left out.
+        seconds: Of all epochs, those before a resumption too.
+    """
+
+    head: Head
+    network: dict[str, NDArray[Any]] | None
+    digest: str
+    history: list[EpochRecord]
+    best_epoch: int
+    unreadable: list[tuple[str, str]]
+    seconds: float
+
+    def model(self, trunk: Trunk, classes: Sequence[str]) -> Model:
+        """What can be saved and used: with the trunk's state only if it changed.
+
+        Args:
+            trunk: The one that finetuning began with.
+            classes: Names, in the order of the logits.
+        """
+        return Model(
+            head=self.head,
+            classes=tuple(classes),
+            trunk=trunk.name,
+            weights=trunk.weights,
+            digest=self.digest,
+            transform=trunk.transform,
+            network=self.network,
+        )
+
+
+def finetune(
+    dataset: ImageDataset,
+    trunk: Trunk,
+    recipe: Recipe | None = None,
+    *,
+    head: Head | None = None,
+    freeze: bool = False,
+    bn: BatchNorm = "eval",
+    device: str = "auto",
+    workers: Workers = "auto",
+    views: int | None = None,
+    skip_unreadable: bool = False,
+    checkpoint: Path | None = None,
+    on_epoch: Callable[[EpochRecord], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Finetuned:
+    """Train a network on augmented images, and keep the epoch with the best val accuracy.
+
+    Args:
+        dataset: With images in train and val.
+        trunk: Where to start; it is left as it is.
+        recipe: The tutorial's by default.
+        head: (C, D) to start from; a fresh one of the recipe's seed by default.
+        freeze: Train the head only.
+        bn: With ``freeze``: ``eval`` keeps the trunk fixed; ``train`` runs it in training mode, so
+            that its BatchNorm statistics drift although its weights stay, as in the tutorial.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; a GPU trains in mixed precision.
+        workers: Threads that read images, see :func:`tlcache.loading.worker_count`.
+        views: Augmented views of an image: epoch e takes view e mod ``views``; a new one each epoch
+            by default.
+        skip_unreadable: Go on without the images that cannot be read.
+        checkpoint: A file to write after every epoch, and to go on from if it is there.
+        on_epoch: Called with each epoch's record, when its checkpoint has been written.
+        progress: Called with how many images were taken, and how many will have been in all.
+
+    Raises:
+        DataError: If images cannot be read, a split is empty, or the loss is no longer finite.
+        ModelError: If the head does not fit, or the checkpoint is another run's.
+        OptionError: If an option makes no sense.
+        CacheError: If the checkpoint cannot be written.
+    """
+    recipe = recipe or Recipe()
+    head = head or initial_head(len(dataset.classes), trunk.dim, recipe.seed)
+    _check(dataset, trunk, head, bn, views)
+    run = Run(trunk, head, recipe, resolve_device(device), freeze, bn)
+    plan = _plan(dataset, trunk, head, recipe, freeze, bn, views)
+    images = len(dataset.indices("train")) + len(dataset.indices("val"))
+    loader = ImageLoader(
+        dataset,
+        trunk.transform,
+        workers=worker_count(workers),
+        pin_memory=run.device.type == "cuda",
+        skip_unreadable=skip_unreadable,
+    )
+    with loader, gpu_settings():
+        if checkpoint is not None and checkpoint.exists():
+            run.resume(saved := load_checkpoint(checkpoint, plan))
+            loader.unreadable |= saved.unreadable
+        if progress is not None:
+            loader.on_images = _counter(progress, len(run.history) * images, recipe.epochs * images)
+        while len(run.history) < recipe.epochs:
+            run.epoch(dataset, loader, views)
+            if checkpoint is not None:
+                save_checkpoint(checkpoint, run.saved(loader.unreadable), plan)
+            if on_epoch is not None:
+                on_epoch(run.history[-1])
+    return _result(run, trunk, loader.unreadable)
+
+
+def _result(run: Run, trunk: Trunk, unreadable: dict[str, str]) -> Finetuned:
+    """The best epoch's network as arrays."""
+    state = {name.removeprefix("trunk."): tensor for name, tensor in run.best.items()}
+    head = Head(state.pop("head.weight").numpy(), state.pop("head.bias").numpy())
+    return Finetuned(
+        head=head,
+        network={name: tensor.numpy() for name, tensor in state.items()} or None,
+        digest=state_digest(state) if state else trunk.digest,
+        history=run.history,
+        best_epoch=run.best_epoch,
+        unreadable=list(unreadable.items()),
+        seconds=math.fsum(record.seconds for record in run.history),
+    )
+
+
+def _counter(progress: Callable[[int, int], None], done: int, total: int) -> Callable[[int], None]:
+    def count(images: int) -> None:
+        nonlocal done
+        done += images
+        progress(done, total)
+
+    return count
+
+
+def _plan(
+    dataset: ImageDataset,
+    trunk: Trunk,
+    head: Head,
+    recipe: Recipe,
+    freeze: bool,
+    bn: BatchNorm,
+    views: int | None,
+) -> Plan:
+    """All that the outcome depends on, but for the images' bytes, as plain values."""
+    images = sorted(
+        zip(dataset.paths, dataset.labels.tolist(), dataset.splits.tolist(), strict=True)
+    )
+    return recipe.describe() | {
+        "trunk": f"{trunk.name} {trunk.digest}",
+        "transform": trunk.transform.describe(),
+        "classes": list(dataset.classes),
+        "images": hashlib.sha256(json.dumps(images).encode()).hexdigest(),
+        "first head": hashlib.sha256(head.weight.tobytes() + head.bias.tobytes()).hexdigest(),
+        "freeze": freeze,
+        "bn": bn if freeze else None,
+        "views": views,
+    }
+
+
+def _check(
+    dataset: ImageDataset, trunk: Trunk, head: Head, bn: BatchNorm, views: int | None
+) -> None:
+    for split in ("train", "val"):
+        check_split(dataset, split)
+    wanted = (len(dataset.classes), trunk.dim)
+    if head.weight.shape != wanted:
+        raise ModelError(
+            "the first head",
+            expected=f"{wanted[0]} classes x {wanted[1]} features",
+            found=" x ".join(map(str, head.weight.shape)),
+            remedy="pass one for this trunk and these classes, or none for a fresh one",
+        )
+    if bn not in ("eval", "train"):
+        raise OptionError("--bn", expected="eval or train", found=bn, remedy="choose one")
+    if views is not None and views < 1:
+        raise OptionError("--views", expected="1 or more", found=str(views), remedy="correct it")
