@@ -1,0 +1,67 @@
+"""The command line: one file per command, which parses, calls the library and prints.
+
+Nothing heavy is imported before a command runs, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from types import FrameType
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from tlcache.cli import bench, data, demo, embed, evaluate, finetune, predict, show, train
+from tlcache.errors import TlcacheError
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM: ends a command as cleanly as Ctrl-C."""
+
+
+class _Commands(TyperGroup):
+    """Every command's errors, as one line and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except TlcacheError as error:
+            if os.environ.get("TLCACHE_DEBUG") == "1":
+                raise
+            _say(f"error: {error}")
+            sys.exit(1)
+        except KeyboardInterrupt as stop:
+            _say("stopped; what was finished is kept, and the same command goes on from there")
+            sys.exit(143 if isinstance(stop, _Terminated) else 130)
+        except BrokenPipeError:  # the reader of our output, `head` say, has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(0)
+
+
+app = typer.Typer(
+    cls=_Commands,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Embed images once with a frozen network, then train heads on the cached features.",
+    epilog="Begin with: tlcache demo",
+)
+for command in (demo, data, show, embed, train, finetune, evaluate, predict, bench):
+    app.command(name=command.__name__.rsplit(".", 1)[1], epilog=command.EXAMPLES)(command.run)
+
+
+def main() -> None:
+    """The console script."""
+    signal.signal(signal.SIGTERM, _terminate)
+    app()
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise _Terminated
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,194 @@
+"""``tlcache demo``: the whole story in one go, with a network or without."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tlcache.cli import options as o
+from tlcache.cli.output import Output
+
+if TYPE_CHECKING:
+    from tlcache.features import Features
+    from tlcache.head_training import TrainedHead
+    from tlcache.heads import Model
+    from tlcache.samples import ImageDataset
+    from tlcache.trunk import Trunk
+
+EXAMPLES = "tlcache demo"
+FINETUNED_IMAGES = 160
+"""An epoch of finetuning more than this would take minutes on two cores."""
+
+
+def run(
+    folder: Annotated[
+        Path, typer.Option("--dir", help="Where data, cache and pictures go.")
+    ] = Path("demo"),
+    device: o.Device = "auto",
+    workers: o.Workers = "auto",
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Embed a small data set once, train heads from the cache, and see what finetuning costs.
+
+    ResNet18 and the tutorial's ants and bees, or, where they cannot be had, scikit-learn's digits
+    and an EfficientNet-Lite0 whose weights come with the package.
+    """
+    out = Output(as_json, quiet)
+    data, trunk = _material(out, folder)
+    result = _story(out, folder, data, trunk, device=device, workers=o.worker_count(workers))
+    out.result(result)
+
+
+def _material(out: Output, folder: Path) -> tuple[Path, str]:
+    """Data and trunk: the tutorial's where they can be had, else what needs no download."""
+    from tlcache.datasets import fetch_hymenoptera, write_digits
+    from tlcache.errors import DownloadError, TrunkError
+    from tlcache.trunk_memo import describe_trunk
+
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        describe_trunk("resnet18", "imagenet", folder / "cache" / "weights")
+        with out.progress("downloading", "bytes") as tick:
+            fetch_hymenoptera(folder / "hymenoptera", None, lambda n, total: tick(n, total or 0))
+        return folder / "hymenoptera", "resnet18"
+    except (DownloadError, TrunkError) as error:
+        out.note(
+            f"no ResNet18 or no photos here ({error.where}: {error.found}), so digits and the "
+            "packaged EfficientNet-Lite0 instead"
+        )
+    write_digits(folder / "digits")
+    return folder / "digits", "efficientnet_lite0"
+
+
+def _story(
+    out: Output, folder: Path, data: Path, trunk: str, *, device: str, workers: int | None
+) -> dict[str, Any]:
+    from tlcache.embedding import embed
+    from tlcache.figures import benchmark_figure, save_png
+    from tlcache.samples import scan, subset
+    from tlcache.trunk import load_trunk
+
+    dataset = scan(data)
+    out.line(f"{len(dataset)} images of {len(dataset.classes)} classes in {data}, trunk {trunk}")
+    loaded = load_trunk(trunk, "imagenet", folder / "cache" / "weights")
+    embedding = embed(
+        dataset,
+        loaded,
+        cache=folder / "cache",
+        device=device,
+        workers=workers,
+        report=out.note,
+        progress=out.progress,
+    )
+    features = embedding.read()
+    first, again = _train(features, 0), _train(features, 1)
+    part = subset(dataset, FINETUNED_IMAGES, FINETUNED_IMAGES, seed=0)
+    rows = [
+        _row(f"embed {embedding.embedded} images, once", embedding.seconds),
+        _row("train a head, 25 epochs", first.seconds, *_accuracy(features, first)),
+        _row("train another, 25 epochs", again.seconds, *_accuracy(features, again)),
+        _finetuned(out, part, loaded, device, workers),
+    ]
+    _print(out, rows)
+    judged = [row for row in rows if row["accuracy"] is not None]
+    shown = [
+        row | {"name": row["step"], "seconds_by_stage": {"train": row["seconds"]}} for row in judged
+    ]
+    save_png(benchmark_figure(shown), folder / "comparison.png")
+    model = embedding.model(first.head)
+    _draw(folder, dataset, features, first, model)
+    out.line(f"pictures: {', '.join(sorted(str(p) for p in folder.glob('*.png')))}")
+    out.line(f"next: tlcache train {data} --trunk {trunk} --cache-dir {folder / 'cache'}")
+    return {
+        "data": str(data),
+        "trunk": trunk,
+        "embedded": embedding.embedded,
+        "reused": embedding.reused,
+        "steps": rows,
+    }
+
+
+def _train(features: Features, seed: int) -> TrainedHead:
+    from tlcache.head_training import train_head
+    from tlcache.recipe import Recipe
+
+    train, val = features.split("train"), features.split("val")
+    return train_head(*train, *val, Recipe(seed=seed), classes=len(features.classes))
+
+
+def _accuracy(features: Features, trained: TrainedHead) -> tuple[float, tuple[float, float]]:
+    from tlcache.evaluation import evaluate
+
+    rows, labels = features.split("val")
+    judged = evaluate(trained.head.logits(rows), labels, features.classes)
+    return judged.accuracy, judged.accuracy_ci95
+
+
+def _finetuned(
+    out: Output, part: ImageDataset, trunk: Trunk, device: str, workers: int | None
+) -> dict[str, Any]:
+    """One epoch of finetuning on a part of the images."""
+    from tlcache.evaluation import wilson_interval
+    from tlcache.finetuning import finetune
+    from tlcache.recipe import Recipe
+
+    with out.progress("finetuning") as tick:
+        tuned = finetune(
+            part, trunk, Recipe(epochs=1), device=device, workers=workers, progress=tick
+        )
+    images = len(part.indices("train"))
+    right = round(tuned.history[0].val_accuracy * len(part.indices("val")))
+    interval = wilson_interval(right, len(part.indices("val")))
+    return _row(
+        f"finetune, 1 epoch on {images} of the training images",
+        tuned.seconds,
+        tuned.history[0].val_accuracy,
+        interval,
+    )
+
+
+def _row(
+    step: str,
+    seconds: float,
+    accuracy: float | None = None,
+    interval: tuple[float, float] | None = None,
+) -> dict[str, Any]:
+    return {
+        "step": step,
+        "seconds": seconds,
+        "accuracy": accuracy,
+        "accuracy_ci95": interval and list(interval),
+    }
+
+
+def _print(out: Output, rows: list[dict[str, Any]]) -> None:
+    width = max(len(row["step"]) for row in rows)
+    out.line(f"{'':{width}}   seconds   val accuracy (95%)")
+    for row in rows:
+        judged = ""
+        if row["accuracy"] is not None:
+            low, high = row["accuracy_ci95"]
+            judged = f"{row['accuracy']:.3f} ({low:.3f}-{high:.3f})"
+        out.line(f"{row['step']:{width}}   {row['seconds']:7.2f}   {judged}")
+
+
+def _draw(
+    folder: Path, dataset: ImageDataset, features: Features, trained: TrainedHead, model: Model
+) -> None:
+    from tlcache.figures import learning_curves, save_png
+    from tlcache.pictures import augmented_picture, prediction_picture
+    from tlcache.scoring import Scored
+
+    rows, labels = features.split("val")
+    scored = Scored(trained.head.logits(rows), labels, features.split_paths("val"))
+    figures = {
+        "augmented": augmented_picture(dataset, model.transform),
+        "curves": learning_curves(trained.history, trained.best_epoch),
+        "predictions": prediction_picture(model, scored, dataset.root),
+    }
+    for name, figure in figures.items():
+        if figure is not None:
+            save_png(figure, folder / f"{name}.png")

@@ -1,0 +1,98 @@
+"""``tlcache embed``: fill the cache, and say what was embedded and what was there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tlcache.cli import options as o
+from tlcache.cli.output import Output
+
+if TYPE_CHECKING:
+    from tlcache.features import Embedding
+
+EXAMPLES = "tlcache embed hymenoptera_data --trunk mobilenet_v2 --weights mobilenet_v2.pth"
+
+
+def run(
+    data: o.Data,
+    split: o.Split = None,
+    trunk: o.Trunk = "resnet18",
+    weights: o.Weights = "imagenet",
+    cache_dir: o.CacheDir = Path("cache"),
+    views: o.Views = 0,
+    device: o.Device = "auto",
+    workers: o.Workers = "auto",
+    skip_unreadable: o.SkipUnreadable = False,
+    rehash: o.Rehash = False,
+    resize: o.Resize = None,
+    crop: o.Crop = None,
+    interpolation: o.Interpolation = None,
+    mean: o.Mean = None,
+    std: o.Std = None,
+    seed: o.Seed = 0,
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Put the features of a data set into the cache. What is there is not made again."""
+    from tlcache.features import UnreadableImagesError
+
+    out = Output(as_json, quiet)
+    try:
+        embedding = embedding_of(
+            out,
+            data,
+            split=split,
+            seed=seed,
+            trunk=trunk,
+            weights=weights,
+            cache=cache_dir,
+            views=views,
+            device=device,
+            workers=o.worker_count(workers),
+            skip_unreadable=skip_unreadable,
+            rehash=rehash,
+            transform=o.transform_changes(resize, crop, interpolation, mean, std),
+        )
+    except UnreadableImagesError as error:
+        for path, reason in error.embedding.unreadable:
+            out.note(f"cannot be read: {path} ({reason})")
+        out.result(error.embedding.describe())
+        raise
+    out.line(summary(embedding))
+    out.result(embedding.describe())
+
+
+def embedding_of(out: Output, data: Path, *, split: str | None, seed: int, **how: Any) -> Embedding:
+    """The data set that ``DATA`` names, with its rows in the cache."""
+    from tlcache.embedding import embed
+    from tlcache.features import open_snapshot
+
+    if data.is_file():
+        return open_snapshot(data, how["views"], out.note)
+    if how["weights"].startswith("random"):
+        out.note(f"weights: {how['weights']}, of a network that has learned nothing")
+    return embed(scanned(out, data, split, seed), report=out.note, progress=out.progress, **how)
+
+
+def scanned(out: Output, data: Path, split: str | None, seed: int) -> Any:
+    """The data set in a folder; says in one line what was ignored."""
+    from tlcache.samples import scan
+
+    fractions = o.numbers("--split", split) if split is not None else None
+    dataset = scan(data, fractions, seed)
+    if dataset.ignored:
+        files = "file that is" if dataset.ignored == 1 else "files that are"
+        out.note(f"ignored {dataset.ignored} {files} no image by name")
+    return dataset
+
+
+def summary(embedding: Embedding) -> str:
+    """One line for people."""
+    done = embedding.describe()
+    speed = f" at {done['images_per_second']:.0f} images/s" if done["embedded"] else ""
+    left_out = f", {len(embedding.unreadable)} cannot be read" if embedding.unreadable else ""
+    return (
+        f"{done['images']} images: {done['embedded']} embedded{speed}, "
+        f"{done['reused']} were in the cache{left_out} ({done['seconds']:.1f} s)"
+    )

@@ -1,0 +1,124 @@
+"""``tlcache evaluate``: the shared evaluation of a model on a split of a data set."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tlcache.cli import options as o
+from tlcache.cli.output import Output
+
+if TYPE_CHECKING:
+    from tlcache.heads import Model
+    from tlcache.scoring import Scored
+
+EXAMPLES = "tlcache evaluate runs/ants hymenoptera_data --on val"
+
+
+def run(
+    model: o.ModelFile,
+    data: o.Data,
+    on: Annotated[str, typer.Option(help="train, val or test.")] = "val",
+    split: o.Split = None,
+    seed: o.Seed = 0,
+    weights: o.WeightsAtHand = None,
+    cache_dir: o.CacheDir = Path("cache"),
+    device: o.Device = "auto",
+    workers: o.Workers = "auto",
+    skip_unreadable: o.SkipUnreadable = False,
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Judge a model on a split: accuracy with its interval, loss, F1, calibration, confusion."""
+    from tlcache.evaluation import evaluate
+    from tlcache.heads import load_model
+
+    out = Output(as_json, quiet)
+    loaded = load_model(model)
+    scored = scores(
+        out,
+        loaded,
+        data,
+        on=on,
+        split=split,
+        seed=seed,
+        weights=weights,
+        cache_dir=cache_dir,
+        device=device,
+        workers=o.worker_count(workers),
+        skip_unreadable=skip_unreadable,
+    )
+    evaluation = evaluate(scored.logits, scored.labels, loaded.classes)
+    out.line(f"{on}: {evaluation.summary()}")
+    for name, row in evaluation.per_class.items():
+        out.line(
+            f"  {name}: precision {row['precision']:.3f}, recall {row['recall']:.3f}, "
+            f"F1 {row['f1']:.3f}, {row['support']:.0f} images"
+        )
+    out.result(evaluation.to_dict())
+
+
+def scores(
+    out: Output,
+    model: Model,
+    data: Path,
+    *,
+    on: str,
+    split: str | None,
+    seed: int,
+    weights: str | None,
+    cache_dir: Path,
+    device: str,
+    workers: int | None,
+    skip_unreadable: bool,
+) -> Scored:
+    """What a model says of a split: from cached features for a head, else through its network."""
+    from tlcache.cli.embed import embedding_of, scanned
+    from tlcache.errors import OptionError
+    from tlcache.samples import SPLITS
+    from tlcache.scoring import (
+        Scored,
+        check_classes,
+        check_trunk,
+        load_network,
+        no_split,
+        score_split,
+    )
+    from tlcache.trunk_memo import describe_trunk
+
+    if on not in SPLITS:
+        raise OptionError("--on", expected=" or ".join(SPLITS), found=on, remedy="name one of them")
+    passing: dict[str, Any] = {
+        "device": device,
+        "workers": workers,
+        "skip_unreadable": skip_unreadable,
+    }
+    if model.network is not None:
+        dataset, network = scanned(out, data, split, seed), load_network(model)
+        with out.progress("evaluating") as tick:
+            return score_split(model, network, dataset, on, progress=tick, **passing)
+    found = weights or model.weights
+    if not data.is_file():  # before anything is embedded with the wrong weights
+        check_trunk(model, describe_trunk(model.trunk, found, cache_dir / "weights"))
+    embedding = embedding_of(
+        out,
+        data,
+        split=split,
+        seed=seed,
+        trunk=model.trunk,
+        weights=found,
+        cache=cache_dir,
+        views=0,
+        transform=dataclasses.asdict(model.transform),
+        **passing,
+    )
+    check_trunk(model, embedding.trunk)
+    features = embedding.read()
+    check_classes(model, features.classes)
+    rows, labels = features.split(on)
+    if not len(rows):
+        raise no_split(embedding.snapshot.dataset, on)
+    return Scored(model.head.logits(rows), labels, features.split_paths(on))

@@ -1,0 +1,97 @@
+"""What a command prints: results on stdout, everything about the work on stderr."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+
+class Output:
+    """A command's voice.
+
+    Args:
+        as_json: stdout holds one JSON object and nothing else.
+        quiet: Nothing but errors, and the JSON object where it was asked for.
+    """
+
+    def __init__(self, as_json: bool = False, quiet: bool = False) -> None:
+        self._as_json = as_json
+        self._quiet = quiet
+
+    def line(self, text: str = "") -> None:
+        """A line of the result, for people."""
+        if not (self._as_json or self._quiet):
+            print(_safe(text), flush=True)
+
+    def note(self, text: str) -> None:
+        """A line about the work."""
+        if not self._quiet:
+            print(_safe(text), file=sys.stderr, flush=True)
+
+    def result(self, values: dict[str, Any]) -> None:
+        """The result, for programs."""
+        if self._as_json:
+            print(json.dumps(values, ensure_ascii=False, allow_nan=False), flush=True)
+
+    @contextlib.contextmanager
+    def progress(self, title: str, unit: str = "images") -> Iterator[Callable[[int, int], None]]:
+        """A progress bar with the speed and the time left; only where a person can see it."""
+        if self._quiet or not sys.stderr.isatty():
+            yield lambda done, total: None
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+        from rich.progress import TimeRemainingColumn as TimeLeft
+
+        bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[speed]}"),
+            TimeLeft(),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        with bar:
+            task = bar.add_task(title, total=None, speed="")
+
+            def tick(done: int, total: int) -> None:
+                elapsed = bar.tasks[0].elapsed or 0.0
+                speed = f"{done / elapsed:,.0f} {unit}/s" if elapsed > 0.5 else ""
+                bar.update(task, completed=done, total=total, speed=speed)
+
+            yield tick
+
+
+def plain(options: dict[str, Any]) -> dict[str, Any]:
+    """A command's parameters as plain JSON values."""
+    return {k: str(v) if isinstance(v, Path) else v for k, v in options.items()}
+
+
+def tell_result(out: Output, result: dict[str, Any], folder: Path) -> None:
+    """How a training run ended, for people."""
+    seconds = result["seconds"]
+    out.line(
+        f"trained in {seconds['train']:.2f} s; best epoch {result['best_epoch']}, chosen on val"
+    )
+    for split, evaluation in result["evaluation"].items():
+        low, high = evaluation["accuracy_ci95"]
+        out.line(
+            f"{split:>5}: accuracy {evaluation['accuracy']:.3f} "
+            f"(95% {low:.3f}-{high:.3f}, n={evaluation['n']}), loss {evaluation['loss']:.3f}"
+        )
+    if "test" not in result["evaluation"]:
+        out.note(
+            "no test split: val chose the epoch, so its accuracy flatters a little; "
+            "a test/ folder or --split 0.7,0.15,0.15 gives one that did not choose"
+        )
+    out.line(f"model, metrics and pictures: {folder}")
+
+
+def _safe(text: str) -> str:
+    """File names may hold control characters, which must not reach a terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)

@@ -1,0 +1,99 @@
+"""``tlcache train``: embed what is missing, then train the head on the cached features."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from tlcache.cli import options as o
+from tlcache.cli.output import Output, plain, tell_result
+
+EXAMPLES = "tlcache train hymenoptera_data --trunk mobilenet_v2 --weights mobilenet_v2.pth"
+
+
+def run(
+    data: o.Data,
+    split: o.Split = None,
+    trunk: o.Trunk = "resnet18",
+    weights: o.Weights = "imagenet",
+    cache_dir: o.CacheDir = Path("cache"),
+    views: o.Views = 0,
+    epochs: o.Epochs = 25,
+    batch_size: o.BatchSize = 4,
+    lr: o.LearningRate = 0.001,
+    momentum: o.Momentum = 0.9,
+    weight_decay: o.WeightDecay = 0.0,
+    step_size: o.StepSize = 7,
+    gamma: o.Gamma = 0.1,
+    seed: o.Seed = 0,
+    device: o.Device = "auto",
+    workers: o.Workers = "auto",
+    skip_unreadable: o.SkipUnreadable = False,
+    rehash: o.Rehash = False,
+    resize: o.Resize = None,
+    crop: o.Crop = None,
+    interpolation: o.Interpolation = None,
+    mean: o.Mean = None,
+    std: o.Std = None,
+    run_dir: o.RunDir = None,
+    no_figures: o.NoFigures = False,
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Train a head on cached features; images that are not in the cache are embedded first."""
+    options = plain(locals())
+    from tlcache.cli.embed import embedding_of, summary
+    from tlcache.head_training import train_head
+    from tlcache.recipe import Recipe
+    from tlcache.runs import Run, finish_run, start_run
+    from tlcache.scoring import Scored
+
+    out = Output(as_json, quiet)
+    recipe = Recipe(epochs, batch_size, lr, momentum, weight_decay, step_size, gamma, seed)
+    embedding = embedding_of(
+        out,
+        data,
+        split=split,
+        seed=seed,
+        trunk=trunk,
+        weights=weights,
+        cache=cache_dir,
+        views=views,
+        device=device,
+        workers=o.worker_count(workers),
+        skip_unreadable=skip_unreadable,
+        rehash=rehash,
+        transform=o.transform_changes(resize, crop, interpolation, mean, std),
+    )
+    out.line(summary(embedding))
+    folder = start_run(run_dir, "train", embedding.snapshot.dataset.name)
+    started = time.perf_counter()
+    features = embedding.read()
+    read_seconds = time.perf_counter() - started
+    trained = train_head(
+        features.to_train_on(),
+        features.split("train")[1],
+        *features.split("val"),
+        recipe,
+        classes=len(features.classes),
+        on_epoch=lambda record: out.line(record.line(epochs)),
+    )
+    scored = {
+        name: Scored(trained.head.logits(rows), labels, features.split_paths(name))
+        for name in features.present_splits()
+        for rows, labels in [features.split(name)]
+    }
+    run = Run(
+        command="train",
+        options=options,
+        dataset=embedding.snapshot.dataset,
+        model=embedding.model(trained.head),
+        history=trained.history,
+        best_epoch=trained.best_epoch,
+        scored=scored,
+        seconds={"embed": embedding.seconds, "read": read_seconds, "train": trained.seconds},
+    )
+    result = finish_run(folder, run, figures=not no_figures)
+    tell_result(out, result, folder)
+    counts = embedding.describe()
+    out.result({name: counts[name] for name in ("embedded", "reused", "unreadable")} | result)

@@ -1,0 +1,190 @@
+"""A run's folder: the model, every option, the metrics and the pictures, each file whole.
+
+Covers no training; what a run did is handed in as plain values.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tlcache.errors import ModelError, OptionError
+from tlcache.evaluation import Evaluation, evaluate
+from tlcache.figures import confusion_figure, learning_curves, save_png
+from tlcache.files import write_atomically
+from tlcache.heads import Model, save_model
+from tlcache.identity import library_versions
+from tlcache.pictures import prediction_picture
+from tlcache.recipe import EpochRecord
+from tlcache.samples import ImageDataset
+from tlcache.scoring import Scored
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MODEL, RUN, METRICS = "model.safetensors", "run.json", "metrics.json"
+CHECKPOINT = "checkpoint.safetensors"
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What was done.
+
+    Attributes:
+        command: ``train`` or ``finetune``.
+        options: Every option, as plain JSON values.
+        dataset: The images.
+        model: Of the best epoch.
+        history: One record an epoch.
+        best_epoch: Counted from 1; chosen on val.
+        scored: The model's logits by split.
+        seconds: By stage.
+    """
+
+    command: str
+    options: dict[str, Any]
+    dataset: ImageDataset
+    model: Model
+    history: list[EpochRecord]
+    best_epoch: int
+    scored: dict[str, Scored]
+    seconds: dict[str, float]
+
+
+def start_run(folder: Path | None, command: str, dataset: str, *, resume: bool = False) -> Path:
+    """Make the folder of a new run.
+
+    Args:
+        folder: The one asked for; ``runs/<time>-<command>-<data set>`` by default.
+        resume: Go on with a run that was stopped there.
+
+    Raises:
+        OptionError: If it holds a run already, has none to resume, or cannot be made.
+    """
+    if resume and (folder is None or not (folder / CHECKPOINT).is_file()):
+        raise OptionError(
+            f"--resume --run-dir {folder or ''}".rstrip(),
+            expected=f"the folder of a stopped run, with {CHECKPOINT}",
+            found="no checkpoint" if folder else "no --run-dir",
+            remedy="name the stopped run's folder, or leave out --resume",
+        )
+    wanted = folder or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{command}-{dataset}"
+    chosen, count = wanted, 1
+    while folder is None and chosen.exists():  # two runs in one second
+        count += 1
+        chosen = wanted.with_name(f"{wanted.name}-{count}")
+    started = (chosen / CHECKPOINT).exists() and not resume
+    if (chosen / RUN).exists() or started:
+        raise OptionError(
+            f"--run-dir {chosen}",
+            expected="a new folder",
+            found="a stopped run" if started else "an earlier run",
+            remedy="pass --resume to go on with it" if started else "name another folder",
+        )
+    try:
+        chosen.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OptionError(
+            f"--run-dir {chosen}",
+            expected="a folder that can be made",
+            found=error.strerror or type(error).__name__,
+            remedy="name another folder",
+        ) from error
+    return chosen
+
+
+def finish_run(folder: Path, run: Run, *, figures: bool) -> dict[str, Any]:
+    """Judge a run and write its folder: ``run.json`` last, so that a run with one is whole.
+
+    Both ways of training end here, so both are judged by the same evaluation.
+
+    Returns:
+        What programs may rely on, as plain JSON values.
+
+    Raises:
+        CacheError: If a file cannot be written.
+    """
+    started = time.perf_counter()
+    classes = run.model.classes
+    judged = {s: evaluate(x.logits, x.labels, classes) for s, x in run.scored.items()}
+    seconds = run.seconds | {"evaluate": time.perf_counter() - started}
+    started = time.perf_counter()
+    for name, figure in (_figures(run, judged["val"]) if figures else {}).items():
+        save_png(figure, folder / f"{name}.png")
+    seconds["figures"] = time.perf_counter() - started
+    save_model(folder / MODEL, run.model)
+    result = {
+        "model": str(folder / MODEL),
+        "epochs": len(run.history),
+        "best_epoch": run.best_epoch,
+        "selected_on": "val",
+        "seconds": seconds,
+        "evaluation": {split: evaluation.to_dict() for split, evaluation in judged.items()},
+    }
+    history = [dataclasses.asdict(record) for record in run.history]
+    write_atomically(folder / METRICS, _json(result | {"history": history}))
+    about = {
+        "command": run.command,
+        "options": run.options,
+        "data": str(run.dataset.root),
+        "dataset": run.dataset.name,
+        "model": run.model.describe(),
+        "seconds": seconds,
+    }
+    write_atomically(folder / RUN, _json(about | describe_machine(run.model.trunk)))
+    return result
+
+
+def _figures(run: Run, val: Evaluation) -> dict[str, Figure]:
+    figures = {
+        "curves": learning_curves(run.history, run.best_epoch),
+        "confusion": confusion_figure(val.confusion, val.classes),
+        "predictions": prediction_picture(run.model, run.scored["val"], run.dataset.root),
+    }
+    return {name: figure for name, figure in figures.items() if figure is not None}
+
+
+def read_run(model: Path) -> dict[str, Any]:
+    """The ``run.json`` beside a model; empty where the model stands alone.
+
+    Raises:
+        ModelError: If it is damaged.
+    """
+    path = (model if model.is_dir() else model.parent) / RUN
+    if not path.is_file():
+        return {}
+    try:
+        return dict(json.loads(path.read_bytes()))
+    except (ValueError, TypeError, OSError) as error:
+        raise ModelError(
+            path, expected="the JSON of a run", found=str(error), remedy="train again"
+        ) from error
+
+
+def describe_machine(trunk: str) -> dict[str, Any]:
+    """Versions and machine, as plain JSON values."""
+    return {
+        "versions": dict(library_versions(trunk)) | {"python": platform.python_version()},
+        "machine": {
+            "system": platform.platform(),
+            "processor": _processor(),
+            "cores": os.cpu_count(),
+        },
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if "model name" in line)
+    except (OSError, StopIteration):
+        return platform.processor()
+
+
+def _json(values: dict[str, Any]) -> bytes:
+    return (json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()

@@ -1,0 +1,159 @@
+"""What a model says of images: logits, from files through its network.
+
+Serves finetuned networks and heads on a frozen trunk alike. Covers no judging (``evaluation``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlcache.errors import DataError, ImageError, ModelError
+from tlcache.forward_pass import Job, run_pass
+from tlcache.heads import Model
+from tlcache.samples import SPLITS, ImageDataset
+from tlcache.snapshots import Progress
+from tlcache.trunk_memo import TrunkInfo
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclasses.dataclass(frozen=True)
+class Scored:
+    """What a model says of a split: (n, C) logits, (n,) labels, and the n images' paths."""
+
+    logits: NDArray[np.float32]
+    labels: NDArray[np.int32]
+    paths: list[str]
+
+
+def load_network(model: Model, weights: str | None = None, memo: Path | None = None) -> Any:
+    """The network that a model's head sits on: (N, 3, crop, crop) to (N, D), in eval mode.
+
+    Args:
+        weights: Where a frozen trunk's weights are, if not where they were at training.
+        memo: Folder of the memo of digested weights.
+
+    Raises:
+        ModelError: If the weights are not those the head was trained on.
+        TrunkError: If the trunk cannot be had.
+    """
+    from tlcache.networks import restore_network
+    from tlcache.trunk import load_trunk
+
+    found = "random" if model.network is not None else weights or model.weights
+    return restore_network(load_trunk(model.trunk, found, memo), model)
+
+
+def check_trunk(model: Model, trunk: TrunkInfo) -> None:
+    """Refuse a trunk that a frozen head was not trained on.
+
+    Raises:
+        ModelError: If the trunk's weights have another digest.
+    """
+    if (model.trunk, model.digest) != (trunk.name, trunk.digest):
+        raise ModelError(
+            "the model's trunk",
+            expected=f"{model.trunk} with the weights {model.digest[:8]} it was trained on",
+            found=f"{trunk.name} with {trunk.digest[:8]} ({trunk.weights})",
+            remedy="name the right file with --weights",
+        )
+
+
+def check_classes(model: Model, classes: Sequence[str]) -> None:
+    """Refuse a data set whose labels mean something else.
+
+    Raises:
+        ModelError: If the classes differ.
+    """
+    if tuple(classes) != model.classes:
+        raise ModelError(
+            "the data set's classes",
+            expected=f"{', '.join(model.classes[:6])} ({len(model.classes)} in all)",
+            found=f"{', '.join(classes[:6])} ({len(classes)} in all)",
+            remedy="evaluate on a data set with the classes that the model was trained on",
+        )
+
+
+def score_images(
+    model: Model,
+    network: torch.nn.Module,
+    paths: Sequence[Path],
+    *,
+    device: str = "auto",
+    workers: int | None = None,
+) -> Iterator[tuple[NDArray[np.float32] | None, str]]:
+    """Of each image, in order: (C,) logits and no reason, or None and why it cannot be read."""
+    from tlcache.devices import batch_size_for, resolve_device, usable_cpus
+
+    where = resolve_device(device)
+    made = run_pass(
+        network,
+        [Job(path, b"", ((0, 0),)) for path in paths],
+        [model.transform],
+        device=where,
+        workers=workers or usable_cpus(),
+        batch_size=batch_size_for(where),
+    )
+    for result in made:
+        yield (None if result.reason else model.head.logits(result.features)[0]), result.reason
+
+
+def score_split(
+    model: Model,
+    network: torch.nn.Module,
+    dataset: ImageDataset,
+    split: str,
+    *,
+    device: str = "auto",
+    workers: int | None = None,
+    skip_unreadable: bool = False,
+    progress: Progress | None = None,
+) -> Scored:
+    """Logits and labels of a split.
+
+    Raises:
+        DataError: If the data set has no such split.
+        ModelError: If its classes are not the model's.
+        ImageError: If images cannot be read and ``skip_unreadable`` is not set.
+    """
+    check_classes(model, dataset.classes)
+    chosen = dataset.indices(split)
+    if not len(chosen):
+        raise no_split(dataset, split)
+    scored = score_images(
+        model, network, [dataset.path(i) for i in chosen], device=device, workers=workers
+    )
+    logits, kept, bad = [], [], []
+    for done, (i, (row, reason)) in enumerate(zip(chosen, scored, strict=True), 1):
+        if row is None:
+            bad.append(f"{dataset.paths[i]} ({reason})")
+        else:
+            logits.append(row)
+            kept.append(i)
+        if progress is not None:
+            progress(done, len(chosen))
+    if not kept or (bad and not skip_unreadable):
+        raise ImageError(
+            dataset.root,
+            expected="images that can be read",
+            found=f"{len(bad)} that cannot: {'; '.join(bad[:5])}",
+            remedy="replace or remove them, or pass --skip-unreadable",
+        )
+    return Scored(np.stack(logits), dataset.labels[kept], [dataset.paths[i] for i in kept])
+
+
+def no_split(dataset: ImageDataset, split: str) -> DataError:
+    """The error of a split that a data set does not have."""
+    return DataError(
+        dataset.root,
+        expected=f"images in {split}/",
+        found=f"only {' and '.join(dataset.present_splits())}",
+        remedy=f"choose among {', '.join(s for s in SPLITS if s != split)}",
+    )
