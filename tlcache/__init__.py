@@ -1,7 +1,63 @@
-"""Transfer learning that embeds every image once and trains heads on cached features."""
+"""Embed images once with a frozen network, then train heads on the cached features.
+
+Names are imported when they are first used, so that importing the package costs nothing.
+"""
 
 from __future__ import annotations
 
-from importlib.metadata import version
+import importlib
+import importlib.metadata
+from typing import TYPE_CHECKING, Any
 
-__version__ = version("tlcache")
+if TYPE_CHECKING:
+    from tlcache.benchmark import benchmark
+    from tlcache.embedding import embed
+    from tlcache.errors import TlcacheError
+    from tlcache.evaluation import compare, evaluate
+    from tlcache.features import open_snapshot
+    from tlcache.finetuning import finetune
+    from tlcache.head_training import train_head
+    from tlcache.heads import Head, Model, load_model, save_model
+    from tlcache.recipe import Recipe
+    from tlcache.samples import scan
+    from tlcache.trunk import load_trunk
+
+__version__ = importlib.metadata.version("tlcache")
+__all__ = [
+    "Head",
+    "Model",
+    "Recipe",
+    "TlcacheError",
+    "benchmark",
+    "compare",
+    "embed",
+    "evaluate",
+    "finetune",
+    "load_model",
+    "load_trunk",
+    "open_snapshot",
+    "save_model",
+    "scan",
+    "train_head",
+]
+
+_HOMES = {
+    "benchmark": ("benchmark",),
+    "embedding": ("embed",),
+    "errors": ("TlcacheError",),
+    "evaluation": ("compare", "evaluate"),
+    "features": ("open_snapshot",),
+    "finetuning": ("finetune",),
+    "head_training": ("train_head",),
+    "heads": ("Head", "Model", "load_model", "save_model"),
+    "recipe": ("Recipe",),
+    "samples": ("scan",),
+    "trunk": ("load_trunk",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"tlcache.{module}"), name)
+    raise AttributeError(f"module 'tlcache' has no attribute '{name}'")

@@ -8,8 +8,10 @@ format: what the bytes mean is the caller's business.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
+import stat
 from pathlib import Path
 
 from tlcache.errors import CacheError, DamageError
@@ -18,13 +20,15 @@ TEMPORARY = ".tmp"
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Make ``path`` hold ``data``, in one step; its folder must exist.
+    """Make ``path`` hold ``data``, in one durable step; its folder must exist.
 
     Raises:
-        CacheError: If the file cannot be written (no space, no permission, no folder). A file
-            that stood there before is untouched and no temporary file stays behind.
+        CacheError: If the file cannot be written (no space, no permission, no folder). ``path``
+            then holds what it held before or, where the very last step failed, all of ``data``:
+            never a part. No temporary file stays behind.
     """
-    temporary = path.with_name(f".{path.name[:80]}.{secrets.token_hex(8)}{TEMPORARY}")
+    # Short, and without the final name: that may be as long as the file system allows.
+    temporary = path.with_name(f".{secrets.token_hex(8)}{TEMPORARY}")
     try:
         _write(temporary, data)
         _rename(temporary, path)
@@ -42,19 +46,41 @@ def write_atomically(path: Path, data: bytes) -> None:
             temporary.unlink(missing_ok=True)
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, durably; one that is there stays as it is.
+
+    Raises:
+        CacheError: If it cannot be made.
+    """
+    try:
+        made = [path for path in (folder, *folder.parents) if not path.exists()]
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in made:
+            _fsync_folder(path.parent)
+    except OSError as error:
+        raise CacheError(
+            folder,
+            expected="a folder that can be written",
+            found=error.strerror or type(error).__name__,
+            remedy="choose another folder",
+        ) from error
+
+
 def read_capped(path: Path, cap: int) -> bytes:
     """The bytes of a regular file of at most ``cap`` bytes.
 
     Raises:
         CacheError: If it cannot be read.
-        DamageError: If it is larger than ``cap``.
+        DamageError: If it is larger than ``cap``, or not a regular file.
     """
     try:
-        # O_NONBLOCK: opening a named pipe that somebody put there must not wait for a writer.
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-        with open(descriptor, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            data = file.read(cap + 1) if size <= cap else b""
+        with open(path, "rb", opener=_open_at_once) as file:
+            status = os.fstat(file.fileno())
+            regular, size = stat.S_ISREG(status.st_mode), status.st_size
+            # Not cap + 1: a read sets aside all that it is asked for, and a cap may be gigabytes.
+            data = file.read(size + 1) if regular and size <= cap else b""
+    except IsADirectoryError:
+        regular, size, data = False, 0, b""
     except OSError as error:
         raise CacheError(
             path,
@@ -62,19 +88,20 @@ def read_capped(path: Path, cap: int) -> bytes:
             found=error.strerror or type(error).__name__,
             remedy="check its path and permissions",
         ) from error
+    if not regular:
+        raise _not_ours(path, "a regular file", "a folder or a special file")
     if size > cap or len(data) > cap:
-        raise DamageError(
-            path,
-            expected=f"at most {cap:,} bytes",
-            found=f"{size:,} bytes",
-            remedy="this is not a file that tlcache wrote; remove it",
-        )
+        raise _not_ours(path, f"at most {cap:,} bytes", f"{max(size, len(data)):,} bytes")
     return data
 
 
+def _open_at_once(path: str, flags: int) -> int:
+    # Opening a named pipe that somebody put there must not wait for a writer.
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
 def _write(path: Path, data: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-    with open(descriptor, "wb", buffering=0) as file:
+    with path.open("xb", buffering=0) as file:
         view = memoryview(data)
         while view:
             view = view[file.write(view) :]
@@ -82,7 +109,7 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _rename(source: Path, target: Path) -> None:
-    os.replace(source, target)
+    source.replace(target)
 
 
 def _fsync(descriptor: int) -> None:
@@ -95,5 +122,17 @@ def _fsync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         _fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some network file systems cannot, and say so like this
+            raise
     finally:
         os.close(descriptor)
+
+
+def _not_ours(path: Path, expected: str, found: str) -> DamageError:
+    return DamageError(
+        path,
+        expected=expected,
+        found=found,
+        remedy="this is not a file that tlcache wrote; remove it",
+    )

@@ -143,9 +143,17 @@ def _from_timm(name: str) -> Weights:
         raise _none_published(name, "timm")
     path = _from_hub(config.hf_hub_id) if config.hf_hub_id else fetch(config.url)
     stamp = FileStamp.of(path)
-    # timm translates the names of older files, and is strict as long as the head is in place.
     overlay = {"state_dict": read_state(path), "custom_load": False}
-    whole = timm.create_model(own_name, pretrained=True, pretrained_cfg_overlay=overlay)
+    try:
+        # timm translates the names of older files, and is strict as long as the head is in place.
+        whole = timm.create_model(own_name, pretrained=True, pretrained_cfg_overlay=overlay)
+    except Exception as error:  # whatever timm's translation raises at names it does not know
+        raise TrunkError(
+            path,
+            expected=f"the weights of {name}",
+            found=error_in_a_line(error),
+            remedy="remove the file and run again, or install another version of timm",
+        ) from error
     return Weights(whole.state_dict(), stamp, _timm_transform(name))
 
 

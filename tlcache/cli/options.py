@@ -57,7 +57,7 @@ Views = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Workers = Annotated[
-    str, typer.Option(help="Threads or loader processes: auto (the usable cores), or a number.")
+    str, typer.Option(help="Threads: auto (one for each usable core), or a number.")
 ]
 SkipUnreadable = Annotated[
     bool,

@@ -1,0 +1,53 @@
+"""Cached features against the frozen loop against finetuning: the benchmark, with its figure."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import tlcache
+from tlcache.figures import benchmark_figure, save_png
+
+
+def main(
+    data: Annotated[Path, typer.Argument(help="A folder with train/ and val/.")],
+    trunk: Annotated[str, typer.Option(help="The network.")] = "resnet18",
+    weights: Annotated[str, typer.Option(help="imagenet, a file, or random.")] = "imagenet",
+    epochs: Annotated[int, typer.Option(help="Of each way.")] = 3,
+    batch_size: Annotated[int, typer.Option(help="Images a step.")] = 4,
+    lr: Annotated[float, typer.Option(help="Learning rate of the first epoch.")] = 0.001,
+    views: Annotated[int, typer.Option(help="Augmented views the cached way trains on.")] = 0,
+    figure: Annotated[Path, typer.Option(help="The PNG.")] = Path("cached_vs_finetune.png"),
+    output: Annotated[Path | None, typer.Option(help="A JSON file of everything.")] = None,
+) -> None:
+    """Measure the three ways in one run, from a cold cache, and draw them."""
+    measured = tlcache.benchmark(
+        tlcache.scan(data),
+        trunk,
+        weights,
+        tlcache.Recipe(epochs=epochs, batch_size=batch_size, lr=lr),
+        views=views,
+        on_start=lambda name: print(f"{name} …", file=sys.stderr),
+        on_epoch=lambda record: print(f"  {record.line(epochs)}", file=sys.stderr),
+    )
+    values = measured.describe()
+    save_png(benchmark_figure([c.describe() for c in measured.contenders]), figure)
+    if output is not None:
+        output.write_text(json.dumps(values, indent=2) + "\n")
+    for contender in measured.contenders:
+        print(f"{contender.name:8} {contender.total:8.2f} s  {contender.evaluation.summary()}")
+    print(f"one more head: {measured.head_seconds:.3f} s; speed-up {measured.speedup:.1f}; "
+          f"break-even at {measured.break_even_heads} heads")  # fmt: skip
+    print(values["comparison"]["sentence"])
+    print(f"figure: {figure}")
+
+
+if __name__ == "__main__":
+    try:
+        typer.run(main)
+    except tlcache.TlcacheError as error:
+        sys.exit(f"error: {error}")
