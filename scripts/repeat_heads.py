@@ -56,7 +56,8 @@ def main(
     print(f"embedded {embedding.embedded} images in {embedding.seconds:.2f} s")
     print(
         f"{heads} heads: val accuracy mean {statistics.mean(accuracies):.4f}, "
-        f"sd {statistics.pstdev(accuracies):.4f}, from {min(accuracies):.4f} to {max(accuracies):.4f}"
+        f"sd {statistics.pstdev(accuracies):.4f}, "
+        f"from {min(accuracies):.4f} to {max(accuracies):.4f}"
     )
     print(f"seconds a head: median {statistics.median(seconds):.4f}, all {sum(seconds):.2f}")
 

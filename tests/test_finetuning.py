@@ -14,9 +14,10 @@ from small_trunk import DIM, TRANSFORM, small_trunk
 from tlcache.errors import DataError, ModelError, OptionError
 from tlcache.finetuning import Finetuned, finetune
 from tlcache.heads import Head, initial_head, load_model, save_model
-from tlcache.networks import network_logits, restore_network
+from tlcache.networks import restore_network
 from tlcache.recipe import EpochRecord, Recipe
 from tlcache.samples import ImageDataset, scan
+from tlcache.scoring import score_split
 from tlcache.trunk import Trunk, load_trunk
 
 RECIPE = Recipe(epochs=4, batch_size=3, lr=0.02, step_size=2, seed=5)
@@ -84,10 +85,8 @@ def test_a_finetuned_model_says_the_same_after_saving(
     assert (model.trunk, model.weights) == ("small", "random:0")
     assert model.digest == tuned.digest != trunk.digest
     network = restore_network(small_trunk(seed=9), model)
-    logits, labels, _ = network_logits(
-        network, model.head, dataset, "val", model.transform, device="cpu"
-    )
-    accuracy = (logits.argmax(axis=1) == labels).mean()
+    scored = score_split(model, network, dataset, "val", device="cpu")
+    accuracy = (scored.logits.argmax(axis=1) == scored.labels).mean()
     assert accuracy == tuned.history[tuned.best_epoch - 1].val_accuracy
 
 

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_trunk import DIM, TRANSFORM, small_trunk
+from small_trunk import DIM, small_trunk
 from torch import Tensor
 
 from tlcache.errors import DataError, ModelError
-from tlcache.heads import Head, Model, initial_head
-from tlcache.networks import check_split, gpu_settings, join, network_logits, restore_network
+from tlcache.heads import Model, initial_head
+from tlcache.networks import check_split, gpu_settings, join, restore_network
 from tlcache.samples import scan
 from tlcache.trunk import Trunk
 
@@ -106,38 +106,6 @@ def test_a_state_that_is_not_the_models_is_refused() -> None:
     model = dataclasses.replace(_model(small_trunk(), finetuned=True), digest="0" * 64)
     with pytest.raises(ModelError, match="expected small with weights 00000000, found"):
         restore_network(small_trunk(), model)
-
-
-def test_logits_are_those_of_the_head_on_the_eval_transform(tiny_data: Path) -> None:
-    dataset, trunk, head = scan(tiny_data), small_trunk(), initial_head(2, DIM, 0)
-    (tiny_data / "val" / "bees" / "0.jpg").write_bytes(b"")
-    module = trunk.module.train()
-    logits, labels, unreadable = network_logits(
-        module, head, dataset, "val", TRANSFORM, device="cpu", workers=2, skip_unreadable=True
-    )
-    assert module.training  # left as it is
-    assert labels.tolist() == [0, 0, 0, 0, 1, 1, 1]
-    assert unreadable == [("val/bees/0.jpg", "expected an image, found an empty file (0 bytes)")]
-    twice = _by_hand(trunk, head, [dataset.path(i) for i in dataset.indices("val") if i != 20])
-    np.testing.assert_allclose(logits, twice, atol=1e-6)
-
-
-def _by_hand(trunk: Trunk, head: Head, paths: list[Path]) -> np.ndarray:
-    from tlcache.images import decode
-    from tlcache.transforms import apply
-
-    images = np.stack([apply(decode(path.read_bytes(), path), TRANSFORM) for path in paths])
-    with torch.no_grad():
-        return head.logits(trunk.module.eval()(torch.from_numpy(images)).numpy())
-
-
-def test_unreadable_images_are_an_error_unless_skipped(tiny_data: Path) -> None:
-    dataset = scan(tiny_data)
-    (tiny_data / "val" / "bees" / "0.jpg").write_bytes(b"")
-    with pytest.raises(DataError, match=r"found 1 that cannot: val/bees/0\.jpg"):
-        network_logits(
-            small_trunk().module, initial_head(2, DIM, 0), dataset, "val", TRANSFORM, device="cpu"
-        )
 
 
 def test_an_empty_split_is_refused(tiny_data: Path) -> None:

@@ -202,9 +202,12 @@ def test_a_checksum_over_what_is_no_hdf5(saved: Path) -> None:
         load_snapshot(_write(saved, b"nothing of the kind" * 100))
 
 
-def test_another_column(saved: Path) -> None:
+def test_one_column_too_many(saved: Path) -> None:
     with pytest.raises(DamageError, match="this is not a file that tlcache wrote"):
         load_snapshot(_edit(saved, {"more": np.zeros(3, np.uint8)}))
+
+
+def test_a_column_of_another_dtype(saved: Path) -> None:
     with pytest.raises(DamageError, match="/labels of dtype <i4, found int64"):
         load_snapshot(_edit(saved, {"labels": np.zeros(3, np.int64)}))
 

@@ -3,9 +3,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
+from time import time_ns
 from typing import Any
 
 import pytest
@@ -44,9 +46,6 @@ def memo(tmp_path: Path) -> Path:
 def _later(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files that a test writes have been at rest for a minute."""
     monkeypatch.setattr(trunk_memo, "time_ns", lambda: time_ns() + 60 * 10**9)
-
-
-time_ns = trunk_memo.time_ns
 
 
 def info_of(weights: str | Path, **changes: Any) -> TrunkInfo:
@@ -92,7 +91,9 @@ def test_weights_are_a_word_a_seed_or_a_file(
     assert info_of(weights).label == label
 
 
-@pytest.mark.parametrize("seed", ["", "-1", "1.5", "x", "4294967296", "١", " 1", "1\n", "9" * 5000])
+@pytest.mark.parametrize(
+    "seed", ["", "-1", "1.5", "x", "4294967296", "\u0661", " 1", "1\n", "9" * 5000]
+)
 def test_a_seed_that_is_no_number_is_refused(seed: str) -> None:
     with pytest.raises(TrunkError, match="expected random:SEED with a seed from 0 to 4294967295"):
         parse_weights(f"random:{seed}")
@@ -178,7 +179,7 @@ def test_another_format_or_machine_is_another_question(
         patch.setattr(trunk_memo, "FORMAT", 2)
         assert recall(memo, "resnet18", "random") is None
     with monkeypatch.context() as patch:
-        patch.setattr(trunk_memo.platform, "machine", lambda: "another")
+        patch.setattr(platform, "machine", lambda: "another")
         assert recall(memo, "resnet18", "random") is None
     assert recall(memo, "resnet18", "random")
 

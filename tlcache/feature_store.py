@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -216,8 +215,7 @@ class FeatureStore:
     def _listed(self) -> list[Path]:
         if not self._shards.is_dir():
             return []
-        names = sorted(n for n in os.listdir(self._shards) if n.endswith(".h5") and n[0] != ".")
-        return [self._shards / name for name in names]
+        return sorted(p for p in self._shards.glob("*.h5") if not p.name.startswith("."))
 
     def _set_aside(self, path: Path, error: DamageError) -> None:
         try:

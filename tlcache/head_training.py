@@ -1,7 +1,7 @@
 """Train a linear head on arrays of features: the tutorial's SGD in closed form, without autograd.
 
 The gradient of the mean cross-entropy of softmax(X Wᵀ + b) is (softmax − onehot)ᵀ X / m, so a step
-is two small matrix products. Takes arrays; knows no store, no file and no trunk, and needs no torch.
+is two small matrix products. Takes arrays; knows no store, file or trunk, and needs no torch.
 """
 
 from __future__ import annotations
@@ -77,9 +77,10 @@ def train_head(
         epoch_started = time.perf_counter()
         order = recipe.epoch_order(epoch, len(labels))
         rows, targets = views[epoch % len(views)][order], labels[order]
-        logits = _epoch(state, rows, targets, recipe, recipe.learning_rate(epoch))
-        train = _loss_and_accuracy(logits, targets)
-        val = _loss_and_accuracy(state.head().logits(val_features), val_labels)
+        with np.errstate(over="ignore", invalid="ignore"):  # a loss that diverges is an error below
+            logits = _epoch(state, rows, targets, recipe, recipe.learning_rate(epoch))
+            train = _loss_and_accuracy(logits, targets)
+            val = _loss_and_accuracy(state.head().logits(val_features), val_labels)
         seconds = time.perf_counter() - epoch_started
         record = EpochRecord(epoch + 1, recipe.learning_rate(epoch), *train, *val, seconds)
         if not np.isfinite(record.train_loss):

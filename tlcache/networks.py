@@ -12,54 +12,14 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tlcache.devices import batch_size_for, resolve_device
 from tlcache.errors import DataError, ModelError, TrunkError
 from tlcache.heads import Head, Model
-from tlcache.loading import Batch, ImageLoader, Workers, worker_count
+from tlcache.loading import Batch
 from tlcache.samples import ImageDataset
-from tlcache.transforms import Transform
 from tlcache.trunk import Trunk
 from tlcache.weights import fit_state, state_digest
-
-
-def network_logits(
-    module: nn.Module,
-    head: Head,
-    dataset: ImageDataset,
-    split: str,
-    transform: Transform,
-    *,
-    device: str = "auto",
-    workers: Workers = "auto",
-    skip_unreadable: bool = False,
-) -> tuple[NDArray[np.float32], NDArray[np.int64], list[tuple[str, str]]]:
-    """What a network says of a split: (n, C) logits, (n,) labels, and (path, reason) of the rest.
-
-    Args:
-        module: Of a trunk, or from :func:`restore_network`; it is left as it is.
-        transform: Its eval transform is used.
-
-    Raises:
-        DataError: If images cannot be read, or the split is empty.
-        OptionError: If an option makes no sense.
-    """
-    check_split(dataset, split)
-    where = resolve_device(device)
-    network = join(copy.deepcopy(module), head).to(where).to(memory_format=torch.channels_last)
-    loader = ImageLoader(
-        dataset,
-        transform,
-        workers=worker_count(workers),
-        pin_memory=where.type == "cuda",
-        skip_unreadable=skip_unreadable,
-    )
-    with loader, gpu_settings():
-        batches = loader.batches(dataset.indices(split), batch_size_for(where))
-        logits, labels = logits_of(network, batches, where)
-    return logits.numpy(), labels.numpy(), list(loader.unreadable.items())
 
 
 def restore_network(trunk: Trunk, model: Model) -> nn.Module:

@@ -93,10 +93,15 @@ def _story(
         _finetuned(out, part, loaded, device, workers),
     ]
     _print(out, rows)
-    judged = [row for row in rows if row["accuracy"] is not None]
     shown = [
-        row | {"name": row["step"], "seconds_by_stage": {"train": row["seconds"]}} for row in judged
+        {
+            "name": "first head",
+            "seconds_by_stage": {"embed": embedding.seconds, "train": first.seconds},
+        },
+        {"name": "next head", "seconds_by_stage": {"train": again.seconds}},
+        {"name": "finetune a part", "seconds_by_stage": {"train": rows[3]["seconds"]}},
     ]
+    shown = [judged | bar for judged, bar in zip(rows[1:], shown, strict=True)]
     save_png(benchmark_figure(shown), folder / "comparison.png")
     model = embedding.model(first.head)
     _draw(folder, dataset, features, first, model)
