@@ -113,6 +113,9 @@ def test_train_evaluate_predict_show_start_from_the_run(call: Call, tiny_data: P
     assert hits == expected["confusion"][0][0]
     assert sum(predicted[0]["probabilities"].values()) == pytest.approx(1)
 
+    table = call("predict", "run", images[0]).stdout.rstrip("\n").split("\t")
+    assert table[:2] == [str(images[0]), predicted[0]["class"]]
+
     assert call("show", "run", "--output", "p.png", "--no-window").exit_code == 0
     assert call("show", tiny_data, "--output", "a.png", "--no-window").exit_code == 0
     assert Path("p.png").is_file() and Path("a.png").is_file()

@@ -94,4 +94,4 @@ def tell_result(out: Output, result: dict[str, Any], folder: Path) -> None:
 
 def _safe(text: str) -> str:
     """File names may hold control characters, which must not reach a terminal."""
-    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
