@@ -273,8 +273,24 @@ def test_a_head_on_another_trunk_is_refused(call: Call, tiny_data: Path) -> None
     failed(result, "trained on", "--weights")
 
 
-def test_random_weights_are_said_to_be_random(call: Call, tiny_data: Path) -> None:
-    assert "random" in call("embed", tiny_data, *RANDOM).stderr
+def test_random_weights_are_said_to_be_random_everywhere(call: Call, tiny_data: Path) -> None:
+    short = (tiny_data, *RANDOM, "--epochs", "1")
+    run = (*short, "--no-figures", "--json", "--run-dir")
+    image = next((tiny_data / "val" / "ants").iterdir())
+    for command in (
+        ("embed", tiny_data, *RANDOM),
+        ("train", *run, "head"),
+        ("finetune", *run, "network"),
+        ("evaluate", "head", tiny_data),
+        ("evaluate", "network", tiny_data),
+        ("predict", "network", image),
+        ("bench", *short),
+    ):
+        result = call(*command)
+        assert result.exit_code == 0, result.output
+        assert "learned nothing" in result.stderr, command
+        if "--json" in command:
+            assert json.loads(result.stdout)["weights"] == "random"
 
 
 def test_ignored_files_are_counted_in_one_line(call: Call, tiny_data: Path) -> None:

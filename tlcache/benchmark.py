@@ -67,12 +67,14 @@ class Benchmark:
         head_seconds: Of training one more head from the filled cache.
         recipe: That all of them followed.
         trunk: Name of the network.
+        weights: Where its weights came from.
     """
 
     contenders: Sequence[Contender]
     head_seconds: float
     recipe: Recipe
     trunk: str
+    weights: str
 
     @property
     def speedup(self) -> float:
@@ -98,6 +100,8 @@ class Benchmark:
             "speedup": self.speedup,
             "break_even_heads": self.break_even_heads,
             "comparison": paired.to_dict() | {"sentence": paired.sentence("cached", "finetune")},
+            "trunk": self.trunk,
+            "weights": self.weights,
             "recipe": self.recipe.describe(),
             **describe_machine(self.trunk),
         }
@@ -140,7 +144,7 @@ def benchmark(
         loops.append(
             _loop(name, dataset, loaded, recipe, device=device, workers=workers, on_epoch=on_epoch)
         )
-    return Benchmark([cached, *loops], head_seconds, recipe, trunk)
+    return Benchmark([cached, *loops], head_seconds, recipe, trunk, weights)
 
 
 def _cached(

@@ -120,6 +120,8 @@ def finish_run(folder: Path, run: Run, *, figures: bool) -> dict[str, Any]:
     save_model(folder / MODEL, run.model)
     result = {
         "model": str(folder / MODEL),
+        "trunk": run.model.trunk,
+        "weights": run.model.weights,
         "epochs": len(run.history),
         "best_epoch": run.best_epoch,
         "selected_on": "val",

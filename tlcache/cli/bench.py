@@ -51,6 +51,7 @@ def run(
 
     out = Output(as_json, quiet)
     recipe = Recipe(epochs, batch_size, lr, momentum, weight_decay, step_size, gamma, seed)
+    out.note_random(weights)
     measured = benchmark(
         scanned(out, data, split, seed),
         trunk,

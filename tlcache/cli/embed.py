@@ -70,8 +70,7 @@ def embedding_of(out: Output, data: Path, *, split: str | None, seed: int, **how
 
     if data.is_file():
         return open_snapshot(data, how["views"], out.note)
-    if how["weights"].startswith("random"):
-        out.note(f"weights: {how['weights']}, of a network that has learned nothing")
+    out.note_random(how["weights"])
     return embed(scanned(out, data, split, seed), report=out.note, progress=out.progress, **how)
 
 

@@ -97,6 +97,7 @@ def scores(
         "skip_unreadable": skip_unreadable,
     }
     if model.network is not None:
+        out.note_random(model.weights)
         dataset, network = scanned(out, data, split, seed), load_network(model)
         with out.progress("evaluating") as tick:
             return score_split(model, network, dataset, on, progress=tick, **passing)

@@ -66,6 +66,7 @@ def run(
     out = Output(as_json, quiet)
     recipe = Recipe(epochs, batch_size, lr, momentum, weight_decay, step_size, gamma, seed)
     dataset = scanned(out, data, split, seed)
+    out.note_random(weights)
     loaded = load_trunk(trunk, weights, cache_dir / "weights")
     changes = o.transform_changes(resize, crop, interpolation, mean, std)
     loaded = dataclasses.replace(loaded, transform=dataclasses.replace(loaded.transform, **changes))

@@ -32,6 +32,11 @@ class Output:
         if not self._quiet:
             print(_safe(text), file=sys.stderr, flush=True)
 
+    def note_random(self, weights: str) -> None:
+        """A line on a network that has learned nothing, where that is what was asked for."""
+        if weights == "random" or weights.startswith("random:"):
+            self.note(f"weights: {weights}, of a network that has learned nothing")
+
     def result(self, values: dict[str, Any]) -> None:
         """The result, for programs."""
         if self._as_json:

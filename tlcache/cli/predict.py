@@ -38,6 +38,7 @@ def run(
 
     out = Output(as_json, quiet)
     loaded = load_model(model)
+    out.note_random(loaded.weights)
     network = load_network(loaded, weights, cache_dir / "weights")
     paths = list(_paths(images))
     scored = score_images(loaded, network, paths, device=device, workers=o.worker_count(workers))
