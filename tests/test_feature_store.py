@@ -2,19 +2,19 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import subprocess
+import sys
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
+from small_rows import DIM, IDENTITY, files, rows
 
-from tlcache.errors import CacheError
-from tlcache.feature_store import FeatureStore, Rows, open_store, what_is_new
-from tlcache.identity import Identity
-from tlcache.transforms import Transform
+import tlcache.feature_store
+from tlcache.feature_store import FeatureStore, open_store
+from tlcache.shards import Rows
 
-DIM = 5
-IDENTITY = Identity("resnet18", "ab" * 32, DIM, Transform(), (("torch", "2.9"),))
+OTHER = dataclasses.replace(IDENTITY, weights="cd" * 32)
 
 
 @pytest.fixture
@@ -27,150 +27,171 @@ def store(tmp_path: Path, said: list[str]) -> FeatureStore:
     return open_store(tmp_path, IDENTITY, "imagenet1k", said.append)
 
 
-def rows(count: int, seed: int = 0) -> Rows:
-    random = np.random.default_rng(seed)
-    return Rows(
-        random.normal(size=(count, DIM)).astype(np.float32),
-        random.integers(0, 256, (count, 32), dtype=np.uint8),
-        np.zeros(count, np.int32),
-    )
+def test_nothing_is_written_before_the_first_commit(store: FeatureStore, tmp_path: Path) -> None:
+    features, found = store.gather(rows(3).images, rows(3).views)
+    assert features.shape == (3, DIM) and not features.any() and not found.any()
+    assert not store.has(rows(3).images, rows(3).views).any()
+    assert list(store.rows()) == [] and list(tmp_path.iterdir()) == []
+
+
+def test_a_commit_makes_one_shard_in_a_folder_that_describes_itself(
+    store: FeatureStore, tmp_path: Path
+) -> None:
+    path = store.commit(rows(3))
+    assert store.folder == tmp_path / f"resnet18-imagenet1k-eval-{IDENTITY.key[:8]}"
+    assert (store.folder / "identity.json").read_bytes() == IDENTITY.to_json()
+    assert files(store) == [path.name]
+    assert path.stem == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert store.commit(rows(3)) == path and files(store) == [path.name]
 
 
 def test_rows_come_back_in_the_order_they_are_asked_for(store: FeatureStore) -> None:
-    parts = [rows(4, seed) for seed in range(3)]
+    parts = [rows(7, seed) for seed in range(20)]
     for part in parts:
         store.commit(part)
-    images = np.concatenate([part.images for part in parts])[::-1]
-    features, found = store.gather(images, np.zeros(12, np.int32))
+    features = np.concatenate([part.features for part in parts])
+    images = np.concatenate([part.images for part in parts])
+    order = np.random.default_rng(1).permutation(140)
+    gathered, found = store.gather(images[order], np.zeros(140, np.int32))
     assert found.all()
-    np.testing.assert_array_equal(features[::-1], np.concatenate([p.features for p in parts]))
+    np.testing.assert_array_equal(gathered, features[order])
+
+
+def test_more_rows_than_are_copied_at_once_come_back(
+    store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tlcache.feature_store, "_ROWS_AT_ONCE", 3)
+    kept = rows(10)
+    store.commit(kept)
+    np.testing.assert_array_equal(store.gather(kept.images, kept.views)[0], kept.features)
+
+
+def test_only_what_is_missing_is_said_to_be_missing(store: FeatureStore) -> None:
+    kept, lacking = rows(3, 0), rows(2, 1)
+    store.commit(kept)
+    images = np.concatenate([lacking.images[:1], kept.images, lacking.images[1:]])
+    features, found = store.gather(images, np.zeros(5, np.int32))
+    assert found.tolist() == [False, True, True, True, False]
+    assert store.has(images, np.zeros(5, np.int32)).tolist() == found.tolist()
+    np.testing.assert_array_equal(features[1:4], kept.features)
+    assert not features[[0, 4]].any()
 
 
 def test_a_row_is_named_by_all_of_its_digest_and_its_view(store: FeatureStore) -> None:
     kept = rows(2)
     store.commit(kept)
-    twin = kept.images.copy()
-    twin[:, 31] ^= 1  # the same first 31 bytes
-    assert not store.has(twin, kept.views).any()
+    for at in (0, 8, 31):
+        twin = kept.images.copy()
+        twin[:, at] ^= 1
+        assert not store.has(twin, kept.views).any()
     assert not store.has(kept.images, kept.views + 1).any()
     assert store.has(kept.images, kept.views).all()
 
 
-def test_one_row_may_be_asked_for_twice(store: FeatureStore) -> None:
-    kept = rows(1)
+def test_digests_that_start_alike_are_told_apart(store: FeatureStore) -> None:
+    kept = rows(6)
+    kept.images[:, :8] = 7
+    store.commit(Rows(kept.features[:4], kept.images[:4], kept.views[:4]))
+    features, found = store.gather(kept.images[::-1], kept.views)
+    assert found.tolist() == [False, False, True, True, True, True]
+    np.testing.assert_array_equal(features[2:], kept.features[3::-1])
+
+
+def test_names_whose_64_bits_collide_are_told_apart(store: FeatureStore) -> None:
+    kept = rows(2)
+    step = 0x9E3779B97F4A7C15  # what one view more adds to the 64 bits that are searched for
+    head = int.from_bytes(kept.images[0, :8].tobytes(), "little")
+    kept.images[1, :8] = np.frombuffer(((head - step) % 2**64).to_bytes(8, "little"), np.uint8)
+    kept.views[1] = 1
+    store.commit(Rows(kept.features[:1], kept.images[:1], kept.views[:1]))
+    features, found = store.gather(kept.images, kept.views)
+    assert found.tolist() == [True, False]
+    np.testing.assert_array_equal(features[0], kept.features[0])
+
+
+def test_views_of_one_image_are_rows_of_their_own(store: FeatureStore) -> None:
+    kept = rows(4)
+    kept.images[:] = kept.images[0]
+    kept.views[:] = [3, 0, 2, 1]
     store.commit(kept)
-    features, found = store.gather(np.repeat(kept.images, 3, axis=0), np.zeros(3, np.int32))
+    features, found = store.gather(kept.images, np.arange(4, dtype=np.int32))
     assert found.all()
-    np.testing.assert_array_equal(features, np.repeat(kept.features, 3, axis=0))
+    np.testing.assert_array_equal(features, kept.features[[1, 3, 2, 0]])
+
+
+def test_one_row_may_be_asked_for_many_times(store: FeatureStore) -> None:
+    kept = rows(2)
+    store.commit(kept)
+    features, found = store.gather(kept.images[[0, 1, 0, 0]], np.zeros(4, np.int32))
+    assert found.all()
+    np.testing.assert_array_equal(features, kept.features[[0, 1, 0, 0]])
 
 
 def test_of_equal_rows_the_first_shard_by_name_wins(store: FeatureStore) -> None:
-    one = rows(1)
-    other = dataclasses.replace(one, features=one.features + 1)
-    shards = {store.commit(r).name: r.features for r in (one, other)}
+    one = rows(3)
+    made = [dataclasses.replace(one, features=one.features + step) for step in range(8)]
+    by_name = {store.commit(r).name: r.features for r in made}
     features, _ = store.gather(one.images, one.views)
-    np.testing.assert_array_equal(features, shards[min(shards)])
+    np.testing.assert_array_equal(features, by_name[min(by_name)])
 
 
-def test_a_shards_name_is_its_checksum_and_plain_h5py_reads_it(store: FeatureStore) -> None:
-    kept = rows(3)
-    path = store.commit(kept)
-    assert path.stem == hashlib.sha256(path.read_bytes()).hexdigest()
-    with h5py.File(path) as file:
-        assert sorted(file) == ["features", "identity", "images", "views"]
-        np.testing.assert_array_equal(file["features"], kept.features)
-        assert file["identity"][:].tobytes() == IDENTITY.digest
-
-
-def test_a_shard_that_plain_h5py_wrote_by_the_books_is_read(store: FeatureStore) -> None:
-    kept = rows(3)
-    shards = store.commit(rows(1, seed=9)).parent
-    with h5py.File(shards / "new", "w") as file:
-        file["features"] = kept.features
-        file["images"] = kept.images
-        file["views"] = kept.views
-        file["identity"] = np.frombuffer(IDENTITY.digest, np.uint8)
-    digest = hashlib.sha256((shards / "new").read_bytes()).hexdigest()
-    (shards / "new").rename(shards / f"{digest}.h5")
-    assert store.has(kept.images, kept.views).all()
-
-
-def flip(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-
-
-def truncate(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-1])
-
-
-def append(path: Path) -> None:
-    path.write_bytes(path.read_bytes() + b"\0")
-
-
-@pytest.mark.parametrize("damage", [flip, truncate, append])
-def test_a_damaged_shard_is_set_aside_by_name_and_the_others_are_read(
-    damage: object, store: FeatureStore, said: list[str]
-) -> None:
-    good, bad = rows(2, 0), rows(2, 1)
-    store.commit(good)
-    path = store.commit(bad)
-    damage(path)  # type: ignore[operator]
-    assert store.has(good.images, good.views).all()
-    assert not store.has(bad.images, bad.views).any()
-    assert path.with_name(f"{path.name}.bad").exists() and not path.exists()
-    assert len(said) == 1 and path.name in said[0] and "SHA-256" in said[0]
-
-
-def test_a_shard_of_another_identity_is_set_aside(
-    store: FeatureStore, tmp_path: Path, said: list[str]
-) -> None:
-    store.commit(rows(1))
-    other = open_store(tmp_path, dataclasses.replace(IDENTITY, weights="cd" * 32), "x")
-    stray = other.commit(rows(2, 5))
-    target = next(store.folder.glob("shards/*.h5")).with_name(stray.name)
-    target.write_bytes(stray.read_bytes())
-    assert not store.has(rows(2, 5).images, rows(2, 5).views).any()
-    assert "rows of identity" in said[0]
-
-
-def test_a_feature_that_is_not_finite_is_never_kept(store: FeatureStore) -> None:
-    bad = rows(2)
-    bad.features[1, 2] = np.nan
-    with pytest.raises(CacheError, match="expected finite features"):
-        store.commit(bad)
-    assert not store.folder.exists()
-
-
-def test_a_lost_or_damaged_identity_is_written_again(store: FeatureStore, tmp_path: Path) -> None:
-    kept = rows(1)
+def test_of_equal_rows_in_one_shard_the_first_wins(store: FeatureStore) -> None:
+    kept = rows(6)
+    kept.images[3:] = kept.images[:3]
     store.commit(kept)
-    about = store.folder / "identity.json"
-    for damage in (about.unlink, lambda: about.write_bytes(b"{}")):
-        damage()
-        again = open_store(tmp_path, IDENTITY, "imagenet1k")
-        again.commit(rows(1, 7))
-        assert about.read_bytes() == IDENTITY.to_json()
-        assert again.has(kept.images, kept.views).all()
+    features, _ = store.gather(kept.images[:3], kept.views[:3])
+    np.testing.assert_array_equal(features, kept.features[:3])
 
 
-def test_appending_under_another_identity_never_happens(store: FeatureStore) -> None:
-    store.commit(rows(1))
-    other = dataclasses.replace(IDENTITY, weights="cd" * 32)
-    impostor = FeatureStore(store.folder, other)
-    with pytest.raises(CacheError, match="found another identity's"):
-        impostor.commit(rows(1, 1))
-
-
-def test_what_is_new_is_said_against_the_nearest(store: FeatureStore, tmp_path: Path) -> None:
-    store.commit(rows(1))
-    far = dataclasses.replace(IDENTITY, weights="cd" * 32, trunk="resnet34")
-    open_store(tmp_path, far, "x").commit(rows(1))
-    new = dataclasses.replace(IDENTITY, versions=(("torch", "2.10"),))
-    assert what_is_new(tmp_path, new) == ["torch 2.9 → 2.10"]
+def test_two_identities_live_side_by_side(store: FeatureStore, tmp_path: Path) -> None:
+    other = open_store(tmp_path, OTHER, "imagenet1k")
+    kept = rows(2)
+    store.commit(kept)
+    assert not other.has(kept.images, kept.views).any()
+    other.commit(dataclasses.replace(kept, features=kept.features + 1))
+    assert store.folder != other.folder
+    for identity, features in ((IDENTITY, kept.features), (OTHER, kept.features + 1)):
+        found = open_store(tmp_path, identity, "imagenet1k").gather(kept.images, kept.views)[0]
+        np.testing.assert_array_equal(found, features)
 
 
 def test_the_label_does_not_part_an_identity_in_two(store: FeatureStore, tmp_path: Path) -> None:
     store.commit(rows(1))
     assert open_store(tmp_path, IDENTITY, "renamed").folder == store.folder
+
+
+def test_where_a_snapshot_goes(store: FeatureStore) -> None:
+    assert store.snapshot_path("ants").relative_to(store.folder) == Path("snapshots/ants.h5")
+    assert not store.folder.exists()
+    assert store.prepare_snapshot("ants") == store.snapshot_path("ants")
+    assert (store.folder / "snapshots").is_dir()
+
+
+def test_two_processes_may_commit_at_once(store: FeatureStore, tmp_path: Path) -> None:
+    command = [sys.executable, "-W", "error", "-c", COMMITS, str(tmp_path)]
+    processes = [
+        subprocess.Popen([*command, first], stderr=subprocess.PIPE, text=True)
+        for first in ("0", "10")
+    ]
+    for process in processes:
+        _, errors = process.communicate()
+        assert (process.returncode, errors) == (0, "")
+    parts = [rows(3, seed) for seed in range(30)]
+    for part in parts:
+        features, found = store.gather(part.images, part.views)
+        assert found.all()
+        np.testing.assert_array_equal(features, part.features)
+    assert len(files(store)) == 30
+
+
+COMMITS = f"""
+import sys
+from pathlib import Path
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from small_rows import IDENTITY, rows
+from tlcache.feature_store import open_store
+
+store = open_store(Path(sys.argv[1]), IDENTITY, "imagenet1k")
+for seed in range(int(sys.argv[2]), int(sys.argv[2]) + 20):
+    store.commit(rows(3, seed))
+"""

@@ -1,44 +1,42 @@
-"""The cache of one identity: shards of rows, committed whole, checked before they are trusted.
+"""The cache of one identity: a folder of shards that are committed whole and read with suspicion.
 
-A row is one feature vector, named by (SHA-256 of the image file's bytes, view). A shard is an HDF5
-file named by the SHA-256 of its own bytes; it is built in memory, written under a temporary name
-and renamed. There is no index and no lock: any number of writers may commit at once, and readers
-take the first of equal rows in the order of shard names. ``docs/cache-format.md`` has the bytes.
+There is no index and no lock: any number of writers may commit at once, and readers take the first
+of equal rows in the order of shard names. Covers no bytes of a shard (``shards``);
+``docs/cache-format.md`` has the protocol.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-from collections.abc import Callable, Iterator
+import collections
+import concurrent.futures
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.errors import CacheError, DamageError
-from tlcache.files import read_capped, write_atomically
-from tlcache.hdf5 import Layout, pack, unpack
-from tlcache.identity import Identity, differences, folder_name
+from tlcache.files import make_folder, write_atomically
+from tlcache.identity import (
+    FILE,
+    Identity,
+    folder_name,
+    identities,
+    read_description,
+    read_identity,
+    what_is_new,
+)
+from tlcache.shards import Rows, pack_shard, read_shard
 
-MAX_SHARD_BYTES = 1 << 30
+__all__ = ["FeatureStore", "Rows", "open_store", "read_identity", "what_is_new"]
+
 BAD = ".bad"
 
-_LAYOUT: Layout = {
-    "identity": (("|u1",), 1),
-    "features": (("<f4",), 2),
-    "images": (("|u1",), 2),
-    "views": (("<i4",), 1),
-}
+_SHARDS_AHEAD = 2
+_ROWS_AT_ONCE = 256  # copied at a time: what was just read is still in the processor's cache
 
-
-@dataclasses.dataclass(frozen=True)
-class Rows:
-    """Cached features and their names, (n, D) float32, (n, 32) uint8 and (n,) int32."""
-
-    features: NDArray[np.float32]
-    images: NDArray[np.uint8]
-    views: NDArray[np.int32]
+_Reading = tuple[Path, concurrent.futures.Future[Rows]]
 
 
 class FeatureStore:
@@ -58,6 +56,7 @@ class FeatureStore:
         self.snapshots = folder / "snapshots"
         self._shards = folder / "shards"
         self._report = report or (lambda line: None)
+        self._passed_over: set[Path] = set()
 
     def commit(self, rows: Rows) -> Path:
         """Add rows, in one atomic and durable step.
@@ -66,27 +65,12 @@ class FeatureStore:
             The new shard.
 
         Raises:
-            CacheError: If it cannot be written, or a value is not finite.
+            CacheError: If it cannot be written, or the rows are not what a shard may hold.
         """
-        if not np.isfinite(rows.features).all():
-            raise CacheError(
-                self.folder,
-                expected="finite features",
-                found="a feature with NaN or Inf",
-                remedy="check the weights; nothing of this batch was kept",
-            )
+        name, data = pack_shard(rows, self.identity)
         self._prepare()
-        data = pack(
-            {
-                "identity": np.frombuffer(self.identity.digest, np.uint8),
-                "features": rows.features.astype("<f4", copy=False),
-                "images": rows.images,
-                "views": rows.views.astype("<i4", copy=False),
-            }
-        )
-        path = self._shards / f"{hashlib.sha256(data).hexdigest()}.h5"
-        write_atomically(path, data)
-        return path
+        write_atomically(self._shards / name, data)
+        return self._shards / name
 
     def has(self, images: NDArray[np.uint8], views: NDArray[np.int32]) -> NDArray[np.bool_]:
         """Which of the named rows are cached.
@@ -121,57 +105,37 @@ class FeatureStore:
         wanted = _Wanted(images, views)
         for rows in self.rows():
             into, source = wanted.match(rows)
-            first = ~found[into]
-            into, source = into[first], source[first]
-            features[into] = rows.features[source]
+            new = ~found[into]
+            into, source = into[new], source[new]
+            for start in range(0, len(into), _ROWS_AT_ONCE):
+                block = slice(start, start + _ROWS_AT_ONCE)
+                features[into[block]] = rows.features[source[block]]
             found[into] = True
         return features, found
 
     def rows(self) -> Iterator[Rows]:
-        """Every sound shard's rows, in the order of shard names; damaged ones are set aside."""
-        seen: set[str] = set()
-        vanished = True
-        while vanished:  # a shard can vanish when another process compacts; its heir is new
-            vanished = False
-            for path in self._listed():
-                if path.name in seen:
-                    continue
-                seen.add(path.name)
+        """Every sound shard's rows, in the order of shard names; damaged ones are set aside.
+
+        Raises:
+            CacheError: If the folder or a shard cannot be read, or it is another identity's.
+        """
+        with contextlib.suppress(DamageError):  # the rows say themselves whose they are
+            self._is_described()
+        seen: set[Path] = set()
+        # Listed until nothing is new: a shard can vanish when another process compacts, and its
+        # heir is new.
+        while paths := [path for path in self._listed() if path not in seen]:
+            seen.update(paths)
+            for path, reading in _read_ahead(paths, self.identity):
                 try:
-                    yield self.read_shard(path)
+                    rows = reading.result()
                 except DamageError as error:
                     self._set_aside(path, error)
                 except CacheError:
                     if path.exists():
                         raise
-                    vanished = True
-
-    def read_shard(self, path: Path) -> Rows:
-        """One shard's rows, after every check.
-
-        Raises:
-            CacheError: If the file cannot be read.
-            DamageError: If it is not whole, not of this identity, or not what a shard is.
-        """
-        data = read_capped(path, MAX_SHARD_BYTES)
-        if hashlib.sha256(data).hexdigest() != path.stem:
-            raise _damaged(path, "bytes whose SHA-256 is its name", "other bytes")
-        columns = unpack(data, _LAYOUT, path)
-        if columns["identity"].tobytes() != self.identity.digest:
-            raise _damaged(path, f"rows of identity {self.identity.key[:8]}", "another's")
-        features, images, views = (columns[name] for name in ("features", "images", "views"))
-        n = len(views)
-        if features.shape != (n, self.identity.dim) or images.shape != (n, 32):
-            raise _damaged(
-                path, f"{n} rows of {self.identity.dim}", f"{features.shape} and {images.shape}"
-            )
-        if not np.isfinite(features).all():
-            raise _damaged(path, "finite features", "NaN or Inf")
-        return Rows(
-            features.astype(np.float32, copy=False),
-            images.astype(np.uint8, copy=False),
-            views.astype(np.int32, copy=False),
-        )
+                else:
+                    yield rows
 
     def snapshot_path(self, dataset: str) -> Path:
         """Where the snapshot of a data set lies, whether it is there or not."""
@@ -189,40 +153,56 @@ class FeatureStore:
     def _prepare(self) -> None:
         """Make the folder and ``identity.json`` if they are not there."""
         try:
-            for folder in (self._shards, self.snapshots):
-                folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
+            described = self._is_described()
+        except DamageError as error:
+            self._set_aside(self.folder / FILE, error)
+            described = False
+        for folder in (self._shards, self.snapshots):
+            make_folder(folder)
+        if not described:
+            write_atomically(self.folder / FILE, self.identity.to_json())
+
+    def _is_described(self) -> bool:
+        """Whether ``identity.json`` is there.
+
+        Raises:
+            CacheError: If it is another identity's.
+            DamageError: If it is damaged.
+        """
+        if not (self.folder / FILE).exists():
+            return False
+        if (other := read_description(self.folder)) != self.identity:
             raise CacheError(
                 self.folder,
-                expected="a cache folder that can be written",
-                found=error.strerror or type(error).__name__,
-                remedy="choose another --cache-dir",
-            ) from error
-        about = self.folder / "identity.json"
-        try:
-            if about.exists() and read_identity(self.folder) != self.identity:
-                raise CacheError(
-                    self.folder,
-                    expected=f"the cache of identity {self.identity.key}",
-                    found="another identity's",
-                    remedy="use another --cache-dir",
-                )
-        except DamageError as error:
-            self._set_aside(about, error)
-        if not about.exists():
-            write_atomically(about, self.identity.to_json())
+                expected=f"the cache of identity {self.identity.key[:8]}",
+                found=f"that of {other.key[:8]}",
+                remedy="give the folder back its own name and identity.json, "
+                "or use another --cache-dir",
+            )
+        return True
 
     def _listed(self) -> list[Path]:
-        if not self._shards.is_dir():
+        try:
+            paths = sorted(self._shards.iterdir())
+        except FileNotFoundError:
             return []
-        return sorted(p for p in self._shards.glob("*.h5") if not p.name.startswith("."))
+        except OSError as error:
+            raise CacheError(
+                self._shards,
+                expected="a folder that can be read",
+                found=error.strerror or type(error).__name__,
+                remedy="check its permissions or choose another --cache-dir",
+            ) from error
+        return [path for path in paths if path.suffix == ".h5" and path.name[0] != "."]
 
     def _set_aside(self, path: Path, error: DamageError) -> None:
         try:
             path.rename(path.with_name(path.name + BAD))
             self._report(f"set aside as {path.name}{BAD}: {error}")
         except OSError:  # a cache that is only to be read; the shard is passed over all the same
-            self._report(f"passed over: {error}")
+            if path not in self._passed_over:
+                self._report(f"passed over: {error}")
+            self._passed_over.add(path)
 
 
 def open_store(
@@ -242,42 +222,6 @@ def open_store(
     return FeatureStore(cache / folder_name(identity, label), identity, report)
 
 
-def identities(
-    cache: Path, report: Callable[[str], None] | None = None
-) -> Iterator[tuple[Path, Identity]]:
-    """Every identity folder of a cache, in the order of names."""
-    folders = sorted(cache.iterdir()) if cache.is_dir() else []
-    for folder in folders:
-        about = folder / "identity.json"
-        if not about.is_file():
-            continue
-        try:
-            yield folder, read_identity(folder)
-        except DamageError as error:
-            if report is not None:
-                report(f"passed over: {error}")
-
-
-def read_identity(folder: Path) -> Identity:
-    """The identity of a folder.
-
-    Raises:
-        CacheError: If ``identity.json`` cannot be read.
-        DamageError: If it is damaged, or not the folder's own.
-    """
-    about = folder / "identity.json"
-    identity = Identity.from_json(read_capped(about, 1 << 20), about)
-    if not folder.name.endswith(identity.key[:8]):
-        raise _damaged(about, "an identity whose key ends the folder's name", identity.key[:8])
-    return identity
-
-
-def what_is_new(cache: Path, identity: Identity) -> list[str]:
-    """How an identity differs from the nearest one in the cache; empty where there is none."""
-    known = [differences(other, identity) for _, other in identities(cache)]
-    return min(known, key=len, default=[])
-
-
 class _Wanted:
     """Rows that are looked for, sorted so that each shard is matched in one go."""
 
@@ -288,17 +232,19 @@ class _Wanted:
         self._sorted = self._keys[self._order]
 
     def match(self, rows: Rows) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Pairs (index of a wanted row, index into ``rows``) of equal names."""
+        """Index of each wanted row that ``rows`` has, ascending, and of the first such row."""
         keys = _keys(rows.images, rows.views)
-        low = np.searchsorted(self._sorted, keys, "left")
-        high = np.searchsorted(self._sorted, keys, "right")
+        by_key = np.argsort(keys, kind="stable")  # a search in order stays in the cache
+        low = np.searchsorted(self._sorted, keys[by_key], "left")
+        high = np.searchsorted(self._sorted, keys[by_key], "right")
         counts = high - low
-        source = np.repeat(np.arange(len(keys)), counts)
+        source = np.repeat(by_key, counts)
         offsets = np.arange(len(source)) - np.repeat(np.cumsum(counts) - counts, counts)
         into = self._order[np.repeat(low, counts) + offsets]
         same = (self._images[into] == rows.images[source]).all(axis=1)
         same &= self._views[into] == rows.views[source]
-        return into[same], source[same]
+        into, first = np.unique(into[same], return_index=True)
+        return into, source[same][first]
 
 
 def _keys(images: NDArray[np.uint8], views: NDArray[np.int32]) -> NDArray[np.uint64]:
@@ -307,7 +253,13 @@ def _keys(images: NDArray[np.uint8], views: NDArray[np.int32]) -> NDArray[np.uin
     return heads + views.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
 
 
-def _damaged(path: Path, expected: str, found: str) -> DamageError:
-    return DamageError(
-        path, expected=expected, found=found, remedy="`tlcache embed` makes its rows again"
-    )
+def _read_ahead(paths: Iterable[Path], identity: Identity) -> Iterator[_Reading]:
+    """Shards in order, the next few being read in threads while the caller has one in hand."""
+    waiting: collections.deque[_Reading] = collections.deque()
+    with concurrent.futures.ThreadPoolExecutor(_SHARDS_AHEAD) as pool:
+        for path in paths:
+            waiting.append((path, pool.submit(read_shard, path, identity)))
+            if len(waiting) > _SHARDS_AHEAD:
+                yield waiting.popleft()
+        while waiting:
+            yield waiting.popleft()

@@ -7,8 +7,9 @@ the very bytes that were checked. Covers no files and no checksums (``files``, `
 
 from __future__ import annotations
 
+import io
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import h5py
 import numpy as np
@@ -22,7 +23,6 @@ Layout = Mapping[str, tuple[tuple[str, ...], int]]
 Arrays = dict[str, NDArray[np.generic]]
 
 _TYPES = {
-    "<f2": h5py.h5t.IEEE_F16LE,
     "<f4": h5py.h5t.IEEE_F32LE,
     "|u1": h5py.h5t.STD_U8LE,
     "|i1": h5py.h5t.STD_I8LE,
@@ -52,13 +52,16 @@ def unpack(data: bytes | memoryview, layout: Layout, where: object) -> Arrays:
             filters, external files or attributes.
     """
     try:
-        with h5py.File.in_memory(file_image=data) as file:
+        # A file object, not an image: HDF5 reads the few blocks it parses, and copies no data set.
+        with h5py.File(io.BytesIO(data), "r") as file:
             root = h5py.h5g.open(file.id, b"/")
             names = {name.decode("utf-8", "replace") for name in root}
             if names != set(layout):
                 raise _refused(where, _listed(layout), _listed(names) or "nothing")
+            if h5py.h5a.get_num_attrs(root):
+                raise _refused(where, "/ without attributes", "attributes")
             return {name: _view(root, name, data, layout[name], where) for name in layout}
-    except DamageError:
+    except (DamageError, MemoryError):  # a machine that is short of memory damages no file
         raise
     except Exception as error:  # whatever h5py makes of a malformed file, the file is at fault
         raise _refused(where, "an HDF5 file", f"{type(error).__name__}: {error}") from error
@@ -97,11 +100,11 @@ def _view(
     start, count = dataset.get_offset(), math.prod(shape)
     if start is None or start + count * np.dtype(dtype).itemsize > len(data):
         raise _refused(where, f"/{name} inside the file", f"shape {shape} in {len(data)} bytes")
-    return np.frombuffer(data, dtype, count, start).reshape(shape)
+    return np.frombuffer(memoryview(data).toreadonly(), dtype, count, start).reshape(shape)
 
 
-def _listed(names: object) -> str:
-    return ", ".join(sorted(f"/{name}" for name in names))  # type: ignore[attr-defined]
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(f"/{name}" for name in names))
 
 
 def _refused(where: object, expected: str, found: str) -> DamageError:

@@ -66,26 +66,26 @@ def train_head(
     Raises:
         DataError: If the arrays do not fit together, or the loss is no longer finite.
     """
-    recipe = recipe or Recipe()
-    views = features if features.ndim == 3 else features[None]
-    _check(views, labels, classes)
-    _check(val_features[None], val_labels, classes)
-    started = time.perf_counter()
-    state = _State(head or initial_head(classes, views.shape[2], recipe.seed))
-    best, best_epoch, history = state.head(), 0, list[EpochRecord]()
+    recipe, started = recipe or Recipe(), time.perf_counter()
+    views, val_features = _float32(features), _float32(val_features)
+    views = views if views.ndim == 3 else views[None]
+    _check("training", views, labels, classes)
+    _check("val", val_features[None], val_labels, classes)
+    head = head or initial_head(classes, views.shape[2], recipe.seed)
+    _check_widths(views.shape[2], val_features.shape[1], head, classes)
+    state, best, history = _State(head), head, list[EpochRecord]()
     for epoch in range(recipe.epochs):
-        epoch_started = time.perf_counter()
+        epoch_started, lr = time.perf_counter(), recipe.learning_rate(epoch)
         order = recipe.epoch_order(epoch, len(labels))
-        rows, targets = views[epoch % len(views)][order], labels[order]
-        with np.errstate(over="ignore", invalid="ignore"):  # a loss that diverges is an error below
-            logits = _epoch(state, rows, targets, recipe, recipe.learning_rate(epoch))
-            train = _loss_and_accuracy(logits, targets)
+        with np.errstate(over="ignore", invalid="ignore"):  # what diverges is an error below
+            logits = _epoch(state, views[epoch % len(views)][order], labels[order], recipe, lr)
+            train = _loss_and_accuracy(logits, labels[order])
             val = _loss_and_accuracy(state.head().logits(val_features), val_labels)
         seconds = time.perf_counter() - epoch_started
-        record = EpochRecord(epoch + 1, recipe.learning_rate(epoch), *train, *val, seconds)
-        if not np.isfinite(record.train_loss):
+        record = EpochRecord(epoch + 1, lr, *train, *val, seconds)
+        if not np.isfinite([record.train_loss, record.val_loss]).all():
             raise _diverged(record)
-        if best_epoch == 0 or record.val_accuracy > history[best_epoch - 1].val_accuracy:
+        if all(record.val_accuracy > earlier.val_accuracy for earlier in history):
             best, best_epoch = state.head(), record.epoch
         history.append(record)
         if on_epoch is not None:
@@ -137,21 +137,44 @@ def _loss_and_accuracy(logits: Array, labels: Labels) -> tuple[float, float]:
     return float(loss), float((logits.argmax(axis=1) == labels).mean())
 
 
-def _check(views: Array, labels: Labels, classes: int) -> None:
+def _float32(features: Array) -> Array:
+    with np.errstate(over="ignore"):  # what does not fit is refused as not finite
+        return np.asarray(features, np.float32)
+
+
+def _check(name: str, views: Array, labels: Labels, classes: int) -> None:
     fits = views.ndim == 3 and labels.shape == (views.shape[1],) and views.size > 0
     if not fits:
         raise DataError(
-            "features",
+            f"{name} features",
             expected="(N, D) features with (N,) labels, N at least 1",
             found=f"{views.shape[1:]} with {labels.shape}",
             remedy="pass one label a row",
         )
-    if labels.min() < 0 or labels.max() >= classes:
+    if not np.isfinite(views).all():
         raise DataError(
-            "labels",
+            f"{name} features",
+            expected="finite numbers",
+            found="NaN or Inf",
+            remedy="correct or leave out those rows",
+        )
+    whole = labels.dtype.kind in "iu"
+    if not whole or labels.min() < 0 or labels.max() >= classes:
+        raise DataError(
+            f"{name} labels",
             expected=f"labels from 0 to {classes - 1}",
-            found=f"{labels.min()} to {labels.max()}",
+            found=f"{labels.min()} to {labels.max()}" if whole else f"{labels.dtype} numbers",
             remedy="correct the labels or the number of classes",
+        )
+
+
+def _check_widths(dim: int, val_dim: int, head: Head, classes: int) -> None:
+    if val_dim != dim or head.weight.shape != (classes, dim) or head.bias.shape != (classes,):
+        raise DataError(
+            "val features and head",
+            expected=f"(M, {dim}) features, a ({classes}, {dim}) head with ({classes},) biases",
+            found=f"(M, {val_dim}), {head.weight.shape} with {head.bias.shape}",
+            remedy="take all of them from one trunk and one data set",
         )
 
 
@@ -159,6 +182,6 @@ def _diverged(record: EpochRecord) -> DataError:
     return DataError(
         f"epoch {record.epoch}",
         expected="a finite loss",
-        found=str(record.train_loss),
+        found=f"{record.train_loss} in training, {record.val_loss} on val",
         remedy=f"lower the learning rate (it was {record.learning_rate:g})",
     )
