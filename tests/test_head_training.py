@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,22 +12,24 @@ import torch
 from tlcache.errors import DataError
 from tlcache.head_training import train_head
 from tlcache.heads import Head, initial_head
-from tlcache.recipe import Recipe
+from tlcache.recipe import EpochRecord, Recipe
 
 N, DIM = 30, 7
 
 
 def arrays(classes: int = 3, views: int | None = None) -> tuple[np.ndarray, np.ndarray]:
     random = np.random.default_rng(0)
-    labels = random.integers(0, classes, N)
+    labels = np.arange(N) % classes
     shape = (N, DIM) if views is None else (views, N, DIM)
     return (random.normal(size=shape) + 0.3 * labels[:, None]).astype(np.float32), labels
 
 
-def plain_torch(features: np.ndarray, labels: np.ndarray, recipe: Recipe, classes: int) -> Head:
+def plain_torch(
+    features: np.ndarray, labels: np.ndarray, recipe: Recipe, start: Head
+) -> tuple[Head, list[float]]:
     """The tutorial's loop over a linear layer, by torch's autograd, SGD and StepLR."""
-    start = initial_head(classes, DIM, recipe.seed)
-    layer = torch.nn.Linear(DIM, classes)
+    classes, dim = start.weight.shape
+    layer = torch.nn.Linear(dim, classes)
     with torch.no_grad():
         layer.weight.copy_(torch.from_numpy(start.weight))
         layer.bias.copy_(torch.from_numpy(start.bias))
@@ -33,27 +37,32 @@ def plain_torch(features: np.ndarray, labels: np.ndarray, recipe: Recipe, classe
         layer.parameters(), recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay
     )
     schedule = torch.optim.lr_scheduler.StepLR(sgd, recipe.step_size, recipe.gamma)
-    views = features if features.ndim == 3 else features[None]
+    views, losses = features if features.ndim == 3 else features[None], []
     for epoch in range(recipe.epochs):
-        order = recipe.epoch_order(epoch, len(labels))
+        order, running = recipe.epoch_order(epoch, len(labels)), 0.0
         for at in range(0, len(order), recipe.batch_size):
             batch = order[at : at + recipe.batch_size]
             sgd.zero_grad()
             logits = layer(torch.from_numpy(views[epoch % len(views)][batch]))
-            torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels[batch])).backward()
+            loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels[batch]))
+            loss.backward()
             sgd.step()
+            running += loss.item() * len(batch)
         schedule.step()
-    return Head(layer.weight.detach().numpy(), layer.bias.detach().numpy())
+        losses.append(running / len(order))
+    return Head(layer.weight.detach().numpy(), layer.bias.detach().numpy()), losses
 
 
 @pytest.mark.parametrize(
     ("recipe", "classes", "views"),
     [
-        (Recipe(lr=0.05), 3, None),
-        (Recipe(lr=0.05, weight_decay=0.1, batch_size=7), 3, None),
+        (Recipe(), 2, None),
+        (Recipe(lr=0.02, weight_decay=0.1, batch_size=7), 3, None),
         (Recipe(epochs=1, lr=0.5, momentum=0.0), 2, None),
-        (Recipe(epochs=9, lr=0.05, step_size=2, gamma=0.5, seed=4), 3, 4),
+        (Recipe(epochs=9, lr=0.02, step_size=2, gamma=0.5, seed=4), 3, 4),
+        (Recipe(epochs=3, lr=0.02, batch_size=1), 3, 3),
         (Recipe(epochs=5, lr=0.05, batch_size=100), 20, None),
+        (Recipe(epochs=4, lr=0.02), 100, 1),
     ],
 )
 def test_the_closed_form_takes_the_path_of_torch(
@@ -61,63 +70,188 @@ def test_the_closed_form_takes_the_path_of_torch(
 ) -> None:
     features, labels = arrays(classes, views)
     val, val_labels = arrays(classes)
-    ours = train_head(features, labels, val, val_labels, recipe, classes=classes).last
-    theirs = plain_torch(features, labels, recipe, classes)
-    np.testing.assert_allclose(ours.weight, theirs.weight, rtol=0, atol=2e-6)
-    np.testing.assert_allclose(ours.bias, theirs.bias, rtol=0, atol=2e-6)
+    start = initial_head(classes, DIM, recipe.seed)
+    trained = train_head(features, labels, val, val_labels, recipe, classes=classes)
+    theirs, losses = plain_torch(features, labels, recipe, start)
+    np.testing.assert_allclose(trained.last.weight, theirs.weight, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(trained.last.bias, theirs.bias, rtol=0, atol=1e-6)
+    np.testing.assert_allclose([r.train_loss for r in trained.history], losses, rtol=1e-5)
+    assert np.abs(trained.last.weight - start.weight).max() > 1e-3, "it must have moved"
+
+
+def test_the_given_head_is_where_training_starts_and_is_left_as_it_was() -> None:
+    features, labels = arrays()
+    start = Head(np.full((3, DIM), 0.25, np.float32), np.array([0.5, 0, -0.5], np.float32))
+    kept = Head(start.weight.copy(), start.bias.copy())
+    recipe = Recipe(epochs=2, lr=0.02)
+    trained = train_head(features, labels, features, labels, recipe, classes=3, head=start)
+    theirs, _ = plain_torch(features, labels, recipe, kept)
+    np.testing.assert_allclose(trained.last.weight, theirs.weight, rtol=0, atol=1e-6)
+    np.testing.assert_array_equal(start.weight, kept.weight)
+    np.testing.assert_array_equal(start.bias, kept.bias)
+
+
+def test_epoch_e_sees_view_e_mod_v_and_no_other() -> None:
+    features, labels = arrays(views=3)
+    recipe = Recipe(epochs=2, lr=0.02)
+    unseen = features.copy()
+    unseen[2] += 100
+
+    def weight(views: np.ndarray) -> np.ndarray:
+        return train_head(views, labels, views[0], labels, recipe, classes=3).last.weight
+
+    np.testing.assert_array_equal(weight(features), weight(unseen))
+    assert np.abs(weight(features) - weight(features[::-1])).max() > 1e-4
 
 
 def test_training_repeats_and_a_seed_changes_it() -> None:
     features, labels = arrays()
 
-    def weights(seed: int) -> np.ndarray:
+    def weight(seed: int) -> np.ndarray:
         recipe = Recipe(seed=seed)
         return train_head(features, labels, features, labels, recipe, classes=3).last.weight
 
-    np.testing.assert_array_equal(weights(1), weights(1))
-    assert np.abs(weights(1) - weights(2)).max() > 1e-3
+    np.testing.assert_array_equal(weight(1), weight(1))
+    assert np.abs(weight(1) - weight(2)).max() > 1e-3
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float16])
+def test_other_floats_are_taken_as_float32(dtype: type) -> None:
+    features, labels = arrays()
+    features = features.astype(np.float16)
+
+    def weight(features: np.ndarray) -> np.ndarray:
+        return train_head(features, labels, features, labels, classes=3).last.weight
+
+    np.testing.assert_array_equal(weight(features.astype(dtype)), weight(features))
+    assert weight(features.astype(dtype)).dtype == np.float32
 
 
 def test_the_first_of_equally_good_epochs_is_kept() -> None:
     features, labels = arrays(2)
-    heads: list[int] = []
+    seen: list[EpochRecord] = []
     trained = train_head(
-        features,
-        labels,
-        features,
-        labels,
-        Recipe(lr=0.05),
-        classes=2,
-        on_epoch=lambda record: heads.append(record.epoch),
+        features, labels, features, labels, Recipe(lr=0.05), classes=2, on_epoch=seen.append
     )
-    accuracies = [record.val_accuracy for record in trained.history]
-    assert trained.best_epoch == 1 + accuracies.index(max(accuracies))
-    assert heads == list(range(1, 26))
-    hits = trained.head.logits(features).argmax(axis=1) == labels
-    assert hits.mean() == max(accuracies)
+    assert trained.history == seen
+    assert [record.epoch for record in seen] == list(range(1, 26))
+    assert [record.learning_rate for record in seen[6:8]] == [0.05, pytest.approx(0.005)]
+    accuracies = [record.val_accuracy for record in seen]
+    assert len(set(accuracies)) > 1 and accuracies.count(max(accuracies)) > 1
+    assert trained.best_epoch == 1 + accuracies.index(max(accuracies)) > 1
+
+    until = Recipe(lr=0.05, epochs=trained.best_epoch)
+    best = train_head(features, labels, features, labels, until, classes=2).last
+    np.testing.assert_array_equal(trained.head.weight, best.weight)
+    np.testing.assert_array_equal(trained.head.bias, best.bias)
+    assert np.abs(trained.head.weight - trained.last.weight).max() > 0
 
 
-def test_a_loss_that_overflows_says_to_lower_the_learning_rate() -> None:
+def test_a_record_says_what_the_head_does_after_the_epoch() -> None:
     features, labels = arrays()
-    with pytest.raises(DataError, match="lower the learning rate"):
+    val, val_labels = arrays()[0][::-1] + np.float32(0.1), labels[::-1]
+    trained = train_head(features, labels, val, val_labels, Recipe(epochs=3), classes=3)
+    logits = torch.from_numpy(trained.last.logits(val))
+    truth = torch.from_numpy(val_labels.copy())
+    last = trained.history[-1]
+    assert last.val_loss == pytest.approx(torch.nn.functional.cross_entropy(logits, truth).item())
+    assert last.val_accuracy == (logits.argmax(dim=1) == truth).double().mean().item()
+    assert 0 < last.seconds < trained.seconds
+
+
+def test_huge_logits_are_no_trouble() -> None:
+    features, labels = arrays()
+    start = Head(np.zeros((3, DIM), np.float32), np.array([1e30, 0, -1e30], np.float32))
+    trained = train_head(
+        features, labels, features, labels, Recipe(epochs=2), classes=3, head=start
+    )
+    assert np.isfinite(trained.last.weight).all()
+    assert trained.history[0].train_loss == pytest.approx(1e30, rel=0.01)  # (0 + 1 + 2) / 3
+
+
+def test_a_loss_that_is_no_longer_finite_says_to_lower_the_learning_rate() -> None:
+    features, labels = arrays()
+    with pytest.raises(DataError) as refused:
         train_head(
-            features * np.float32(1e20),
-            labels,
-            features,
-            labels,
-            Recipe(lr=1e20, epochs=5),
-            classes=3,
+            features * np.float32(1e20), labels, features, labels, Recipe(lr=1e20), classes=3
         )
+    assert str(refused.value) == (
+        "epoch 1: expected a finite loss, found nan in training, nan on val; "
+        "lower the learning rate (it was 1e+20)"
+    )
 
 
-def test_arrays_that_do_not_fit_are_refused() -> None:
+def test_a_loss_that_only_val_shows_is_found_too() -> None:
     features, labels = arrays()
-    with pytest.raises(DataError, match="one label a row"):
-        train_head(features, labels[:-1], features, labels, classes=3)
-    with pytest.raises(DataError, match="expected labels from 0 to 1, found 0 to 2"):
-        train_head(features, labels, features, labels, classes=2)
+    recipe = Recipe(epochs=1, lr=1e30, batch_size=N)
+    words = r"epoch 1: expected a finite loss, found [\d.]+ in training, (nan|inf) on val"
+    with pytest.raises(DataError, match=words):
+        train_head(features, labels, features * np.float32(1e10), labels, recipe, classes=3)
+
+
+X, Y = arrays()
+NAN = np.where(np.arange(DIM) == 2, np.float32(np.nan), X)
+ONE_LABEL_A_ROW = "expected (N, D) features with (N,) labels, N at least 1, found "
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (
+            {"labels": Y[:-1]},
+            f"training features: {ONE_LABEL_A_ROW}(30, 7) with (29,); pass one label a row",
+        ),
+        ({"labels": Y[:, None]}, f"training features: {ONE_LABEL_A_ROW}(30, 7) with (30, 1)"),
+        ({"features": X[0]}, f"training features: {ONE_LABEL_A_ROW}(7,) with (30,)"),
+        ({"features": X[:0], "labels": Y[:0]}, f"training features: {ONE_LABEL_A_ROW}(0, 7) with"),
+        ({"features": X[None][:0]}, f"training features: {ONE_LABEL_A_ROW}(30, 7) with"),
+        ({"val_labels": Y[:-1]}, f"val features: {ONE_LABEL_A_ROW}(30, 7) with (29,)"),
+        ({"val_features": X[None]}, f"val features: {ONE_LABEL_A_ROW}(1, 30, 7) with (30,)"),
+        ({"val_features": X[:0], "val_labels": Y[:0]}, f"val features: {ONE_LABEL_A_ROW}(0, 7)"),
+        (
+            {"features": NAN},
+            "training features: expected finite numbers, found NaN or Inf; "
+            "correct or leave out those rows",
+        ),
+        ({"val_features": NAN}, "val features: expected finite numbers, found NaN or Inf"),
+        (
+            {"features": X.astype(np.float64) * 1e300},
+            "training features: expected finite numbers, found NaN or Inf",
+        ),
+        (
+            {"classes": 2},
+            "training labels: expected labels from 0 to 1, found 0 to 2; "
+            "correct the labels or the number of classes",
+        ),
+        ({"labels": Y - 1}, "training labels: expected labels from 0 to 2, found -1 to 1"),
+        ({"val_labels": Y + 1}, "val labels: expected labels from 0 to 2, found 1 to 3"),
+        ({"labels": Y * 1.0}, "training labels: expected labels from 0 to 2, found float64"),
+        (
+            {"val_features": X[:, :6]},
+            "val features and head: expected (M, 7) features, a (3, 7) head with (3,) biases, "
+            "found (M, 6), (3, 7) with (3,); take all of them from one trunk and one data set",
+        ),
+        ({"head": initial_head(4, DIM, 0)}, "found (M, 7), (4, 7) with (4,)"),
+        ({"head": initial_head(3, 6, 0)}, "found (M, 7), (3, 6) with (3,)"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused(changes: dict[str, Any], words: str) -> None:
+    fitting: dict[str, Any] = {
+        "features": X,
+        "labels": Y,
+        "val_features": X,
+        "val_labels": Y,
+        "classes": 3,
+    }
+    with pytest.raises(DataError, match=re.escape(words)):
+        train_head(**fitting | changes)
 
 
 def test_training_a_head_needs_no_torch() -> None:
-    code = "import sys, tlcache.head_training; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    code = (
+        "import sys, numpy as np; from tlcache.head_training import train_head\n"
+        "x, y = np.eye(2, dtype='f4'), np.arange(2); train_head(x, y, x, y, classes=2)\n"
+        "print(*{'torch', 'h5py', 'sklearn', 'scipy'} & sys.modules.keys())"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (result.returncode, result.stdout.strip(), result.stderr) == (0, "", "")
