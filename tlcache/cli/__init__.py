@@ -14,7 +14,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from tlcache.cli import bench, data, demo, embed, evaluate, finetune, predict, show, train
+from tlcache.cli import bench, cache, data, demo, embed, evaluate, finetune, predict, show, train
 from tlcache.errors import TlcacheError
 
 
@@ -51,6 +51,7 @@ app = typer.Typer(
 )
 for command in (demo, data, show, embed, train, finetune, evaluate, predict, bench):
     app.command(name=command.__name__.rsplit(".", 1)[1], epilog=command.EXAMPLES)(command.run)
+app.add_typer(cache.app, name="cache")
 
 
 def main() -> None:

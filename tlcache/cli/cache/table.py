@@ -1,0 +1,73 @@
+"""Tables for people, and the words of their cells."""
+
+from __future__ import annotations
+
+import datetime
+import sys
+from collections.abc import Sequence
+
+
+def show_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table: drawn on a terminal, and otherwise as plain columns, whole and aligned.
+
+    Columns whose every cell begins with a digit stand to the right.
+    """
+    cells = [[_printable(cell) for cell in row] for row in rows]
+    right = [all(row[i][:1].isdigit() for row in cells) for i in range(len(titles))]
+    if sys.stdout.isatty():
+        _draw(titles, cells, right)
+    else:
+        print("\n".join(_plain([list(titles), *cells], right)), flush=True)
+
+
+def size(count: int) -> str:
+    """A number of bytes for people: ``12.3 MiB``."""
+    amount, unit = float(count), "B"
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if amount < 1024 or unit == "TiB":
+            break
+        amount /= 1024
+    return f"{count} B" if unit == "B" else f"{amount:,.1f} {unit}"
+
+
+def moment(nanoseconds: int) -> str:
+    """Nanoseconds since 1970 as local time: ``2026-01-31 12:05``."""
+    try:
+        when = datetime.datetime.fromtimestamp(nanoseconds // 10**9)
+    except (ValueError, OverflowError, OSError):  # a file may bear any stamp
+        return f"{nanoseconds // 10**9} s after 1970"
+    return when.strftime("%Y-%m-%d %H:%M")
+
+
+def _plain(rows: Sequence[Sequence[str]], right: Sequence[bool]) -> list[str]:
+    from rich.cells import cell_len  # letters of some scripts are two columns wide
+
+    widths = [max(cell_len(row[i]) for row in rows) for i in range(len(right))]
+    lines = []
+    for row in rows:
+        blanks = [" " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True)]
+        parts = [
+            blank + cell if to_right else cell + blank
+            for cell, blank, to_right in zip(row, blanks, right, strict=True)
+        ]
+        lines.append("  ".join(parts).rstrip())
+    return lines
+
+
+def _draw(titles: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[bool]) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for title, to_right in zip(titles, right, strict=True):
+        table.add_column(title, justify="right" if to_right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    Console().print(table)
+
+
+def _printable(text: str) -> str:
+    """File names may hold control characters, and line ends that would break a table."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
