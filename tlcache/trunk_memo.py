@@ -19,7 +19,7 @@ from pathlib import Path
 from time import time_ns
 from typing import Any
 
-from tlcache.errors import CacheError, TlcacheError, TrunkError
+from tlcache.errors import CacheError, DamageError, TlcacheError, TrunkError
 from tlcache.files import read_capped, write_atomically
 from tlcache.transforms import Transform
 
@@ -154,21 +154,24 @@ def recall(memo_dir: Path, name: str, weights: str) -> TrunkInfo | None:
     """
     key = _key(name, weights)
     try:
-        memo = json.loads(read_capped(_memo_path(memo_dir, key), _CAP))
-        value, source = memo["value"], memo["value"]["source"]
-        if memo["key"] != key or memo["sha256"] != _sha256([key, value]):
-            return None
-        info = TrunkInfo(
-            name=name,
-            weights=weights,
-            digest=value["digest"],
-            dim=value["dim"],
-            transform=Transform.from_description(value["transform"]),
-            source=source and FileStamp(**source),
-        )
-    except (TlcacheError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        told, info = _read(_memo_path(memo_dir, key))
+    except CacheError:
         return None  # a memo that is absent, damaged or of another version is as good as none
-    return info if info.source is None or info.source.holds() else None
+    if told != key or not (info.source is None or info.source.holds()):
+        return None
+    return replace(info, weights=weights)
+
+
+def check_memo(path: Path) -> None:
+    """Check a memo's file, whichever trunk and machine it is of; not whether it still holds.
+
+    Raises:
+        CacheError: If it cannot be read.
+        DamageError: If it is not as :func:`remember` wrote it.
+    """
+    key, _ = _read(path)
+    if path.name != f"{_sha256(key)}.json":
+        raise _damaged(path, "another memo's bytes")
 
 
 def remember(memo_dir: Path, info: TrunkInfo) -> bool:
@@ -192,6 +195,39 @@ def remember(memo_dir: Path, info: TrunkInfo) -> bool:
     except (OSError, CacheError):
         return False
     return True
+
+
+def _read(path: Path) -> tuple[dict[str, Any], TrunkInfo]:
+    """A memo's key, and what it tells.
+
+    Raises:
+        CacheError: If it cannot be read.
+        DamageError: If it is not as :func:`remember` wrote it.
+    """
+    data = read_capped(path, _CAP)
+    try:
+        memo = json.loads(data)
+        key, value, source = memo["key"], memo["value"], memo["value"]["source"]
+        if _canonical(memo) != data or memo["sha256"] != _sha256([key, value]):
+            raise _damaged(path, "other bytes than were written")
+        stamp = None if source is None else FileStamp(**source)
+        info = TrunkInfo(
+            name=key["name"],
+            weights=key["weights"],
+            digest=value["digest"],
+            dim=value["dim"],
+            transform=Transform.from_description(value["transform"]),
+            source=stamp,
+        )
+    except DamageError:
+        raise
+    except (TlcacheError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        raise _damaged(path, "another kind of file") from None
+    texts = [info.name, info.weights, info.digest, *([stamp.path] if stamp else [])]
+    numbers = [info.dim, *([v for k, v in asdict(stamp).items() if k != "path"] if stamp else [])]
+    if {type(t) for t in texts} != {str} or {type(n) for n in numbers} != {int}:
+        raise _damaged(path, "values of other kinds")
+    return key, info
 
 
 def _key(name: str, weights: str) -> dict[str, Any]:
@@ -227,6 +263,15 @@ def _sha256(value: object) -> str:
 def _canonical(value: object) -> bytes:
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return text.encode("ascii")
+
+
+def _damaged(path: Path, found: str) -> DamageError:
+    return DamageError(
+        path,
+        expected="a weights memo that tlcache wrote",
+        found=found,
+        remedy="remove it; the weights are then digested again",
+    )
 
 
 def _no_file(path: Path, found: str) -> TrunkError:
