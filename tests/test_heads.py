@@ -149,7 +149,7 @@ def test_names_that_are_not_utf8(tmp_path: Path) -> None:
 
 def test_what_a_model_says_of_itself() -> None:
     assert _model().describe() == {
-        "format": 1,
+        "format": 2,
         "kind": "head",
         "classes": ["ants", "꿀벌 과"],
         "trunk": "resnet18",
@@ -163,6 +163,7 @@ def test_what_a_model_says_of_itself() -> None:
             "mean": [0.0, 0.0, 0.0],
             "std": [0.229, 0.224, 0.225],
         },
+        "dtype": "float32",
     }
 
 
@@ -209,7 +210,7 @@ def test_somebody_elses_safetensors(tmp_path: Path) -> None:
     ("tensors", "about", "found"),
     [
         ({"tlcache.head.bias": None}, {}, "a safetensors file of another program"),
-        ({}, {"format": 2}, "a model of format 2"),
+        ({}, {"format": 1}, "a model of format 1"),
         ({}, {"trunk": None}, "KeyError: 'trunk'"),
         ({}, {"trunk": 5}, "a model of another version"),
         ({}, {"extra": 5}, "a model of another version"),

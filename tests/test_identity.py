@@ -130,7 +130,7 @@ def test_json_comes_back_for_both_kinds_of_transform() -> None:
         ({"dim": 512.0}, "identity: dim: expected a whole number from 1 to 1,048,576"),
         ({"dim": np.int64(512)}, "identity: dim: expected a whole number from 1 to 1,048,576"),
         ({"dim": True}, "identity: dim: expected a whole number from 1 to 1,048,576"),
-        ({"dtype": "float16"}, "identity: dtype: expected float32, found 'float16'"),
+        ({"dtype": "f2"}, "identity: dtype: expected float32 or float16, found 'f2'"),
         ({"format": 1.0}, "identity: format: expected a whole number, found 1.0"),
         ({"transform": {"kind": "eval"}}, "identity: transform: expected a Transform, found {"),
         ({"versions": (("torch", 2),)}, "identity: versions: expected pairs of words, found (("),

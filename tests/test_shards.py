@@ -192,3 +192,36 @@ def test_a_shard_that_is_not_there_is_not_called_damaged(tmp_path: Path) -> None
     with pytest.raises(CacheError, match="No such file") as refused:
         read_shard(tmp_path / "none.h5", IDENTITY)
     assert not isinstance(refused.value, DamageError)
+
+
+HALF = dataclasses.replace(IDENTITY, dtype="float16")
+
+
+def test_float16_rows_take_half_the_space_and_come_back_rounded(tmp_path: Path) -> None:
+    kept = rows(1000)
+    data = pack_shard(kept, HALF)[1]
+    assert len(pack_shard(kept, IDENTITY)[1]) - len(data) == kept.features.nbytes // 2
+    read = read_shard(written(tmp_path, data), HALF)
+    rounded = kept.features.astype(np.float16).astype(np.float32)
+    assert_same(read, dataclasses.replace(kept, features=rounded))
+    assert pack_shard(read, HALF)[1] == data
+
+
+def test_a_float16_shard_is_none_of_float32_under_its_own_identity(tmp_path: Path) -> None:
+    stored = pack({**arrays(), "features": rows().features.astype(np.float16)})
+    with pytest.raises(DamageError, match="expected /features of dtype <f4, found float16"):
+        read_shard(written(tmp_path, stored), IDENTITY)
+
+
+@pytest.mark.parametrize("value", [65520.0, -7e4, 1e30])
+def test_a_feature_that_float16_cannot_hold_is_refused(value: float) -> None:
+    large = rows()
+    large.features[2, 1] = value
+    words = (
+        "rows to commit: expected features up to 65,504, as float16 holds, "
+        f"found {abs(np.float32(value)):,.0f}; use --dtype float32; nothing of this batch was kept"
+    )
+    with pytest.raises(CacheError, match=f"^{re.escape(words)}$"):
+        pack_shard(large, HALF)
+    large.features[2, 1] = 65504.0
+    pack_shard(large, HALF)

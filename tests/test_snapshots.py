@@ -280,12 +280,14 @@ def test_a_file_that_could_not_be_opened_is_tried_again(
     assert take_snapshot(dataset, known).reasons == [""] * 4
 
 
-@pytest.mark.parametrize("what", ["labels", "splits", "reasons", "digests", "classes"])
+@pytest.mark.parametrize("what", ["labels", "splits", "reasons", "digests", "classes", "views"])
 def test_what_says_something_else(tmp_path: Path, what: str) -> None:
     known = _later(take_snapshot(_old(tmp_path, "a.jpg")))
     assert known.says_the_same(dataclasses.replace(known, taken_ns=0))
     if what == "reasons":
         other = dataclasses.replace(known, reasons=["x", "", "", ""])
+    elif what == "views":
+        other = dataclasses.replace(known, views=1)
     elif what == "digests":
         other = dataclasses.replace(known, digests=known.digests + 1)
     else:

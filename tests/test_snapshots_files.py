@@ -37,7 +37,8 @@ def snapshot() -> Snapshot:
     )
     status = np.arange(12, dtype=np.uint64).reshape(3, 4)
     digests = np.arange(96, dtype=np.uint8).reshape(3, 32)
-    return Snapshot(dataset, status, digests, ["", "", "Permission denied"], 1_700_000_000 * 10**9)
+    reasons = ["", "", "Permission denied"]
+    return Snapshot(dataset, status, digests, reasons, 1_700_000_000 * 10**9, views=5)
 
 
 @pytest.fixture
@@ -92,6 +93,7 @@ def test_the_bytes_never_change(saved: Path) -> None:
         "classes": ["ants", "bees"],
         "ignored": 2,
         "taken_ns": 1_700_000_000_000_000_000,
+        "views": 5,
     }
 
 
@@ -279,6 +281,8 @@ def test_columns_that_make_no_snapshot(
         ({"taken_ns": 2**63}, "a description with values of other kinds"),
         ({"taken_ns": 1.5}, "a description with values of other kinds"),
         ({"ignored": "2"}, "a description with values of other kinds"),
+        ({"views": -1}, "a description with values of other kinds"),
+        ({"views": True}, "a description with values of other kinds"),
         ({"name": "../photos"}, "a name that is no file name: ../photos"),
         ({"name": ".photos"}, "a name that is no file name: .photos"),
         ({"name": ""}, "a name that is no file name: "),

@@ -18,11 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.errors import CacheError, DamageError, DataError, OptionError, TrunkError
-from tlcache.feature_store import FeatureStore, Rows, open_store, what_is_new
+from tlcache.feature_store import FeatureStore, open_store
 from tlcache.features import Embedding, Report, UnreadableImagesError
 from tlcache.forward_pass import Job, Made, run_pass
-from tlcache.identity import Identity, library_versions
+from tlcache.identity import DTYPES, Identity, library_versions, what_is_new
 from tlcache.samples import SPLITS, ImageDataset
+from tlcache.shards import Rows
 from tlcache.snapshots import Progress as Tick
 from tlcache.snapshots import Snapshot, load_snapshot, save_snapshot, take_snapshot
 from tlcache.trunk_memo import TrunkInfo, recall
@@ -46,6 +47,7 @@ def embed(
     cache: Path = Path("cache"),
     views: int = 0,
     transform: dict[str, Any] | None = None,
+    dtype: str = "float32",
     skip_unreadable: bool = False,
     rehash: bool = False,
     device: str = "auto",
@@ -63,6 +65,7 @@ def embed(
         cache: The cache folder.
         views: How many augmented views of each training image to keep as well.
         transform: Fields of the weights' own transform to change.
+        dtype: Of the kept numbers: ``float32``, or ``float16`` in half the space.
         skip_unreadable: Go on without the images that cannot be read.
         rehash: Read every file again, even those that look unchanged.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
@@ -80,13 +83,20 @@ def embed(
     report, progress = report or (lambda line: None), progress or _no_progress
     if views < 0:
         raise OptionError("--views", expected="0 or more", found=str(views), remedy="correct it")
+    if dtype not in DTYPES:
+        raise OptionError(
+            "--dtype", expected=" or ".join(DTYPES), found=dtype, remedy="name one of them"
+        )
     info, load = _described(trunk, weights, cache / "weights")
-    stores = _stores(cache, info, transform or {}, views, report)
-    known = _known(stores[0], dataset.name, report)
+    stores = _stores(cache, info, transform or {}, dtype, views, report)
+    own, known = _known(stores[0], dataset.name, report)
     with progress("reading files") as tick:
-        snapshot = take_snapshot(dataset, known, rehash=rehash, progress=tick)
+        snapshot = take_snapshot(dataset, known, views=views, rehash=rehash, progress=tick)
     jobs, reused = _missing(snapshot, stores, views)
     _announce(stores[0], report)
+    # Before the pass: the rows to come are named by then, so that no clean-up takes them, and
+    # whoever goes on after an interruption need not digest the files again.
+    own = _keep_snapshot(snapshot, own, stores[0], report)
     pass_started = time.perf_counter()
     reasons: dict[bytes, str] = {}
     if jobs:
@@ -94,8 +104,9 @@ def embed(
             made = _pass(load(), jobs, stores, device, workers, batch_size)
             reasons = _commit_all(made, stores, len(jobs), tick)
     pass_seconds = time.perf_counter() - pass_started
-    snapshot = _with_reasons(snapshot, reasons)
-    _keep_snapshot(snapshot, known, stores[0], report)
+    if reasons:
+        snapshot = _with_reasons(snapshot, reasons)
+        _keep_snapshot(snapshot, own, stores[0], report)
     done = Embedding(
         trunk=info,
         snapshot=snapshot,
@@ -141,18 +152,30 @@ def _load_as_described(info: TrunkInfo) -> Trunk:
 
 
 def _stores(
-    cache: Path, info: TrunkInfo, changes: dict[str, Any], views: int, report: Report
+    cache: Path,
+    info: TrunkInfo,
+    changes: dict[str, Any],
+    dtype: str,
+    views: int,
+    report: Report,
 ) -> list[FeatureStore]:
     """The store of the eval transform, and that of the train transform where views are wanted."""
     transform = dataclasses.replace(info.transform, **changes)
     versions = library_versions(info.name)
     kinds = [transform, transform.as_train()] if views else [transform]
-    identities = [Identity(info.name, info.digest, info.dim, kind, versions) for kind in kinds]
+    identities = [
+        Identity(info.name, info.digest, info.dim, kind, versions, dtype=dtype) for kind in kinds
+    ]
     return [open_store(cache, identity, info.label, report) for identity in identities]
 
 
-def _known(store: FeatureStore, dataset: str, report: Report) -> Snapshot | None:
-    """The newest snapshot of the data set under any identity; digests do not depend on it."""
+def _known(
+    store: FeatureStore, dataset: str, report: Report
+) -> tuple[Snapshot | None, Snapshot | None]:
+    """This identity's snapshot of the data set; and the one to take digests from.
+
+    That is the same one or else the newest of any identity: digests do not depend on it.
+    """
     own = store.snapshot_path(dataset)
     others = sorted(store.folder.parent.glob(f"*/snapshots/{glob.escape(dataset)}.h5"))
     best: Snapshot | None = None
@@ -163,10 +186,10 @@ def _known(store: FeatureStore, dataset: str, report: Report) -> Snapshot | None
             report(f"passed over: {error}")
             continue
         if path == own:
-            return known
+            return known, known
         if best is None or known.taken_ns > best.taken_ns:
             best = dataclasses.replace(known, reasons=[""] * len(known.reasons))
-    return best
+    return None, best
 
 
 def _missing(
@@ -274,8 +297,6 @@ class _Buffer:
 
 
 def _with_reasons(snapshot: Snapshot, reasons: dict[bytes, str]) -> Snapshot:
-    if not reasons:
-        return snapshot
     rows = zip(snapshot.reasons, snapshot.digests, strict=True)
     return dataclasses.replace(
         snapshot, reasons=[old or reasons.get(digest.tobytes(), "") for old, digest in rows]
@@ -283,15 +304,21 @@ def _with_reasons(snapshot: Snapshot, reasons: dict[bytes, str]) -> Snapshot:
 
 
 def _keep_snapshot(
-    snapshot: Snapshot, known: Snapshot | None, store: FeatureStore, report: Report
-) -> None:
-    if known is not None and known.says_the_same(snapshot):
-        return
+    snapshot: Snapshot, own: Snapshot | None, store: FeatureStore, report: Report
+) -> Snapshot | None:
+    """Save a snapshot, unless the store's own says as much; what the store has from then on."""
+    if own is not None and np.array_equal(own.digests, snapshot.digests):
+        # To ask for fewer views takes none away.
+        snapshot = dataclasses.replace(snapshot, views=max(own.views, snapshot.views))
+        if own.says_the_same(snapshot):
+            return own
     try:
         save_snapshot(store.prepare_snapshot(snapshot.dataset.name), snapshot)
     except CacheError as error:
         # Without it everything still works, but the next run digests the files again.
         report(f"the snapshot was not kept: {error}")
+        return own
+    return snapshot
 
 
 def _check_still_a_dataset(snapshot: Snapshot) -> None:

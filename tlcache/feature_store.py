@@ -18,18 +18,8 @@ from numpy.typing import NDArray
 
 from tlcache.errors import CacheError, DamageError
 from tlcache.files import make_folder, write_atomically
-from tlcache.identity import (
-    FILE,
-    Identity,
-    folder_name,
-    identities,
-    read_description,
-    read_identity,
-    what_is_new,
-)
+from tlcache.identity import FILE, Identity, folder_name, identities, read_description
 from tlcache.shards import Rows, pack_shard, read_shard
-
-__all__ = ["FeatureStore", "Rows", "open_store", "read_identity", "what_is_new"]
 
 BAD = ".bad"
 

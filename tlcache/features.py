@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.errors import CacheError, DataError
-from tlcache.feature_store import FeatureStore, open_store, read_identity
+from tlcache.feature_store import FeatureStore, open_store
 from tlcache.heads import Head, Model
+from tlcache.identity import read_identity
 from tlcache.samples import SPLITS
 from tlcache.snapshots import Snapshot, load_snapshot
 from tlcache.trunk_memo import TrunkInfo
@@ -103,9 +104,10 @@ class Embedding:
         views = None
         if self.views:
             train = digests[splits == SPLITS.index("train")]
-            views = np.stack([_gathered(self.stores[1], train, v) for v in range(self.views)])
+            names = np.tile(train, (self.views, 1)), np.repeat(np.arange(self.views), len(train))
+            views = _gathered(self.stores[1], *names).reshape(self.views, len(train), -1)
         return Features(
-            features=_gathered(self.stores[0], digests, 0),
+            features=_gathered(self.stores[0], digests, np.zeros(len(digests), np.int32)),
             labels=dataset.labels[readable],
             splits=splits,
             paths=[dataset.paths[i] for i in readable],
@@ -123,6 +125,7 @@ class Embedding:
             weights=self.trunk.weights,
             digest=identity.weights,
             transform=identity.transform,
+            dtype=identity.dtype,
         )
 
     def describe(self) -> dict[str, Any]:
@@ -193,13 +196,15 @@ def open_snapshot(path: Path, views: int = 0, report: Report | None = None) -> E
     return Embedding(info, snapshot, stores, views, 0, reused, seconds, 0.0)
 
 
-def _gathered(store: FeatureStore, digests: NDArray[np.uint8], view: int) -> NDArray[np.float32]:
-    features, found = store.gather(digests, np.full(len(digests), view, np.int32))
+def _gathered(
+    store: FeatureStore, images: NDArray[np.uint8], views: NDArray[np.integer]
+) -> NDArray[np.float32]:
+    features, found = store.gather(images, views.astype(np.int32, copy=False))
     if not found.all():
         raise CacheError(
             store.folder,
-            expected=f"a row for each of {len(found)} images",
-            found=f"{np.count_nonzero(~found)} missing",
-            remedy="run `tlcache embed` again",
+            expected=f"{len(found)} rows",
+            found=f"{np.count_nonzero(~found)} of them missing",
+            remedy="run `tlcache embed` on the folder of images",
         )
     return features

@@ -23,6 +23,7 @@ Layout = Mapping[str, tuple[tuple[str, ...], int]]
 Arrays = dict[str, NDArray[np.generic]]
 
 _TYPES = {
+    "<f2": h5py.h5t.IEEE_F16LE,
     "<f4": h5py.h5t.IEEE_F32LE,
     "|u1": h5py.h5t.STD_U8LE,
     "|i1": h5py.h5t.STD_I8LE,

@@ -17,7 +17,7 @@ from tlcache.errors import ModelError
 from tlcache.files import write_atomically
 from tlcache.transforms import Transform
 
-MODEL_FORMAT = 1
+MODEL_FORMAT = 2
 _WEIGHT, _BIAS = "tlcache.head.weight", "tlcache.head.bias"
 
 
@@ -63,6 +63,7 @@ class Model:
         weights: Where the trunk's weights came from (``--weights``).
         digest: Hex SHA-256 of the trunk's state: the head is worth nothing on any other.
         transform: Of an image that is to be classified.
+        dtype: Of the stored features that the head was trained on.
         network: State of the finetuned trunk by name; None when the trunk was left frozen.
     """
 
@@ -72,6 +73,7 @@ class Model:
     weights: str
     digest: str
     transform: Transform
+    dtype: str = "float32"
     network: dict[str, NDArray[Any]] | None = None
 
     def describe(self) -> dict[str, Any]:
@@ -84,6 +86,7 @@ class Model:
             "weights": self.weights,
             "digest": self.digest,
             "transform": self.transform.describe(),
+            "dtype": self.dtype,
         }
 
 
@@ -145,7 +148,7 @@ def _assembled(path: Path, values: dict[str, Any], tensors: dict[str, NDArray[An
         classes=tuple(values["classes"]),
         transform=Transform.from_description(values["transform"]),
         network=tensors if values["kind"] == "network" else None,
-        **{name: str(values[name]) for name in ("trunk", "weights", "digest")},
+        **{name: str(values[name]) for name in ("trunk", "weights", "digest", "dtype")},
     )
     if model.describe() != values or (tensors and model.network is None):
         raise _no_model(path, "a model of another version")

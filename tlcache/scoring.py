@@ -18,6 +18,7 @@ from tlcache.forward_pass import Job, run_pass
 from tlcache.heads import Model
 from tlcache.samples import SPLITS, ImageDataset
 from tlcache.snapshots import Progress
+from tlcache.transforms import Transform
 from tlcache.trunk_memo import TrunkInfo
 
 if TYPE_CHECKING:
@@ -63,6 +64,23 @@ def check_trunk(model: Model, trunk: TrunkInfo) -> None:
             expected=f"{model.trunk} with the weights {model.digest[:8]} it was trained on",
             found=f"{trunk.name} with {trunk.digest[:8]} ({trunk.weights})",
             remedy="name the right file with --weights",
+        )
+
+
+def check_transform(model: Model, transform: Transform) -> None:
+    """Refuse features of images that were prepared in another way.
+
+    Raises:
+        ModelError: If the transform is not the model's.
+    """
+    if transform != model.transform:
+        ours, theirs = model.transform.describe(), transform.describe()
+        differ = [name for name in ours.keys() | theirs if ours.get(name) != theirs.get(name)]
+        raise ModelError(
+            "the snapshot's transform",
+            expected=", ".join(f"{name} {ours.get(name)}" for name in sorted(differ)),
+            found=", ".join(f"{name} {theirs.get(name)}" for name in sorted(differ)),
+            remedy="evaluate on the folder of images, or on a snapshot of the same transform",
         )
 
 

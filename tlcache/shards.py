@@ -21,17 +21,15 @@ from tlcache.identity import Identity
 
 MAX_BYTES = 1 << 30
 
-_LAYOUT: Layout = {
-    "identity": (("|u1",), 1),
-    "features": (("<f4",), 2),
-    "images": (("|u1",), 2),
-    "views": (("<i4",), 1),
-}
+_STORED = {"float32": "<f4", "float16": "<f2"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Rows:
-    """Cached features and their names, (n, D) float32, (n, 32) uint8 and (n,) int32."""
+    """Features and their names: (n, D) float32 however they are stored, (n, 32) uint8, (n,) int32.
+
+    A name is the SHA-256 of the image file's bytes, and the view.
+    """
 
     features: NDArray[np.float32]
     images: NDArray[np.uint8]
@@ -48,7 +46,7 @@ def pack_shard(rows: Rows, identity: Identity) -> tuple[str, bytes]:
     data = pack(
         {
             "identity": np.frombuffer(identity.digest, np.uint8),
-            "features": rows.features.astype("<f4", copy=False),
+            "features": _rounded(rows.features, identity.dtype),
             "images": rows.images,
             "views": rows.views.astype("<i4", copy=False),
         }
@@ -68,7 +66,7 @@ def read_shard(path: Path, identity: Identity) -> Rows:
     data = read_capped(path, MAX_BYTES)
     if hashlib.sha256(data).hexdigest() != path.stem:
         raise _damaged(path, "bytes whose SHA-256 is its name", "other bytes")
-    columns = unpack(data, _LAYOUT, path)
+    columns = unpack(data, _layout(identity), path)
     if columns["identity"].tobytes() != identity.digest:
         raise _damaged(path, f"rows of identity {identity.key[:8]}", "another's")
     features, images, views = (columns[name] for name in ("features", "images", "views"))
@@ -100,6 +98,32 @@ def _check(rows: Rows, dim: int) -> None:
             "a feature with NaN or Inf",
             "check the weights; nothing of this batch was kept",
         )
+
+
+def _layout(identity: Identity) -> Layout:
+    return {
+        "identity": (("|u1",), 1),
+        "features": ((_STORED[identity.dtype],), 2),
+        "images": (("|u1",), 2),
+        "views": (("<i4",), 1),
+    }
+
+
+def _rounded(features: NDArray[np.float32], dtype: str) -> NDArray[np.floating]:
+    """The numbers as they are stored.
+
+    Raises:
+        CacheError: If one is too large for the dtype.
+    """
+    with np.errstate(over="ignore"):
+        stored = features.astype(_STORED[dtype], copy=False)
+    if not np.isfinite(stored).all():
+        raise _refused(
+            f"features up to {np.finfo(stored.dtype).max:,.0f}, as {dtype} holds",
+            f"{np.abs(features).max():,.0f}",
+            "use --dtype float32; nothing of this batch was kept",
+        )
+    return stored
 
 
 def _refused(expected: str, found: str, remedy: str) -> CacheError:

@@ -61,6 +61,7 @@ class Snapshot:
         digests: (n, 32) uint8: SHA-256 of each file's bytes; zeros where it could not be read.
         reasons: Why an image cannot be read; empty where it can.
         taken_ns: When, in nanoseconds since 1970.
+        views: How many augmented views of each training image belong to it.
     """
 
     dataset: ImageDataset
@@ -68,6 +69,7 @@ class Snapshot:
     digests: NDArray[np.uint8]
     reasons: list[str]
     taken_ns: int
+    views: int = 0
 
     def readable(self) -> NDArray[np.bool_]:
         """(n,): which images can be read."""
@@ -83,6 +85,7 @@ class Snapshot:
             and np.array_equal(a.splits, b.splits)
             and np.array_equal(self.status, other.status)
             and np.array_equal(self.digests, other.digests)
+            and self.views == other.views
             and bool(_settled(self).all())
         )
 
@@ -91,6 +94,7 @@ def take_snapshot(
     dataset: ImageDataset,
     known: Snapshot | None = None,
     *,
+    views: int = 0,
     rehash: bool = False,
     progress: Progress | None = None,
 ) -> Snapshot:
@@ -98,6 +102,7 @@ def take_snapshot(
 
     Args:
         known: An earlier snapshot of the same folder.
+        views: How many augmented views of each training image belong to it.
         rehash: Read every file even so.
         progress: Called as files are digested.
 
@@ -116,7 +121,7 @@ def take_snapshot(
         status[i], digests[i], reasons[i] = row, np.frombuffer(digest, np.uint8), reason
         if progress is not None:
             progress(done, len(unknown))
-    return Snapshot(dataset, status, digests, reasons, taken_ns)
+    return Snapshot(dataset, status, digests, reasons, taken_ns, views)
 
 
 def save_snapshot(path: Path, snapshot: Snapshot) -> None:
@@ -132,6 +137,7 @@ def save_snapshot(path: Path, snapshot: Snapshot) -> None:
         "classes": list(dataset.classes),
         "ignored": dataset.ignored,
         "taken_ns": snapshot.taken_ns,
+        "views": snapshot.views,
     }
     body = pack(
         {
@@ -192,7 +198,7 @@ def _assembled(columns: dict[str, NDArray[np.generic]]) -> Snapshot:
         splits=splits,
         ignored=about["ignored"],
     )
-    return Snapshot(dataset, status, digests, reasons, about["taken_ns"])
+    return Snapshot(dataset, status, digests, reasons, about["taken_ns"], about["views"])
 
 
 def _about(data: bytes) -> dict[str, Any]:
@@ -202,10 +208,10 @@ def _about(data: bytes) -> dict[str, Any]:
         name, classes = about["name"], about["classes"]
         listed = isinstance(classes, list)
         texts = listed and all(isinstance(t, str) for t in (name, about["root"], *classes))
-        counts = all(type(about[key]) is int for key in ("ignored", "taken_ns"))
+        counts = all(type(about[key]) is int for key in ("ignored", "taken_ns", "views"))
     except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise ValueError("no description of a data set") from error
-    if not (texts and counts and 0 <= about["taken_ns"] < 2**63):
+    if not (texts and counts and 0 <= about["taken_ns"] < 2**63 and about["views"] >= 0):
         raise ValueError("a description with values of other kinds")
     if "/" in name or name.startswith(".") or not name:
         raise ValueError(f"a name that is no file name: {name}")

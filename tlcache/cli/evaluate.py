@@ -82,6 +82,7 @@ def scores(
     from tlcache.scoring import (
         Scored,
         check_classes,
+        check_transform,
         check_trunk,
         load_network,
         no_split,
@@ -114,9 +115,11 @@ def scores(
         cache=cache_dir,
         views=0,
         transform=dataclasses.asdict(model.transform),
+        dtype=model.dtype,
         **passing,
     )
     check_trunk(model, embedding.trunk)
+    check_transform(model, embedding.trunk.transform)
     features = embedding.read()
     check_classes(model, features.classes)
     rows, labels = features.split(on)

@@ -55,6 +55,10 @@ Views = Annotated[
         "0: train on the plain image."
     ),
 ]
+Dtype = Annotated[
+    str,
+    typer.Option(help="Of the kept features: float32, or float16 in half the space."),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Workers = Annotated[
     str, typer.Option(help="Threads: auto (one for each usable core), or a number.")
