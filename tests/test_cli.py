@@ -15,7 +15,18 @@ from typer.testing import CliRunner, Result
 
 from tlcache.cli import app
 
-COMMANDS = ["demo", "data", "show", "embed", "train", "finetune", "evaluate", "predict", "bench"]
+COMMANDS = [
+    "demo",
+    "data",
+    "show",
+    "embed",
+    "train",
+    "finetune",
+    "evaluate",
+    "predict",
+    "bench",
+    "cache",
+]
 Call = Callable[..., Result]
 
 

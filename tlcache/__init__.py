@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     from tlcache.finetuning import finetune
     from tlcache.head_training import train_head
     from tlcache.heads import Head, Model, load_model, save_model
+    from tlcache.inventory import list_cache
     from tlcache.recipe import Recipe
     from tlcache.samples import scan
     from tlcache.trunk import load_trunk
+    from tlcache.verification import verify_cache
 
 __version__ = importlib.metadata.version("tlcache")
 __all__ = [
@@ -33,12 +35,14 @@ __all__ = [
     "embed",
     "evaluate",
     "finetune",
+    "list_cache",
     "load_model",
     "load_trunk",
     "open_snapshot",
     "save_model",
     "scan",
     "train_head",
+    "verify_cache",
 ]
 
 _HOMES = {
@@ -50,9 +54,11 @@ _HOMES = {
     "finetuning": ("finetune",),
     "head_training": ("train_head",),
     "heads": ("Head", "Model", "load_model", "save_model"),
+    "inventory": ("list_cache",),
     "recipe": ("Recipe",),
     "samples": ("scan",),
     "trunk": ("load_trunk",),
+    "verification": ("verify_cache",),
 }
 
 

@@ -7,17 +7,29 @@ import sys
 from collections.abc import Sequence
 
 
-def show_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def show_table(titles: Sequence[str] | None, rows: Sequence[Sequence[str]]) -> None:
     """Print a table: drawn on a terminal, and otherwise as plain columns, whole and aligned.
 
-    Columns whose every cell begins with a digit stand to the right.
+    Under titles, a column whose every cell begins with a digit stands to the right.
     """
     cells = [[_printable(cell) for cell in row] for row in rows]
-    right = [all(row[i][:1].isdigit() for row in cells) for i in range(len(titles))]
+    right = [
+        titles is not None and all(c[:1].isdigit() for c in column)
+        for column in zip(*cells, strict=True)
+    ]
     if sys.stdout.isatty():
         _draw(titles, cells, right)
     else:
-        print("\n".join(_plain([list(titles), *cells], right)), flush=True)
+        head = [list(titles)] if titles is not None else []
+        print("\n".join(_plain([*head, *cells], right)), flush=True)
+
+
+def count(number: int, noun: str) -> str:
+    """A number of things, the noun's first word in the plural where it should be: ``2 shards``."""
+    first, space, rest = noun.partition(" ")
+    if number != 1:
+        first = f"{first[:-1]}ies" if first.endswith("y") else f"{first}s"
+    return f"{number:,} {first}{space}{rest}"
 
 
 def size(count: int) -> str:
@@ -54,14 +66,16 @@ def _plain(rows: Sequence[Sequence[str]], right: Sequence[bool]) -> list[str]:
     return lines
 
 
-def _draw(titles: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[bool]) -> None:
+def _draw(
+    titles: Sequence[str] | None, rows: Sequence[Sequence[str]], right: Sequence[bool]
+) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for title, to_right in zip(titles, right, strict=True):
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_header=titles is not None)
+    for title, to_right in zip(titles or [""] * len(right), right, strict=True):
         table.add_column(title, justify="right" if to_right else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
