@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Output:
@@ -40,7 +43,10 @@ class Output:
     def result(self, values: dict[str, Any]) -> None:
         """The result, for programs."""
         if self._as_json:
-            print(json.dumps(values, ensure_ascii=False, allow_nan=False), flush=True)
+            text = json.dumps(values, ensure_ascii=False, allow_nan=False)
+            if _SURROGATE.search(text):  # of a file name that is no UTF-8
+                text = json.dumps(values, allow_nan=False)
+            print(text, flush=True)
 
     @contextlib.contextmanager
     def progress(self, title: str, unit: str = "images") -> Iterator[Callable[[int, int], None]]:
