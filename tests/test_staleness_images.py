@@ -37,6 +37,12 @@ def photo(tiny_data: Path) -> Path:
     return path.with_suffix(".bmp")
 
 
+def set_clock(monkeypatch: pytest.MonkeyPatch, time_ns: Callable[[], int]) -> None:
+    """What a snapshot takes the time to be."""
+    clock = SimpleNamespace(**vars(time) | {"time_ns": time_ns})
+    monkeypatch.setattr(snapshots, "time", clock)
+
+
 def other_pixels(path: Path) -> bytes:
     data = bytearray(path.read_bytes())
     data[-400:] = bytes(byte ^ 0xFF for byte in data[-400:])
@@ -76,8 +82,7 @@ def made_that_row_again(data: Path, cache: Path, path: Path, edit: Callable[[Pat
 def test_an_edit_that_keeps_size_and_mtime(
     tiny_data: Path, cache: Path, photo: Path, monkeypatch: pytest.MonkeyPatch, edit: Any
 ) -> None:
-    later = SimpleNamespace(time_ns=lambda: time.time_ns() + 60 * 10**9)
-    monkeypatch.setattr(snapshots, "time", later)
+    set_clock(monkeypatch, lambda: time.time_ns() + 60 * 10**9)
     digest, digested = snapshots._digest, []
 
     def spy(path: Path) -> Any:
@@ -100,6 +105,5 @@ def test_an_edit_within_two_seconds_that_no_time_or_inode_tells_of(
 
     newest = max(path.stat().st_mtime_ns for path in tiny_data.rglob("*.*"))
     monkeypatch.setattr(snapshots, "_columns", columns)
-    at_once = SimpleNamespace(time_ns=lambda: newest + 1_900_000_000)
-    monkeypatch.setattr(snapshots, "time", at_once)
+    set_clock(monkeypatch, lambda: newest + 1_900_000_000)
     made_that_row_again(tiny_data, cache, photo, edit)
