@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import itertools
 import os
+import types
 from pathlib import Path
 
 import numpy as np
 import pytest
 from small_trunk import small_trunk
 
+import tlcache.bookkeeping
 import tlcache.embedding
 import tlcache.snapshots
 from tlcache.embedding import embed
@@ -110,3 +113,47 @@ def test_views_are_read_in_their_order(dataset: ImageDataset, cache: Path) -> No
         assert found.all()
         np.testing.assert_array_equal(views[view], rows)
     assert not np.array_equal(views[0], views[1])
+
+
+def test_digests_survive_an_interruption_while_files_are_read(
+    dataset: ImageDataset, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest, done = tlcache.snapshots._digest, list[Path]()
+
+    def counted(path: Path) -> tuple[tuple[int, int, int, int], bytes, str]:
+        if len(done) == 10:
+            raise KeyboardInterrupt
+        done.append(path)
+        return digest(path)
+
+    monkeypatch.setattr(tlcache.snapshots, "SETTLED_NS", -(10**18))
+    monkeypatch.setattr(tlcache.snapshots, "_digest", counted)
+    with pytest.raises(KeyboardInterrupt):
+        embed(dataset, small_trunk(), cache=cache)
+    (draft,) = cache.glob("*/snapshots/.*.tmp")
+    assert load_snapshot(draft).digests.any(axis=1).sum() == 10 and _snapshots(cache) == []
+
+    before = set(done)
+    done[:] = []
+    monkeypatch.setattr(
+        tlcache.snapshots, "_digest", lambda path: (done.append(path), digest(path))[1]
+    )
+    finished = embed(dataset, small_trunk(), cache=cache)
+    assert finished.embedded == len(dataset)
+    assert len(done) == len(dataset) - 10 and not before & set(done)
+    assert not draft.exists() and len(_snapshots(cache)) == 1
+
+
+def test_drafts_are_kept_every_few_seconds(
+    dataset: ImageDataset, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, drafts = itertools.count(), list[int]()
+    time = types.SimpleNamespace(monotonic=lambda: next(clock), time_ns=lambda: 2 * 10**18)
+    monkeypatch.setattr(tlcache.snapshots, "time", time)  # a second for each file
+    monkeypatch.setattr(
+        tlcache.bookkeeping,
+        "save_snapshot",
+        lambda path, snapshot: drafts.append(int(snapshot.digests.any(axis=1).sum())),
+    )
+    embed(dataset, small_trunk(), cache=cache)
+    assert drafts == [6, len(dataset)]  # the next would have come after 20 times a draft's cost

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import glob
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -17,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcache.errors import CacheError, DamageError, DataError, OptionError, TrunkError
+from tlcache.bookkeeping import draft_of, keep_snapshot, known_snapshots, with_reasons
+from tlcache.errors import CacheError, DataError, OptionError, TrunkError
 from tlcache.feature_store import FeatureStore, open_store
 from tlcache.features import Embedding, Report, UnreadableImagesError
 from tlcache.forward_pass import Job, Made, run_pass
@@ -25,7 +25,7 @@ from tlcache.identity import DTYPES, Identity, library_versions, what_is_new
 from tlcache.samples import SPLITS, ImageDataset
 from tlcache.shards import Rows
 from tlcache.snapshots import Progress as Tick
-from tlcache.snapshots import Snapshot, load_snapshot, save_snapshot, take_snapshot
+from tlcache.snapshots import Snapshot, take_snapshot
 from tlcache.trunk_memo import TrunkInfo, recall
 
 if TYPE_CHECKING:
@@ -89,14 +89,17 @@ def embed(
         )
     info, load = _described(trunk, weights, cache / "weights")
     stores = _stores(cache, info, transform or {}, dtype, views, report)
-    own, known = _known(stores[0], dataset.name, report)
-    with progress("reading files") as tick:
-        snapshot = take_snapshot(dataset, known, views=views, rehash=rehash, progress=tick)
-    jobs, reused = _missing(snapshot, stores, views)
     _announce(stores[0], report)
+    own, known = known_snapshots(stores[0], dataset.name, report)
+    keep = draft_of(stores[0], dataset.name)
+    with progress("reading files") as tick:
+        snapshot = take_snapshot(
+            dataset, known, views=views, rehash=rehash, progress=tick, keep=keep
+        )
+    jobs, reused = _missing(snapshot, stores, views)
     # Before the pass: the rows to come are named by then, so that no clean-up takes them, and
     # whoever goes on after an interruption need not digest the files again.
-    own = _keep_snapshot(snapshot, own, stores[0], report)
+    own = keep_snapshot(snapshot, own, stores[0], report)
     pass_started = time.perf_counter()
     reasons: dict[bytes, str] = {}
     if jobs:
@@ -105,8 +108,8 @@ def embed(
             reasons = _commit_all(made, stores, len(jobs), tick)
     pass_seconds = time.perf_counter() - pass_started
     if reasons:
-        snapshot = _with_reasons(snapshot, reasons)
-        _keep_snapshot(snapshot, own, stores[0], report)
+        snapshot = with_reasons(snapshot, reasons)
+        keep_snapshot(snapshot, own, stores[0], report)
     done = Embedding(
         trunk=info,
         snapshot=snapshot,
@@ -167,29 +170,6 @@ def _stores(
         Identity(info.name, info.digest, info.dim, kind, versions, dtype=dtype) for kind in kinds
     ]
     return [open_store(cache, identity, info.label, report) for identity in identities]
-
-
-def _known(
-    store: FeatureStore, dataset: str, report: Report
-) -> tuple[Snapshot | None, Snapshot | None]:
-    """This identity's snapshot of the data set; and the one to take digests from.
-
-    That is the same one or else the newest of any identity: digests do not depend on it.
-    """
-    own = store.snapshot_path(dataset)
-    others = sorted(store.folder.parent.glob(f"*/snapshots/{glob.escape(dataset)}.h5"))
-    best: Snapshot | None = None
-    for path in [own, *others] if own.exists() else others:
-        try:
-            known = load_snapshot(path)
-        except DamageError as error:
-            report(f"passed over: {error}")
-            continue
-        if path == own:
-            return known, known
-        if best is None or known.taken_ns > best.taken_ns:
-            best = dataclasses.replace(known, reasons=[""] * len(known.reasons))
-    return None, best
 
 
 def _missing(
@@ -294,31 +274,6 @@ class _Buffer:
     def _clear(self) -> None:
         self._rows: list[list[tuple[NDArray[np.float32], bytes, int]]] = [[] for _ in self._stores]
         self._bytes, self._since = 0, time.monotonic()
-
-
-def _with_reasons(snapshot: Snapshot, reasons: dict[bytes, str]) -> Snapshot:
-    rows = zip(snapshot.reasons, snapshot.digests, strict=True)
-    return dataclasses.replace(
-        snapshot, reasons=[old or reasons.get(digest.tobytes(), "") for old, digest in rows]
-    )
-
-
-def _keep_snapshot(
-    snapshot: Snapshot, own: Snapshot | None, store: FeatureStore, report: Report
-) -> Snapshot | None:
-    """Save a snapshot, unless the store's own says as much; what the store has from then on."""
-    if own is not None and np.array_equal(own.digests, snapshot.digests):
-        # To ask for fewer views takes none away.
-        snapshot = dataclasses.replace(snapshot, views=max(own.views, snapshot.views))
-        if own.says_the_same(snapshot):
-            return own
-    try:
-        save_snapshot(store.prepare_snapshot(snapshot.dataset.name), snapshot)
-    except CacheError as error:
-        # Without it everything still works, but the next run digests the files again.
-        report(f"the snapshot was not kept: {error}")
-        return own
-    return snapshot
 
 
 def _check_still_a_dataset(snapshot: Snapshot) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.errors import CacheError, DamageError
-from tlcache.files import make_folder, write_atomically
+from tlcache.files import TEMPORARY, make_folder, write_atomically
 from tlcache.identity import FILE, Identity, folder_name, identities, read_description
 from tlcache.shards import Rows, pack_shard, read_shard
 
@@ -130,6 +130,10 @@ class FeatureStore:
     def snapshot_path(self, dataset: str) -> Path:
         """Where the snapshot of a data set lies, whether it is there or not."""
         return self.snapshots / f"{dataset}.h5"
+
+    def draft_path(self, dataset: str) -> Path:
+        """Where the digests of a data set lie while its files are being read."""
+        return self.snapshots / f".{dataset}{TEMPORARY}"
 
     def prepare_snapshot(self, dataset: str) -> Path:
         """Where to write the snapshot of a data set; the folder is there.

@@ -31,6 +31,8 @@ HEADER = 512
 MAX_BYTES = 8 << 30
 SETTLED_NS = 2_000_000_000
 """A file younger than this at the time of a snapshot may still change within its timestamp."""
+KEEP_SECONDS = 5.0
+"""How often, at most, :func:`take_snapshot` hands out what it knows so far."""
 
 _FILES_AT_ONCE = 256
 _LEADING_OUT = (b"\0\0", b"\0/", b"\0../", b"/../", b"/..\0", b"\0..\0")  # path after path
@@ -97,6 +99,7 @@ def take_snapshot(
     views: int = 0,
     rehash: bool = False,
     progress: Progress | None = None,
+    keep: Callable[[Snapshot], None] | None = None,
 ) -> Snapshot:
     """Digest every image's file, but for those that ``known`` has and that look unchanged.
 
@@ -105,6 +108,8 @@ def take_snapshot(
         views: How many augmented views of each training image belong to it.
         rehash: Read every file even so.
         progress: Called as files are digested.
+        keep: Is given what is known so far every now and then, and when digesting is interrupted.
+            Fit to be ``known`` next time, and for nothing else: files to come are blank in it.
 
     A file that cannot be read keeps a digest of zeros and the reason.
     """
@@ -117,11 +122,33 @@ def take_snapshot(
         _recall(dataset, status, digests, reasons, known)
     unknown = [int(i) for i in np.flatnonzero(~digests.any(axis=1)) if not reasons[i]]
     digested = zip(unknown, _digested(dataset, unknown), strict=True)
-    for done, (i, (row, digest, reason)) in enumerate(digested, 1):
-        status[i], digests[i], reasons[i] = row, np.frombuffer(digest, np.uint8), reason
-        if progress is not None:
-            progress(done, len(unknown))
-    return Snapshot(dataset, status, digests, reasons, taken_ns, views)
+    snapshot = Snapshot(dataset, status, digests, reasons, taken_ns, views)
+    due = time.monotonic() + KEEP_SECONDS
+    try:
+        for done, (i, (row, digest, reason)) in enumerate(digested, 1):
+            status[i], digests[i], reasons[i] = row, np.frombuffer(digest, np.uint8), reason
+            if progress is not None:
+                progress(done, len(unknown))
+            if keep is not None and time.monotonic() > due:
+                started = time.monotonic()
+                keep(_so_far(snapshot))
+                seconds = time.monotonic() - started
+                due = time.monotonic() + max(KEEP_SECONDS, 20 * seconds)  # 5 % of the time at most
+    except BaseException:
+        if keep is not None:
+            keep(_so_far(snapshot))
+        raise
+    return snapshot
+
+
+def _so_far(snapshot: Snapshot) -> Snapshot:
+    """A snapshot that admits to no file without a digest: no file has a status of zeros."""
+    known = snapshot.digests.any(axis=1)
+    return dataclasses.replace(
+        snapshot,
+        status=np.where(known[:, None], snapshot.status, np.uint64(0)),
+        reasons=[""] * len(snapshot.reasons),
+    )
 
 
 def save_snapshot(path: Path, snapshot: Snapshot) -> None:

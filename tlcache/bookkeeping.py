@@ -1,0 +1,87 @@
+"""A store's snapshots of data sets: what was known, drafts of what is being read, what is kept.
+
+Covers no reading of the images' files (``snapshots``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import glob
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tlcache.errors import CacheError, DamageError
+from tlcache.feature_store import FeatureStore
+from tlcache.files import TEMPORARY
+from tlcache.snapshots import Snapshot, load_snapshot, save_snapshot
+
+
+def known_snapshots(
+    store: FeatureStore, dataset: str, report: Callable[[str], None]
+) -> tuple[Snapshot | None, Snapshot | None]:
+    """This identity's snapshot of the data set; and the newest one to take digests from.
+
+    Digests do not depend on the identity: others' serve where this one has none. And an
+    interrupted run may have left a draft that knows more.
+    """
+    name, folders = glob.escape(dataset), store.folder.parent
+    own = _loaded([store.snapshot_path(dataset)], report)
+    found = own + _loaded(sorted(folders.glob(f"*/snapshots/.{name}{TEMPORARY}")), report)
+    if not found:
+        found = _loaded(sorted(folders.glob(f"*/snapshots/{name}.h5")), report)
+    best = max(found, key=lambda snapshot: snapshot.taken_ns, default=None)
+    if best is not None and not own:  # why an image is unreadable may depend on the identity
+        best = dataclasses.replace(best, reasons=[""] * len(best.reasons))
+    return own[0] if own else None, best
+
+
+def draft_of(store: FeatureStore, dataset: str) -> Callable[[Snapshot], None]:
+    """Keeps what is known of a data set's files while they are being read."""
+
+    def keep(snapshot: Snapshot) -> None:
+        with contextlib.suppress(CacheError):  # whoever goes on then reads the files again
+            store.prepare_snapshot(dataset)
+            save_snapshot(store.draft_path(dataset), snapshot)
+
+    return keep
+
+
+def keep_snapshot(
+    snapshot: Snapshot, own: Snapshot | None, store: FeatureStore, report: Callable[[str], None]
+) -> Snapshot | None:
+    """Save a snapshot, unless the store's own says as much; what the store has from then on."""
+    if own is not None and np.array_equal(own.digests, snapshot.digests):
+        # To ask for fewer views takes none away.
+        snapshot = dataclasses.replace(snapshot, views=max(own.views, snapshot.views))
+        if own.says_the_same(snapshot):
+            return own
+    try:
+        save_snapshot(store.prepare_snapshot(snapshot.dataset.name), snapshot)
+        store.draft_path(snapshot.dataset.name).unlink(missing_ok=True)
+    except CacheError as error:
+        # Without it everything still works, but the next run digests the files again.
+        report(f"the snapshot was not kept: {error}")
+        return own
+    return snapshot
+
+
+def with_reasons(snapshot: Snapshot, reasons: dict[bytes, str]) -> Snapshot:
+    """The snapshot, with why images cannot be read, by their digests."""
+    rows = zip(snapshot.reasons, snapshot.digests, strict=True)
+    return dataclasses.replace(
+        snapshot, reasons=[old or reasons.get(digest.tobytes(), "") for old, digest in rows]
+    )
+
+
+def _loaded(paths: Sequence[Path], report: Callable[[str], None]) -> list[Snapshot]:
+    snapshots = []
+    for path in paths:
+        try:
+            if path.exists():
+                snapshots.append(load_snapshot(path))
+        except DamageError as error:
+            report(f"passed over: {error}")
+    return snapshots
