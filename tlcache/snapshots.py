@@ -143,10 +143,10 @@ def take_snapshot(
 
 def _so_far(snapshot: Snapshot) -> Snapshot:
     """A snapshot that admits to no file without a digest: no file has a status of zeros."""
-    known = snapshot.digests.any(axis=1)
+    known = snapshot.digests.any(axis=1, keepdims=True)
     return dataclasses.replace(
         snapshot,
-        status=np.where(known[:, None], snapshot.status, np.uint64(0)),
+        status=np.where(known, snapshot.status, np.uint64(0)),
         reasons=[""] * len(snapshot.reasons),
     )
 
