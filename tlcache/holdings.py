@@ -25,6 +25,9 @@ Names = NDArray[np.bytes_]
 """(n,) of 36 bytes each: the digest of an image and, big-endian, the view."""
 
 
+_MOST_VIEWS = (1 << 31) - 1  # the largest number of a view
+
+
 @dataclasses.dataclass
 class Held:
     """The names of one identity's rows.
@@ -162,22 +165,17 @@ def look_up(snapshot: Snapshot, own: Held, augmented: Held | None) -> Asked:
         augmented: Of the same identity with the train transform; None where there is none.
     """
     readable = snapshot.readable()
-    train = readable & (snapshot.dataset.splits == SPLITS.index("train"))
     names, images = _distinct(snapshot, readable)
-    missing = images[~own.find(names)]
-    lacking, rows = len(missing), len(images)
+    lost = images[~own.find(names)]
+    missing, rows = len(lost), len(images)
     if snapshot.views:
+        train = readable & (snapshot.dataset.splits == SPLITS.index("train"))
         names, images = _distinct(snapshot, train)
+        counts = _views_of(names, snapshot.views, augmented)
         rows += len(images) * snapshot.views
-        views = [v for v in _views(augmented) if v < snapshot.views]
-        absent = len(images) * (snapshot.views - len(views))
-        lacking += absent
-        missing = np.concatenate([missing, images[: min(absent, 1)]])
-        for view in views:
-            assert augmented is not None
-            lost = images[~augmented.find(_at_view(names, view))]
-            lacking, missing = lacking + len(lost), np.concatenate([missing, lost[:1]])
-    return Asked(rows, lacking, snapshot.dataset.paths[missing[0]] if lacking else "")
+        missing += len(images) * snapshot.views - int(counts.sum())
+        lost = np.concatenate([lost, images[counts < min(snapshot.views, _MOST_VIEWS)]])
+    return Asked(rows, missing, snapshot.dataset.paths[lost.min()] if len(lost) else "")
 
 
 def _summary(path: Path, snapshot: Snapshot, asked: Asked) -> SnapshotSummary:
@@ -212,14 +210,19 @@ def _distinct(snapshot: Snapshot, chosen: NDArray[np.bool_]) -> tuple[Names, NDA
     return names, at[first]
 
 
-def _at_view(names: Names, view: int) -> Names:
-    images = names.view(np.uint8).reshape(-1, 36)[:, :32]
-    return row_names(images, np.full(len(images), view, np.int32))
+def _views_of(names: Names, views: int, augmented: Held | None) -> NDArray[np.int64]:
+    """(n,): how many of the first views each image has; marks their rows as asked for.
 
-
-def _views(held: Held | None) -> list[int]:
-    """The views that occur, in order."""
-    if held is None:
-        return []
-    numbers = np.ascontiguousarray(held.names.view(np.uint8).reshape(-1, 36)[:, 32:]).view(">i4")
-    return [int(view) for view in np.unique(numbers) if view >= 0]
+    Args:
+        names: Of the images' rows of view 0, sorted, each once.
+    """
+    if augmented is None or not len(augmented.names) or not len(names):
+        return np.zeros(len(names), np.int64)
+    table = augmented.names.view(np.uint8).reshape(-1, 36)
+    numbers = np.ascontiguousarray(table[:, 32:]).view(">i4")[:, 0]
+    heads = row_names(table[:, :32], np.zeros(len(table), np.int32))
+    at = np.searchsorted(names, heads)
+    at[at == len(names)] = 0
+    found = (names[at] == heads) & (numbers >= 0) & (numbers < min(views, _MOST_VIEWS))
+    augmented.asked_for |= found
+    return np.bincount(at[found], minlength=len(names))

@@ -111,7 +111,7 @@ def verify_cache(
     for family in families:
         for folder in family:
             _verify_folder(folder, found)
-        if family[0].identity is None:
+        if _believed(family[0]) is None:
             _verify_undescribed(family[0], found, tick)
         else:
             _verify_family(family, found, tick)
@@ -135,7 +135,14 @@ def _families(cache: Path, identities: Sequence[str]) -> list[list[IdentityFolde
 
 
 def _family(folder: IdentityFolder) -> Identity | Path:
-    return as_train(folder.identity) if folder.identity else folder.path
+    identity = _believed(folder)
+    return as_train(identity) if identity else folder.path
+
+
+def _believed(folder: IdentityFolder) -> Identity | None:
+    """The identity, unless it may be another's: then the shards are not held against it."""
+    identity = folder.identity
+    return identity if identity and folder.path.name.endswith(identity.key[:8]) else None
 
 
 def _verify_folder(folder: IdentityFolder, found: Verification) -> None:

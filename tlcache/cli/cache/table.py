@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import datetime
+import shutil
 import sys
 from collections.abc import Sequence
 
 
 def show_table(titles: Sequence[str] | None, rows: Sequence[Sequence[str]]) -> None:
-    """Print a table: drawn on a terminal, and otherwise as plain columns, whole and aligned.
+    """Print a table: plain columns, whole and aligned; on a terminal it is drawn, if it fits.
 
-    Under titles, a column whose every cell begins with a digit stands to the right.
+    A table without titles always fits, as its long cells are folded there. Under titles, a column whose every cell begins with a digit stands to the right.
     """
     cells = [[_printable(cell) for cell in row] for row in rows]
     right = [
         titles is not None and all(c[:1].isdigit() for c in column)
         for column in zip(*cells, strict=True)
     ]
-    if sys.stdout.isatty():
+    lines = _plain([*([titles] if titles else []), *cells], right)
+    if sys.stdout.isatty() and (titles is None or _fit(lines)):
         _draw(titles, cells, right)
     else:
-        head = [list(titles)] if titles is not None else []
-        print("\n".join(_plain([*head, *cells], right)), flush=True)
+        print("\n".join(lines), flush=True)
 
 
 def count(number: int, noun: str) -> str:
@@ -64,6 +65,12 @@ def _plain(rows: Sequence[Sequence[str]], right: Sequence[bool]) -> list[str]:
         ]
         lines.append("  ".join(parts).rstrip())
     return lines
+
+
+def _fit(lines: Sequence[str]) -> bool:
+    from rich.cells import cell_len
+
+    return max(map(cell_len, lines)) + 2 <= shutil.get_terminal_size().columns
 
 
 def _draw(
