@@ -180,6 +180,24 @@ def test_a_shard_that_cannot_be_read_is_an_error_and_stays(
     assert path.exists()
 
 
+def test_a_description_that_the_rows_gainsay_is_damaged(
+    store: FeatureStore, tmp_path: Path, said: list[str]
+) -> None:
+    """One changed byte can make the description of another identity."""
+    kept, about = rows(1), store.folder / "identity.json"
+    store.commit(kept)
+    about.write_bytes(OTHER.to_json())
+    again = open_store(tmp_path, IDENTITY, "imagenet1k", said.append)
+    assert again.has(kept.images, kept.views).all()
+    again.prepare()
+    assert about.read_bytes() == IDENTITY.to_json()
+    assert about.with_name("identity.json.bad").read_bytes() == OTHER.to_json()
+    assert said[1:] == [
+        f"set aside as identity.json.bad: {about}: expected identity {IDENTITY.key[:8]}, as the "
+        f"folder's name and rows say, found {OTHER.key[:8]}; `tlcache embed` writes it anew"
+    ]
+
+
 def test_a_folder_that_cannot_be_listed_is_named(store: FeatureStore) -> None:
     store.folder.mkdir()
     (store.folder / "shards").write_bytes(b"")
@@ -231,8 +249,8 @@ def test_a_lost_or_damaged_identity_is_written_again_and_its_rows_are_read(
 def test_a_folder_with_another_identity_is_neither_read_nor_written(
     store: FeatureStore, tmp_path: Path, said: list[str]
 ) -> None:
-    kept = store.commit(rows(1))
-    (store.folder / "identity.json").write_bytes(OTHER.to_json())
+    kept = open_store(tmp_path, OTHER, "imagenet1k").commit(rows(1))
+    kept.parents[1].rename(store.folder)
     again = open_store(tmp_path, IDENTITY, "imagenet1k", said.append)
     for use in (lambda: again.commit(rows(1, 1)), lambda: again.has(rows(1).images, rows(1).views)):
         with pytest.raises(CacheError) as refused:

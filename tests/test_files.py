@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 import stat
 import subprocess
 import sys
@@ -175,3 +176,11 @@ def test_an_endless_device_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "zero").symlink_to("/dev/zero")
     with pytest.raises(DamageError, match="a regular file"):
         read_capped(tmp_path / "zero", 1 << 60)
+
+
+def test_a_socket_is_no_file_to_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # a socket's path must be short
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind("socket")
+        with pytest.raises(DamageError, match="a regular file, found a folder or a special file"):
+            read_capped(tmp_path / "socket", 4)

@@ -186,7 +186,7 @@ def test_anything_but_the_canonical_json_is_refused(data: bytes) -> None:
         Identity.from_json(data, "here")
     words = "here: expected the identity of a cache of format 1, found "
     assert str(refused.value).startswith(words)
-    remedy = "; use another --cache-dir, or remove this folder; its features are then made again"
+    remedy = "; run `tlcache embed` again, with the same trunk and transform: it writes it anew"
     assert str(refused.value).endswith(remedy)
 
 

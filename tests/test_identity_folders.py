@@ -31,7 +31,8 @@ def test_an_identity_in_another_folder_is_refused(tmp_path: Path) -> None:
         read_identity(folder)
     assert str(refused.value) == (
         f"{folder / 'identity.json'}: expected an identity whose key's first 8 digits end the "
-        f"folder's name, found {KEY}; give the folder its own name back, or its own identity.json"
+        f"folder's name, found {KEY}; give the folder its own name back; or, if identity.json is "
+        "at fault, run `tlcache embed` again, with the same trunk and transform: it writes it anew"
     )
 
 

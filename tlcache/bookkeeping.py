@@ -1,6 +1,7 @@
-"""A store's snapshots of data sets: what was known, drafts of what is being read, what is kept.
+"""What a store has besides rows: its identity's description, and its snapshots of data sets.
 
-Covers no reading of the images' files (``snapshots``).
+Of the latter: what was known, drafts of what is being read, and what is kept. Covers no reading of
+the images' files (``snapshots``).
 """
 
 from __future__ import annotations
@@ -16,7 +17,23 @@ import numpy as np
 from tlcache.errors import CacheError, DamageError
 from tlcache.feature_store import FeatureStore
 from tlcache.files import TEMPORARY
+from tlcache.identity import FILE, what_is_new
 from tlcache.snapshots import Snapshot, load_snapshot, save_snapshot
+
+
+def announce(store: FeatureStore, report: Callable[[str], None]) -> None:
+    """One line on what makes this identity new, where the cache holds another."""
+    if not store.folder.exists() and (changed := what_is_new(store.folder.parent, store.identity)):
+        report(f"new identity {store.identity.key[:8]}: {', '.join(changed)}")
+
+
+def keep_description(store: FeatureStore, report: Callable[[str], None]) -> None:
+    """Write ``identity.json`` anew where the rows have lost it; those who only read need it."""
+    try:
+        if store.folder.exists():  # else the first commit makes it
+            store.prepare()
+    except CacheError as error:
+        report(f"{FILE} was not kept: {error}")
 
 
 def known_snapshots(

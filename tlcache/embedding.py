@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcache.bookkeeping import draft_of, keep_snapshot, known_snapshots, with_reasons
+from tlcache import bookkeeping
 from tlcache.errors import CacheError, DataError, OptionError, TrunkError
 from tlcache.feature_store import FeatureStore, open_store
-from tlcache.features import Embedding, Report, UnreadableImagesError
+from tlcache.features import Embedding, Report, UnreadableImagesError, said_once
 from tlcache.forward_pass import Job, Made, run_pass
-from tlcache.identity import DTYPES, Identity, library_versions, what_is_new
+from tlcache.identity import DTYPES, Identity, library_versions
 from tlcache.samples import SPLITS, ImageDataset
 from tlcache.shards import Rows
 from tlcache.snapshots import Progress as Tick
@@ -80,18 +80,18 @@ def embed(
         TlcacheError: If the trunk, the cache or an option is at fault.
     """
     started = time.perf_counter()
-    report, progress = report or (lambda line: None), progress or _no_progress
+    report, progress = said_once(report or (lambda line: None)), progress or _no_progress
     if views < 0:
         raise OptionError("--views", expected="0 or more", found=str(views), remedy="correct it")
     if dtype not in DTYPES:
         raise OptionError(
             "--dtype", expected=" or ".join(DTYPES), found=dtype, remedy="name one of them"
         )
-    info, load = _described(trunk, weights, cache / "weights")
+    info, load = _described(trunk, weights, cache / "weights", report)
     stores = _stores(cache, info, transform or {}, dtype, views, report)
-    _announce(stores[0], report)
-    own, known = known_snapshots(stores[0], dataset.name, report)
-    keep = draft_of(stores[0], dataset.name)
+    bookkeeping.announce(stores[0], report)
+    own, known = bookkeeping.known_snapshots(stores[0], dataset.name, report)
+    keep = bookkeeping.draft_of(stores[0], dataset.name)
     with progress("reading files") as tick:
         snapshot = take_snapshot(
             dataset, known, views=views, rehash=rehash, progress=tick, keep=keep
@@ -99,7 +99,9 @@ def embed(
     jobs, reused = _missing(snapshot, stores, views)
     # Before the pass: the rows to come are named by then, so that no clean-up takes them, and
     # whoever goes on after an interruption need not digest the files again.
-    own = keep_snapshot(snapshot, own, stores[0], report)
+    own = bookkeeping.keep_snapshot(snapshot, own, stores[0], report)
+    for store in stores:
+        bookkeeping.keep_description(store, report)
     pass_started = time.perf_counter()
     reasons: dict[bytes, str] = {}
     if jobs:
@@ -108,8 +110,8 @@ def embed(
             reasons = _commit_all(made, stores, len(jobs), tick)
     pass_seconds = time.perf_counter() - pass_started
     if reasons:
-        snapshot = with_reasons(snapshot, reasons)
-        keep_snapshot(snapshot, own, stores[0], report)
+        snapshot = bookkeeping.with_reasons(snapshot, reasons)
+        bookkeeping.keep_snapshot(snapshot, own, stores[0], report)
     done = Embedding(
         trunk=info,
         snapshot=snapshot,
@@ -127,11 +129,11 @@ def embed(
 
 
 def _described(
-    trunk: str | Trunk, weights: str, memo: Path
+    trunk: str | Trunk, weights: str, memo: Path, report: Report
 ) -> tuple[TrunkInfo, Callable[[], Trunk]]:
     """What is known of a trunk, from the memo where it can be, and how to load it."""
     if isinstance(trunk, str):
-        if info := recall(memo, trunk, weights):
+        if info := recall(memo, trunk, weights, report):
             return info, lambda: _load_as_described(info)
         from tlcache.trunk import load_trunk
 
@@ -193,12 +195,6 @@ def _missing(
     lacking = [(digest, wanted) for digest, wanted in crops.items() if wanted]
     jobs = [Job(snapshot.dataset.path(first[d]), d, tuple(wanted)) for d, wanted in lacking]
     return jobs, len(first) - len(jobs)
-
-
-def _announce(store: FeatureStore, report: Report) -> None:
-    """One line on what makes this identity new, where the cache holds another."""
-    if not store.folder.exists() and (changed := what_is_new(store.folder.parent, store.identity)):
-        report(f"new identity {store.identity.key[:8]}: {', '.join(changed)}")
 
 
 def _pass(

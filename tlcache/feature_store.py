@@ -58,7 +58,7 @@ class FeatureStore:
             CacheError: If it cannot be written, or the rows are not what a shard may hold.
         """
         name, data = pack_shard(rows, self.identity)
-        self._prepare()
+        self.prepare()
         write_atomically(self._shards / name, data)
         return self._shards / name
 
@@ -141,11 +141,15 @@ class FeatureStore:
         Raises:
             CacheError: If the cache cannot be written.
         """
-        self._prepare()
+        self.prepare()
         return self.snapshot_path(dataset)
 
-    def _prepare(self) -> None:
-        """Make the folder and ``identity.json`` if they are not there."""
+    def prepare(self) -> None:
+        """Make the folder and ``identity.json`` if they are not there, or not sound.
+
+        Raises:
+            CacheError: If the cache cannot be written, or the folder is another identity's.
+        """
         try:
             described = self._is_described()
         except DamageError as error:
@@ -165,15 +169,29 @@ class FeatureStore:
         """
         if not (self.folder / FILE).exists():
             return False
-        if (other := read_description(self.folder)) != self.identity:
-            raise CacheError(
-                self.folder,
-                expected=f"the cache of identity {self.identity.key[:8]}",
-                found=f"that of {other.key[:8]}",
-                remedy="give the folder back its own name and identity.json, "
-                "or use another --cache-dir",
+        if (other := read_description(self.folder)) == self.identity:
+            return True
+        if self._has_own_rows():  # one changed byte can make another identity that makes sense
+            raise DamageError(
+                self.folder / FILE,
+                expected=f"identity {self.identity.key[:8]}, as the folder's name and rows say",
+                found=other.key[:8],
+                remedy="`tlcache embed` writes it anew",
             )
-        return True
+        raise CacheError(
+            self.folder,
+            expected=f"the cache of identity {self.identity.key[:8]}",
+            found=f"that of {other.key[:8]}",
+            remedy="give the folder back its own name and identity.json, "
+            "or use another --cache-dir",
+        )
+
+    def _has_own_rows(self) -> bool:
+        for path in self._listed():
+            with contextlib.suppress(CacheError):
+                read_shard(path, self.identity)
+                return True
+        return False
 
     def _listed(self) -> list[Path]:
         try:

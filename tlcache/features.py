@@ -26,6 +26,18 @@ Report = Callable[[str], None]
 """Is told, a line at a time, what a user should know."""
 
 
+def said_once(report: Report) -> Report:
+    """Passes on a line the first time: several parts of a run meet the same damaged file."""
+    said: set[str] = set()
+
+    def tell(line: str) -> None:
+        if line not in said:
+            said.add(line)
+            report(line)
+
+    return tell
+
+
 @dataclasses.dataclass(frozen=True)
 class Features:
     """Cached features of a data set, in memory.
@@ -177,7 +189,7 @@ def open_snapshot(path: Path, views: int = 0, report: Report | None = None) -> E
     Raises:
         CacheError: If the snapshot or its cache cannot be used.
     """
-    started = time.perf_counter()
+    started, report = time.perf_counter(), said_once(report or (lambda line: None))
     snapshot, folder = load_snapshot(path), path.absolute().parents[1]
     identity = read_identity(folder)
     info = TrunkInfo(

@@ -79,15 +79,15 @@ def read_capped(path: Path, cap: int) -> bytes:
             regular, size = stat.S_ISREG(status.st_mode), status.st_size
             # Not cap + 1: a read sets aside all that it is asked for, and a cap may be gigabytes.
             data = file.read(size + 1) if regular and size <= cap else b""
-    except IsADirectoryError:
-        regular, size, data = False, 0, b""
     except OSError as error:
-        raise CacheError(
-            path,
-            expected="a readable file",
-            found=error.strerror or type(error).__name__,
-            remedy="check its path and permissions",
-        ) from error
+        if error.errno not in (errno.EISDIR, errno.ENXIO):  # a folder; a socket
+            raise CacheError(
+                path,
+                expected="a readable file",
+                found=error.strerror or type(error).__name__,
+                remedy="check its path and permissions",
+            ) from error
+        regular, size, data = False, 0, b""
     if not regular:
         raise _not_ours(path, "a regular file", "a folder or a special file")
     if size > cap or len(data) > cap:

@@ -29,6 +29,7 @@ FILE = "identity.json"
 DTYPES = ("float32", "float16")
 """Of the numbers in a shard; float16 takes half the space and keeps about three digits."""
 
+_ANEW = "run `tlcache embed` again, with the same trunk and transform: it writes it anew"
 _MAX_DIM = 1 << 20
 _MAX_BYTES = 1 << 20
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -148,7 +149,7 @@ def read_identity(folder: Path) -> Identity:
             folder / FILE,
             expected="an identity whose key's first 8 digits end the folder's name",
             found=identity.key[:8],
-            remedy="give the folder its own name back, or its own identity.json",
+            remedy=f"give the folder its own name back; or, if {FILE} is at fault, {_ANEW}",
         )
     return identity
 
@@ -236,5 +237,5 @@ def _not_an_identity(where: object, found: str) -> DamageError:
         where,
         expected=f"the identity of a cache of format {FORMAT}",
         found=found,
-        remedy="use another --cache-dir, or remove this folder; its features are then made again",
+        remedy=_ANEW,
     )

@@ -14,6 +14,7 @@ import json
 import platform
 import re
 import stat
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from time import time_ns
@@ -146,20 +147,25 @@ def describe_trunk(name: str, weights: str, memo_dir: Path | None) -> TrunkInfo:
     return load_trunk(name, weights, memo_dir).info
 
 
-def recall(memo_dir: Path, name: str, weights: str) -> TrunkInfo | None:
+def recall(
+    memo_dir: Path, name: str, weights: str, report: Callable[[str], None] | None = None
+) -> TrunkInfo | None:
     """What :func:`remember` kept, or None where nothing is, or nothing that can be believed.
+
+    Args:
+        report: Is told, in one line, of a damaged memo; the next :func:`remember` replaces it.
 
     Raises:
         TrunkError: If ``weights`` makes no sense.
     """
-    key = _key(name, weights)
+    path = _memo_path(memo_dir, _key(name, weights))
     try:
-        told, info = _read(_memo_path(memo_dir, key))
-    except CacheError:
-        return None  # a memo that is absent, damaged or of another version is as good as none
-    if told != key or not (info.source is None or info.source.holds()):
+        info = _read(path)
+    except CacheError as error:  # a memo that is absent or damaged is as good as none
+        if report is not None and isinstance(error, DamageError):
+            report(f"passed over: {error}")
         return None
-    return replace(info, weights=weights)
+    return replace(info, weights=weights) if not info.source or info.source.holds() else None
 
 
 def check_memo(path: Path) -> None:
@@ -169,9 +175,7 @@ def check_memo(path: Path) -> None:
         CacheError: If it cannot be read.
         DamageError: If it is not as :func:`remember` wrote it.
     """
-    key, _ = _read(path)
-    if path.name != f"{_sha256(key)}.json":
-        raise _damaged(path, "another memo's bytes")
+    _read(path)
 
 
 def remember(memo_dir: Path, info: TrunkInfo) -> bool:
@@ -197,8 +201,8 @@ def remember(memo_dir: Path, info: TrunkInfo) -> bool:
     return True
 
 
-def _read(path: Path) -> tuple[dict[str, Any], TrunkInfo]:
-    """A memo's key, and what it tells.
+def _read(path: Path) -> TrunkInfo:
+    """What a memo tells.
 
     Raises:
         CacheError: If it cannot be read.
@@ -227,7 +231,9 @@ def _read(path: Path) -> tuple[dict[str, Any], TrunkInfo]:
     numbers = [info.dim, *([v for k, v in asdict(stamp).items() if k != "path"] if stamp else [])]
     if {type(t) for t in texts} != {str} or {type(n) for n in numbers} != {int}:
         raise _damaged(path, "values of other kinds")
-    return key, info
+    if path.name != f"{_sha256(key)}.json":
+        raise _damaged(path, "another memo's bytes")
+    return info
 
 
 def _key(name: str, weights: str) -> dict[str, Any]:
