@@ -87,9 +87,11 @@ def test_a_shard_that_says_nothing_sensible_is_not_counted(cache: Path, tmp_path
     (shards / "a.h5").write_bytes(b"no HDF5")
     (shards / "b.h5").mkdir()
     (shards / "c.h5").symlink_to(tmp_path / "nowhere")
+    with h5py.File(tmp_path / "elsewhere.h5", "w") as file:
+        file["views"] = np.zeros(1, "<i4")
     with h5py.File(shards / "d.h5", "w", libver="latest") as file:
-        layout = h5py.VirtualLayout((3,), "<i4")
-        layout[:] = h5py.VirtualSource(str(tmp_path / "elsewhere.h5"), "views", (3,))
+        layout = h5py.VirtualLayout((1,), "<i4")
+        layout[:] = h5py.VirtualSource(str(tmp_path / "elsewhere.h5"), "views", (1,))
         file.create_virtual_dataset("views", layout)
     with h5py.File(shards / "e.h5", "w") as file:
         file["views"] = h5py.ExternalLink(str(tmp_path / "elsewhere.h5"), "views")
@@ -97,8 +99,11 @@ def test_a_shard_that_says_nothing_sensible_is_not_counted(cache: Path, tmp_path
         file["views"] = np.zeros((2, 2), "<i4")
     with h5py.File(shards / "g.h5", "w") as file:  # more rows than its bytes can hold
         file["views"] = np.zeros(1000, "<i4")
+    with h5py.File(shards / "i.h5", "w") as file:
+        file["others"] = np.zeros(1, "<i4")
+        file["views"] = h5py.SoftLink("/others")
     os.mkfifo(shards / "h.h5")
-    assert count_rows(open_folder(cache / EVAL_NAME)) == (10, 8)
+    assert count_rows(open_folder(cache / EVAL_NAME)) == (10, 9)
 
 
 def test_a_folder_that_lost_its_identity_is_listed_with_the_reason(cache: Path) -> None:

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 def show_table(titles: Sequence[str] | None, rows: Sequence[Sequence[str]]) -> None:
     """Print a table: plain columns, whole and aligned; on a terminal it is drawn, if it fits.
 
-    A table without titles always fits, as its long cells are folded there. Under titles, a column whose every cell begins with a digit stands to the right.
+    A table without titles always fits, as its long cells are folded there. Under titles, a column
+    whose every cell begins with a digit stands to the right.
     """
     cells = [[_printable(cell) for cell in row] for row in rows]
     right = [
