@@ -6,6 +6,7 @@ Covers no training; what a run did is handed in as plain values.
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
 import json
 import os
 import platform
@@ -171,13 +172,21 @@ def read_run(model: Path) -> dict[str, Any]:
 def describe_machine(trunk: str) -> dict[str, Any]:
     """Versions and machine, as plain JSON values."""
     return {
-        "versions": dict(library_versions(trunk)) | {"python": platform.python_version()},
+        "versions": _versions(trunk) | {"python": platform.python_version()},
         "machine": {
             "system": platform.platform(),
             "processor": _processor(),
             "cores": os.cpu_count(),
         },
     }
+
+
+def _versions(trunk: str) -> dict[str, str]:
+    try:
+        return dict(library_versions(trunk))
+    except importlib.metadata.PackageNotFoundError:
+        # Heads train on copied features where the package of their trunk is not installed.
+        return dict(library_versions(""))
 
 
 def _processor() -> str:

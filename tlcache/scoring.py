@@ -63,7 +63,7 @@ def check_trunk(model: Model, trunk: TrunkInfo) -> None:
             "the model's trunk",
             expected=f"{model.trunk} with the weights {model.digest[:8]} it was trained on",
             found=f"{trunk.name} with {trunk.digest[:8]} ({trunk.weights})",
-            remedy="name the right file with --weights",
+            remedy="name the right file with --weights, or a snapshot of its own features",
         )
 
 

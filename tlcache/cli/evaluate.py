@@ -119,7 +119,7 @@ def scores(
         **passing,
     )
     check_trunk(model, embedding.trunk)
-    check_transform(model, embedding.trunk.transform)
+    check_transform(model, embedding.stores[0].identity.transform)
     features = embedding.read()
     check_classes(model, features.classes)
     rows, labels = features.split(on)
