@@ -29,7 +29,7 @@ def run(
     identities: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[IDENTITY]...",
+            metavar="IDENTITY",
             help="Folders, their names in the cache, or the beginnings of their keys; "
             "each with its eval or train sibling.",
             show_default="all of the cache",
