@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tlcache.evaluation import compare, evaluate
     from tlcache.features import open_snapshot
     from tlcache.finetuning import finetune
+    from tlcache.garbage import collect_garbage
     from tlcache.head_training import train_head
     from tlcache.heads import Head, Model, load_model, save_model
     from tlcache.inventory import list_cache
@@ -31,6 +32,7 @@ __all__ = [
     "Recipe",
     "TlcacheError",
     "benchmark",
+    "collect_garbage",
     "compare",
     "embed",
     "evaluate",
@@ -52,6 +54,7 @@ _HOMES = {
     "evaluation": ("compare", "evaluate"),
     "features": ("open_snapshot",),
     "finetuning": ("finetune",),
+    "garbage": ("collect_garbage",),
     "head_training": ("train_head",),
     "heads": ("Head", "Model", "load_model", "save_model"),
     "inventory": ("list_cache",),
