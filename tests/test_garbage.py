@@ -6,6 +6,7 @@ import dataclasses
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -179,3 +180,20 @@ def test_a_cache_that_is_not_there_holds_no_garbage(tmp_path: Path) -> None:
         "weights": {"set_aside": 0, "temporary": 0, "bytes": 0},
     }
     assert not (tmp_path / "none").exists()
+
+
+def test_embed_names_its_rows_before_it_looks_for_them(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it finds may be about to go: only a snapshot that is there by then keeps it."""
+    looked: list[int] = []
+    has = FeatureStore.has
+
+    def look(store: FeatureStore, *names: Any) -> Any:
+        looked.append(len(list(tmp_path.glob("cache/*/snapshots/*.h5"))))
+        return has(store, *names)
+
+    monkeypatch.setattr(FeatureStore, "has", look)
+    dataset = tlcache.scan(tiny_data)
+    tlcache.embed(dataset, "mobilenet_v3_small", "random", cache=tmp_path / "cache", views=2)
+    assert looked == [1, 1]

@@ -96,12 +96,12 @@ def embed(
         snapshot = take_snapshot(
             dataset, known, views=views, rehash=rehash, progress=tick, keep=keep
         )
-    jobs, reused = _missing(snapshot, stores, views)
-    # Before the pass: the rows to come are named by then, so that no clean-up takes them, and
+    # Before rows are looked for and made: a clean-up takes no row that a snapshot names, and
     # whoever goes on after an interruption need not digest the files again.
     own = bookkeeping.keep_snapshot(snapshot, own, stores[0], report)
     for store in stores:
         bookkeeping.keep_description(store, report)
+    jobs, reused = _missing(snapshot, stores, views)
     pass_started = time.perf_counter()
     reasons: dict[bytes, str] = {}
     if jobs:
