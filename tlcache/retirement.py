@@ -115,10 +115,11 @@ def _superfluous(
 
 def _move(path: Path, target: Path) -> bool:
     """Rename a file; False if it is gone."""
+    moved = False
     with _changing(path):
         path.rename(target)
-        return True
-    return False
+        moved = True
+    return moved
 
 
 @contextlib.contextmanager

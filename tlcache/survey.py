@@ -77,8 +77,8 @@ def take_survey(
             report(f"left alone: {error}")
             continue
         if rows is not None:
-            views = rows.views.astype("<i4", copy=False)[:, None].view(np.uint8)
-            names.append(np.concatenate([rows.images, views], axis=1))
+            view_bytes = rows.views.astype("<i4", copy=False)[:, None].view(np.uint8)
+            names.append(np.concatenate([rows.images, view_bytes], axis=1))
             found.append(path)
     # As texts of bytes they sort fast, and all of their bytes count, as they are equally long.
     texts = np.concatenate(names).view(f"S{NAME_BYTES}")[:, 0]
