@@ -74,10 +74,11 @@ def keep_snapshot(
         # To ask for fewer views takes none away.
         snapshot = dataclasses.replace(snapshot, views=max(own.views, snapshot.views))
         if own.says_the_same(snapshot):
+            _forget_draft(store, snapshot.dataset.name)
             return own
     try:
         save_snapshot(store.prepare_snapshot(snapshot.dataset.name), snapshot)
-        store.draft_path(snapshot.dataset.name).unlink(missing_ok=True)
+        _forget_draft(store, snapshot.dataset.name)
     except CacheError as error:
         # Without it everything still works, but the next run digests the files again.
         report(f"the snapshot was not kept: {error}")
@@ -93,6 +94,11 @@ def with_reasons(snapshot: Snapshot, reasons: dict[bytes, str]) -> Snapshot:
     )
 
 
+def _forget_draft(store: FeatureStore, dataset: str) -> None:
+    with contextlib.suppress(OSError):  # a draft that stays is passed over for a newer snapshot
+        store.draft_path(dataset).unlink(missing_ok=True)
+
+
 def _loaded(paths: Sequence[Path], report: Callable[[str], None]) -> list[Snapshot]:
     snapshots = []
     for path in paths:
@@ -101,4 +107,8 @@ def _loaded(paths: Sequence[Path], report: Callable[[str], None]) -> list[Snapsh
                 snapshots.append(load_snapshot(path))
         except DamageError as error:
             report(f"passed over: {error}")
+        except CacheError as error:
+            # Another run has just been done with its draft.
+            if not isinstance(error.__cause__, FileNotFoundError):
+                raise
     return snapshots

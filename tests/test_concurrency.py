@@ -1,0 +1,112 @@
+"""Several processes on one cache at the same time: no lock, and nothing goes wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from at_once import Writer, at_once, check_complete, check_overlapped, images, reference
+from small_trunk import small_trunk
+
+import tlcache.bookkeeping
+import tlcache.snapshots
+from tlcache.embedding import embed
+from tlcache.samples import scan
+from tlcache.snapshots import Snapshot, load_snapshot, save_snapshot
+
+RUNS = 20
+FEW = 5
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 tiny images."""
+    return images(tmp_path_factory.mktemp("data") / "data", range(12))
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_embeds_of_one_data_set_at_once_fill_one_cache(
+    count: int, data: Path, tmp_path: Path
+) -> None:
+    alone = reference(Writer(data), tmp_path)
+    for run in range(RUNS):
+        # In every second run all have the same shards to write, under the same names; and in two
+        # of four they come as they come, so that one may find what another has just committed.
+        writers = [Writer(data, rows=3 + at * (run % 2)) for at in range(count)]
+        held = run % 4 < 2
+        wrote, _ = at_once(tmp_path / f"{run}", writers, held=held)
+        check_complete(tmp_path / f"{run}", [alone] * count, wrote)
+        if held:
+            check_overlapped(wrote)
+
+
+def test_embeds_with_and_without_views_at_once(data: Path, tmp_path: Path) -> None:
+    _check_at_once(
+        tmp_path, [Writer(data, views=2), Writer(data, views=2, rows=5), Writer(data, rows=4)]
+    )
+    for run in range(FEW):
+        assert len(list((tmp_path / f"{run}" / "cache").iterdir())) == 2
+
+
+def test_embeds_of_two_data_sets_that_share_images_at_once(data: Path, tmp_path: Path) -> None:
+    other = images(tmp_path / "data2", range(6, 18))
+    _check_at_once(tmp_path, [Writer(data), Writer(other, rows=4)])
+    for run in range(FEW):
+        assert len(list((tmp_path / f"{run}" / "cache").glob("*/snapshots/*"))) == 2
+
+
+def test_embeds_under_two_identities_at_once(data: Path, tmp_path: Path) -> None:
+    _check_at_once(tmp_path, [Writer(data), Writer(data, seed=1)])
+    for run in range(FEW):
+        assert len(list((tmp_path / f"{run}" / "cache").iterdir())) == 2
+
+
+def test_a_reader_beside_embeds_never_sees_a_part_of_a_row(data: Path, tmp_path: Path) -> None:
+    writers = [Writer(data), Writer(data, rows=4)]
+    alone = reference(writers[0], tmp_path)
+    partial = 0
+    for run in range(RUNS // 2):
+        wrote, seen = at_once(tmp_path / f"{run}", writers, alone.features)
+        check_complete(tmp_path / f"{run}", [alone] * 2, wrote)
+        check_overlapped(wrote)
+        assert seen is not None and (seen.wrong, seen.lost, seen.said) == (0, 0, [])
+        partial += seen.partial
+    assert partial > 0  # it did read in the middle of things
+
+
+def test_a_draft_that_goes_as_it_is_about_to_be_read_is_no_error(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = embed(scan(data), small_trunk(), cache=tmp_path)
+    draft = done.stores[0].draft_path(done.snapshot.dataset.name)
+    save_snapshot(draft, done.snapshot)
+
+    def late(path: Path) -> Snapshot:
+        if path == draft:
+            draft.unlink()  # as the run does whose draft it was
+        return load_snapshot(path)
+
+    monkeypatch.setattr(tlcache.bookkeeping, "load_snapshot", late)
+    assert embed(scan(data), small_trunk(), cache=tmp_path).embedded == 0
+    assert not draft.exists()
+
+
+def test_no_draft_stays_where_all_is_as_it_was(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tlcache.snapshots, "SETTLED_NS", -(10**18))
+    monkeypatch.setattr(tlcache.snapshots, "KEEP_SECONDS", 0.0)
+    for _ in range(2):
+        done = embed(scan(data), small_trunk(), cache=tmp_path, rehash=True)
+        (kept,) = done.stores[0].snapshots.iterdir()
+        assert kept == done.stores[0].snapshot_path(done.snapshot.dataset.name)
+
+
+def _check_at_once(tmp_path: Path, writers: Sequence[Writer]) -> None:
+    """Run different writers at once, a few times."""
+    alone = [reference(writer, tmp_path) for writer in writers]
+    for run in range(FEW):
+        wrote, _ = at_once(tmp_path / f"{run}", writers)
+        check_complete(tmp_path / f"{run}", alone, wrote)
+        check_overlapped(wrote)
