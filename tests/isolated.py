@@ -19,7 +19,10 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 _SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(["torch", "torchvision", "tlcache.embedding", "tlcache.trunk"])
+# pytest too: without it each process would import it anew, with the module of the function.
+_SERVER.set_forkserver_preload(
+    ["pytest", "torch", "torchvision", "tlcache.embedding", "tlcache.trunk"]
+)
 
 
 @dataclasses.dataclass(frozen=True)
