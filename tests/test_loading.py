@@ -35,7 +35,7 @@ def test_a_batch_holds_the_views_and_labels_asked_for_in_order(tiny_data: Path) 
     assert torch.cat([batch.labels for batch in batches]).tolist() == [1, 0, 0]
     digest = hashlib.sha256(dataset.path(2).read_bytes()).digest()
     image = Image.open(dataset.path(2)).convert("RGB")
-    expected = apply(image, TRANSFORM.as_train(), digest, 3)
+    expected = apply(np.asarray(image), TRANSFORM.as_train(), digest, 3)
     np.testing.assert_array_equal(batches[0].images[1].numpy(), expected)
 
 
@@ -43,7 +43,7 @@ def test_without_a_view_images_are_as_the_eval_transform_makes_them(tiny_data: P
     dataset = scan(tiny_data)
     with ImageLoader(dataset, TRANSFORM.as_train()) as loader:
         (batch,) = loader.batches(np.array([7]), 1)
-    expected = apply(Image.open(dataset.path(7)).convert("RGB"), TRANSFORM)
+    expected = apply(np.asarray(Image.open(dataset.path(7)).convert("RGB")), TRANSFORM)
     np.testing.assert_array_equal(batch.images[0].numpy(), expected)
 
 

@@ -124,7 +124,8 @@ def _made(
     crops = _crops(task, transforms, reasons, stop)
     features: dict[int, list[NDArray[np.float32]]] = collections.defaultdict(list)
     while batch := list(itertools.islice(crops, batch_size)):
-        pixels = torch.from_numpy(np.stack([crop for _, crop in batch]))
+        stacked = np.stack([crop.transpose(1, 2, 0) for _, crop in batch])  # as they lie in memory
+        pixels = torch.from_numpy(stacked).permute(0, 3, 1, 2)
         with torch.inference_mode():
             pixels = pixels.to(device, memory_format=torch.channels_last)
             rows = module(pixels).float().cpu().numpy()

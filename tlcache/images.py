@@ -1,14 +1,21 @@
 """An image file's bytes to pixels: RGB, (H, W, 3), uint8, as torchvision's own loader makes them.
 
-Covers no resizing and no normalisation (``transforms``), and, like torchvision, no EXIF rotation.
+That is by Pillow. Where simplejpeg is installed, plain JPEG files go straight to libjpeg-turbo, to
+the same bits: anything out of the ordinary goes to Pillow, and so does everything if the two do not
+agree. Covers no resizing and no normalisation (``transforms``), and, like torchvision, no EXIF
+rotation.
 """
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 import io
 import re
 import warnings
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from tlcache.errors import ImageError
@@ -20,8 +27,8 @@ MAX_PIXELS = 178_956_970
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
-def decode(data: bytes, where: object) -> Image.Image:
-    """Decode an image file to RGB, the way ``Image.open(path).convert("RGB")`` does.
+def decode(data: bytes, where: object) -> NDArray[np.uint8]:
+    """Decode an image file to (H, W, 3) RGB, the way ``Image.open(path).convert("RGB")`` does.
 
     Args:
         data: The whole file.
@@ -32,6 +39,49 @@ def decode(data: bytes, where: object) -> Image.Image:
     """
     if not data:
         raise _unreadable(where, "an empty file (0 bytes)")
+    if data.startswith(b"\xff\xd8\xff") and _turbo_agrees():
+        pixels = _decoded_by_turbo(data)
+        if pixels is not None:
+            return pixels
+    return np.asarray(_decoded_by_pillow(data, where))
+
+
+def _decoded_by_turbo(data: bytes) -> NDArray[np.uint8] | None:
+    """The pixels of a JPEG file that is in order and of the common kind, else None."""
+    import simplejpeg
+
+    try:
+        height, width, space, _ = simplejpeg.decode_jpeg_header(data, strict=True)
+        if space != "YCbCr" or height * width > MAX_PIXELS:
+            return None
+        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "RGB", strict=True)
+    except ValueError:  # truncated or damaged: Pillow says how, or repairs it in its own way
+        return None
+    return pixels
+
+
+@functools.cache
+def _turbo_agrees() -> bool:
+    """Whether simplejpeg is there and makes Pillow's very pixels, whatever the subsampling."""
+    if importlib.util.find_spec("simplejpeg") is None:
+        return False
+    noise = np.random.default_rng(0).integers(0, 256, (45, 77, 3), np.uint8)
+    smooth = np.asarray(Image.fromarray(noise).resize((301, 203), Image.Resampling.BICUBIC))
+    for pixels in (noise, smooth):
+        for subsampling in range(3):
+            for progressive in (False, True):
+                file = io.BytesIO()
+                Image.fromarray(pixels).save(
+                    file, "JPEG", quality=80, subsampling=subsampling, progressive=progressive
+                )
+                expected = np.asarray(_decoded_by_pillow(file.getvalue(), "a trial"))
+                found = _decoded_by_turbo(file.getvalue())
+                if found is None or not np.array_equal(found, expected):
+                    return False
+    return True
+
+
+def _decoded_by_pillow(data: bytes, where: object) -> Image.Image:
     try:
         with Image.open(io.BytesIO(data)) as image:
             if image.width * image.height > MAX_PIXELS:

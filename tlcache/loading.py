@@ -145,8 +145,12 @@ class ImageLoader:
                 unreadable[self._dataset.paths[i]] = reason
             except OSError as error:
                 unreadable[self._dataset.paths[i]] = error.strerror or type(error).__name__
-        stacked = torch.from_numpy(np.stack(pixels) if pixels else np.empty(0, np.float32))
+        shape = (0, self._eval.crop, self._eval.crop, 3)
+        # As they lie in memory: channels last, which is what the network wants.
+        rows = [crop.transpose(1, 2, 0) for crop in pixels]
+        stacked = torch.from_numpy(np.stack(rows) if rows else np.empty(shape, np.float32))
         stacked = stacked.pin_memory() if self._pin_memory else stacked
+        stacked = stacked.permute(0, 3, 1, 2)
         return Batch(stacked, torch.tensor(labels, dtype=torch.int64), unreadable)
 
     def _pixels(self, path: Path, view: int | None) -> NDArray[np.float32]:

@@ -3,12 +3,14 @@
 Two transforms, each a plain value: ``eval`` (resize, centre crop, normalise) and ``train`` (random
 resized crop, horizontal flip, normalise). Both make the very numbers of torchvision's transforms on
 PIL images. The random numbers of a train view come from the image's digest, the view's number and
-the transform, so a view does not depend on order, workers or machine. Needs no torch.
+the transform, so a view does not depend on order, workers or machine. Needs no torch. Where numba
+is installed, only the wanted part of an image is resized (``resampling``), to the same bits.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -21,6 +23,7 @@ from PIL import Image
 
 from tlcache.errors import ImageError, OptionError
 from tlcache.images import MAX_PIXELS
+from tlcache.resampling import can_resample, resampled
 
 INTERPOLATIONS = {
     "nearest": Image.Resampling.NEAREST,
@@ -122,12 +125,12 @@ class Transform:
 
 
 def apply(
-    image: Image.Image, transform: Transform, digest: bytes = b"", view: int = 0
+    pixels: NDArray[np.uint8], transform: Transform, digest: bytes = b"", view: int = 0
 ) -> NDArray[np.float32]:
-    """One view of an image, as float32 (3, crop, crop).
+    """One view of an image, as float32 (3, crop, crop); channels last in memory.
 
     Args:
-        image: RGB.
+        pixels: (H, W, 3), RGB.
         digest: SHA-256 of the image file's bytes (32 bytes); a train view is seeded by it and
             needs it, an eval view does not.
         view: Number of the view, from 0; the eval transform has only view 0.
@@ -136,9 +139,10 @@ def apply(
         ImageError: If the image is so thin that resizing would blow it up.
     """
     if transform.kind == "eval":
-        return _normalise(_eval_crop(image, transform), transform)
+        return _eval_view(pixels, transform).transpose(2, 0, 1)
     _check(len(digest) == 32, "digest", "32 bytes of SHA-256", f"{len(digest)} bytes")
-    return _normalise(_train_crop(image, transform, _uniform(digest, view, transform)), transform)
+    numbers = _uniform(digest, view, transform)
+    return _train_view(pixels, transform, numbers).transpose(2, 0, 1)
 
 
 def denormalise(pixels: NDArray[np.float32], transform: Transform) -> NDArray[np.uint8]:
@@ -148,8 +152,8 @@ def denormalise(pixels: NDArray[np.float32], transform: Transform) -> NDArray[np
     return values.astype(np.uint8).transpose(1, 2, 0)
 
 
-def _eval_crop(image: Image.Image, t: Transform) -> Image.Image:
-    width, height = image.size
+def _eval_view(pixels: NDArray[np.uint8], t: Transform) -> NDArray[np.float32]:
+    height, width = pixels.shape[:2]
     short, long = min(width, height), max(width, height)
     stretched = int(t.resize * long / short)
     size = (t.resize, stretched) if width <= height else (stretched, t.resize)
@@ -160,11 +164,27 @@ def _eval_crop(image: Image.Image, t: Transform) -> Image.Image:
             found=f"{size[0]} x {size[1]}",
             remedy="crop it, or pass --skip-unreadable",
         )
+    return _resized(pixels, size, (_centre(size[0], t.crop), _centre(size[1], t.crop)), t)
+
+
+def _resized(
+    pixels: NDArray[np.uint8], size: tuple[int, int], corner: tuple[int, int], t: Transform
+) -> NDArray[np.float32]:
+    """The crop at (left, top) of the image resized to (width, height): (crop, crop, 3)."""
+    left, top = corner
+    table = _table(t.mean, t.std)
+    source = pixels.shape[1], pixels.shape[0]
+    if min(left, top) >= 0 and can_resample(source, size, t.interpolation):
+        return resampled(pixels, size, corner, table, t.interpolation, t.crop)
+    image = Image.fromarray(pixels)
     if size != image.size:
         image = image.resize(size, INTERPOLATIONS[t.interpolation])
-    left, top = _centre(size[0], t.crop), _centre(size[1], t.crop)
     # Beyond the image's edge, PIL's crop fills with black: torchvision's zero padding.
-    return image.crop((left, top, left + t.crop, top + t.crop))
+    cropped = np.asarray(image.crop((left, top, left + t.crop, top + t.crop)))
+    view = np.empty(cropped.shape, np.float32)
+    for channel, values in enumerate(table):
+        view[..., channel] = values[cropped[..., channel]]
+    return view
 
 
 def _centre(length: int, crop: int) -> int:
@@ -172,13 +192,13 @@ def _centre(length: int, crop: int) -> int:
     return round((length - crop) / 2.0) if length >= crop else -((crop - length) // 2)
 
 
-def _train_crop(image: Image.Image, t: Transform, numbers: Iterator[float]) -> Image.Image:
-    left, top, width, height = _random_box(image.width, image.height, t, numbers)
-    image = image.crop((left, top, left + width, top + height))
-    if image.size != (t.crop, t.crop):
-        image = image.resize((t.crop, t.crop), INTERPOLATIONS[t.interpolation])
-    flip = next(numbers) < t.hflip
-    return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else image
+def _train_view(
+    pixels: NDArray[np.uint8], t: Transform, numbers: Iterator[float]
+) -> NDArray[np.float32]:
+    left, top, width, height = _random_box(pixels.shape[1], pixels.shape[0], t, numbers)
+    box = pixels[top : top + height, left : left + width]
+    view = _resized(box, (t.crop, t.crop), (0, 0), t)
+    return view[:, ::-1] if next(numbers) < t.hflip else view
 
 
 def _random_box(
@@ -214,12 +234,13 @@ def _uniform(digest: bytes, view: int, t: Transform) -> Iterator[float]:
         counter += 1
 
 
-def _normalise(image: Image.Image, t: Transform) -> NDArray[np.float32]:
-    pixels = np.ascontiguousarray(np.asarray(image, np.float32).transpose(2, 0, 1))
-    pixels /= np.float32(255)
-    pixels -= _channels(t.mean)
-    pixels /= _channels(t.std)
-    return pixels
+@functools.lru_cache(maxsize=16)
+def _table(mean: tuple[float, ...], std: tuple[float, ...]) -> NDArray[np.float32]:
+    """(3, 256): each channel's 8-bit values, normalised by torchvision's operations."""
+    values = np.arange(256, dtype=np.float32) / np.float32(255)
+    normalised = values - np.asarray(mean, np.float32)[:, None]
+    normalised /= np.asarray(std, np.float32)[:, None]
+    return normalised
 
 
 def _channels(values: tuple[float, float, float]) -> NDArray[np.float32]:
