@@ -34,6 +34,12 @@ def _picture(width: int, height: int) -> Image.Image:
     return Image.fromarray(random.integers(0, 256, (height, width, 3), np.uint8))
 
 
+def _applied(
+    image: Image.Image, t: Transform, digest: bytes = b"", view: int = 0
+) -> NDArray[np.float32]:
+    return apply(np.asarray(image), t, digest, view)
+
+
 def _torchvisions_eval(image: Image.Image, t: Transform) -> NDArray[np.float32]:
     compose = tv.Compose(
         [
@@ -76,7 +82,7 @@ def _view(image: Image.Image, t: Transform, view: int) -> tuple[tuple[int, ...],
 )
 def test_eval_makes_the_very_numbers_of_torchvision(width: int, height: int) -> None:
     image = _picture(width, height)
-    pixels = apply(np.asarray(image), Transform())
+    pixels = _applied(image, Transform())
     assert pixels.dtype == np.float32
     assert pixels.shape == (3, 224, 224)
     assert pixels.transpose(1, 2, 0).flags.c_contiguous
@@ -97,7 +103,7 @@ def test_eval_follows_torchvision_whatever_the_sizes(
     )
     for width, height in ((91, 50), (50, 91), (64, 64), (20, 33), (33, 20), (1, 9)):
         image = _picture(width, height)
-        assert np.array_equal(apply(np.asarray(image), t), _torchvisions_eval(image, t)), (
+        assert np.array_equal(_applied(image, t), _torchvisions_eval(image, t)), (
             width,
             height,
         )
@@ -109,9 +115,7 @@ def test_eval_makes_the_very_numbers_of_torchvision_on_photos(photos: Path) -> N
     for path in paths:
         with Image.open(path) as opened:
             image = opened.convert("RGB")
-        assert np.array_equal(
-            apply(np.asarray(image), Transform()), _torchvisions_eval(image, Transform())
-        )
+        assert np.array_equal(_applied(image, Transform()), _torchvisions_eval(image, Transform()))
 
 
 def test_an_image_too_thin_to_resize_is_refused() -> None:
@@ -135,7 +139,7 @@ def test_train_makes_the_very_numbers_of_torchvision_given_the_box(interpolation
             cut = tvf.resized_crop(image, top, left, h, w, [48, 48], INTERPOLATIONS[interpolation])
             tensor = tvf.to_tensor(tvf.hflip(cut) if flip else cut)
             expected = tvf.normalize(tensor, list(t.mean), list(t.std)).numpy()
-            assert np.array_equal(apply(np.asarray(image), t, DIGEST, view), expected), (
+            assert np.array_equal(_applied(image, t, DIGEST, view), expected), (
                 width,
                 height,
                 view,
@@ -146,9 +150,9 @@ def test_train_makes_the_very_numbers_of_torchvision_given_the_box(interpolation
 def test_train_takes_a_crop_of_the_right_size_as_it_is() -> None:
     t = Transform("train", crop=32, scale=(1, 1), ratio=(1, 1), hflip=0)
     image = _picture(32, 32)
-    assert np.array_equal(denormalise(apply(np.asarray(image), t, DIGEST), t), np.asarray(image))
+    assert np.array_equal(denormalise(_applied(image, t, DIGEST), t), np.asarray(image))
     mirrored = Transform("train", crop=32, scale=(1, 1), ratio=(1, 1), hflip=1)
-    seen = denormalise(apply(np.asarray(image), mirrored, DIGEST), mirrored)
+    seen = denormalise(_applied(image, mirrored, DIGEST), mirrored)
     assert np.array_equal(seen, np.asarray(image)[:, ::-1])
 
 
@@ -203,7 +207,7 @@ def test_an_image_that_no_box_fits_is_cut_in_its_middle(
     t = Transform("train", scale=(1.0, 1.0))
     numbers = transforms._uniform(DIGEST, 0, t)
     assert transforms._random_box(width, height, t, numbers) == box
-    assert apply(np.asarray(_picture(width, height)), t, DIGEST).shape == (3, 224, 224)
+    assert _applied(_picture(width, height), t, DIGEST).shape == (3, 224, 224)
 
 
 def test_the_fallback_is_torchvisions() -> None:
@@ -216,7 +220,7 @@ def test_the_fallback_is_torchvisions() -> None:
 
 def test_a_ratio_that_no_row_of_pixels_can_have_still_gives_a_box() -> None:
     t = Transform("train", scale=(1.0, 1.0), ratio=(0.1, 0.2))
-    assert apply(np.asarray(_picture(9, 1)), t, DIGEST).shape == (3, 224, 224)
+    assert _applied(_picture(9, 1), t, DIGEST).shape == (3, 224, 224)
 
 
 def test_seeding_never_changes() -> None:
@@ -239,7 +243,7 @@ def test_seeding_never_changes() -> None:
 def test_a_view_is_the_same_in_another_process_and_order() -> None:
     image = _picture(90, 60)
     t = Transform(crop=32).as_train()
-    here = {view: apply(np.asarray(image), t, DIGEST, view) for view in (5, 0, 2)}
+    here = {view: _applied(image, t, DIGEST, view) for view in (5, 0, 2)}
     code = f"""
 import sys, numpy as np
 from PIL import Image
@@ -261,25 +265,25 @@ def test_views_differ_between_numbers_images_and_transforms() -> None:
     other = hashlib.sha256(b"another image").digest()
     small, jittery = Transform(crop=32).as_train(), Transform("train", crop=32, scale=(0.5, 1.0))
     views = [
-        apply(np.asarray(image), small, DIGEST, 0),
-        apply(np.asarray(image), small, DIGEST, 1),
-        apply(np.asarray(image), small, other, 0),
-        apply(np.asarray(image), jittery, DIGEST, 0),
+        _applied(image, small, DIGEST, 0),
+        _applied(image, small, DIGEST, 1),
+        _applied(image, small, other, 0),
+        _applied(image, jittery, DIGEST, 0),
     ]
     assert len({view.tobytes() for view in views}) == 4
-    assert np.array_equal(views[0], apply(np.asarray(image), small, DIGEST, 0))
+    assert np.array_equal(views[0], _applied(image, small, DIGEST, 0))
 
 
 def test_a_train_view_needs_the_images_digest() -> None:
     with pytest.raises(OptionError, match="transform digest: expected 32 bytes of SHA-256, found"):
-        apply(_picture(9, 9), TRAIN)
+        _applied(_picture(9, 9), TRAIN)
 
 
 def test_denormalise_inverts() -> None:
     image = _picture(64, 48)
     for t in (Transform(resize=48, crop=48), Transform(resize=48, crop=48, mean=(0, 0, 0))):
         expected = np.asarray(image.crop((8, 0, 56, 48)))
-        seen = denormalise(apply(np.asarray(image), t), t)
+        seen = denormalise(_applied(image, t), t)
         assert seen.dtype == np.uint8
         assert np.array_equal(seen, expected)
 
