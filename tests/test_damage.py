@@ -14,17 +14,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from isolated import isolated
-from whole_cache import SECONDS, Case, Seen, Sound, fill, images, survive
+from whole_cache import SECONDS, Case, Seen, Sound, make_sound, survive
 
 FLIPS, AT_ONCE = 1000, 25
 
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> Sound:
-    folder = tmp_path_factory.mktemp("sound")
-    ended = isolated(fill, images(folder / "data"), folder / "cache")
-    assert ended.code == 0, ended.error
-    whole: Sound = ended.value
+    whole = make_sound(tmp_path_factory.mktemp("sound"))
     assert len(whole.files("*eval*/shards/*.h5")) >= 4
     assert len(whole.files("*train*/shards/*.h5")) >= 3
     assert len(whole.files("**/*.json")) == 3 and len(whole.files("**/snapshots/*.h5")) == 1
@@ -34,9 +31,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Sound:
 @pytest.fixture(scope="module")
 def other(sound: Sound) -> Sound:
     """The same images under another identity, in another cache."""
-    ended = isolated(fill, sound.data, sound.cache.with_name("other"), 7)
-    assert ended.code == 0, ended.error
-    whole: Sound = ended.value
+    whole = make_sound(sound.cache.with_name("other"), 7)
     assert whole.numbers != sound.numbers
     return whole
 

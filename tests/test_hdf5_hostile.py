@@ -153,6 +153,12 @@ def named_type(file: h5py.File) -> None:
     file["x"] = np.dtype("<f4")
 
 
+def of_a_named_type(file: h5py.File) -> None:
+    file["type"] = np.dtype("<f4")
+    file.create_dataset("x", data=X, dtype=file["type"])
+    del file["type"]  # its name only
+
+
 def attribute(file: h5py.File) -> None:
     file["x"] = X
     file["x"].attrs["a"] = "b"
@@ -225,6 +231,7 @@ def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (nothing, "/x", "nothing"),
         (group, "/x to be a data set", "another kind of object"),
         (named_type, "/x to be a data set", "another kind of object"),
+        (of_a_named_type, "/x with a dtype of its own", "a named one"),
         (attribute, "/x without attributes", "attributes"),
         (attribute_of_the_root, "/ without attributes", "attributes"),
     ],

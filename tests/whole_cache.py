@@ -12,13 +12,16 @@ import functools
 import hashlib
 import io
 import json
+import resource
 import shutil
 import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from isolated import isolated
 from PIL import Image
 from small_trunk import small_trunk
 from typer.main import get_command
@@ -94,8 +97,8 @@ class Seen:
     left: list[str]
 
 
-def images(folder: Path) -> Path:
-    """8 train and 4 val images of noise in two classes."""
+def _images(folder: Path) -> Path:
+    """8 train and 4 val images of noise in two classes, always the same."""
     random = np.random.default_rng(0)
     for split, count in (("train", 4), ("val", 2)):
         for name in ("ants", "bees"):
@@ -104,6 +107,15 @@ def images(folder: Path) -> Path:
                 pixels = random.integers(0, 256, (40, 48, 3), np.uint8)
                 Image.fromarray(pixels).save(folder / split / name / f"{i}.png")
     return folder
+
+
+def make_sound(folder: Path, seed: int = 0) -> Sound:
+    """A cache in a folder of its own."""
+    folder.mkdir(exist_ok=True)
+    ended = isolated(fill, _images(folder / "data"), folder / "cache", seed)
+    assert ended.code == 0, ended.error
+    whole: Sound = ended.value
+    return whole
 
 
 def fill(data: Path, cache: Path, seed: int = 0) -> Sound:
@@ -129,6 +141,15 @@ def survive(sound: Sound, copies: Path, cases: Sequence[Case], look_again: bool)
         seen.append(_survived(sound, copy, opening, look_again))
         shutil.rmtree(copy)
     return seen
+
+
+def survive_in_little_memory(*arguments: Any) -> tuple[list[Seen], int]:
+    """As :func:`survive`, and by how many bytes the memory grew; 2 GiB of addresses are spare."""
+    addresses = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (addresses + (2 << 30), resource.RLIM_INFINITY))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    seen = survive(*arguments)
+    return seen, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
 
 
 def _survived(sound: Sound, cache: Path, opening: bool, look_again: bool) -> Seen:

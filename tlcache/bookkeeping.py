@@ -16,7 +16,7 @@ import numpy as np
 
 from tlcache.errors import CacheError, DamageError
 from tlcache.feature_store import FeatureStore
-from tlcache.files import TEMPORARY
+from tlcache.files import TEMPORARY, is_gone
 from tlcache.identity import FILE, what_is_new
 from tlcache.snapshots import Snapshot, load_snapshot, save_snapshot
 
@@ -103,12 +103,10 @@ def _loaded(paths: Sequence[Path], report: Callable[[str], None]) -> list[Snapsh
     snapshots = []
     for path in paths:
         try:
-            if path.exists():
-                snapshots.append(load_snapshot(path))
+            snapshots.append(load_snapshot(path))
         except DamageError as error:
             report(f"passed over: {error}")
         except CacheError as error:
-            # Another run has just been done with its draft.
-            if not isinstance(error.__cause__, FileNotFoundError):
+            if not is_gone(error):  # or another run has just been done with its draft
                 raise
     return snapshots

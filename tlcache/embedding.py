@@ -106,8 +106,9 @@ def embed(
     reasons: dict[bytes, str] = {}
     if jobs:
         with progress("embedding") as tick:
-            made = _pass(load(), jobs, stores, device, workers, batch_size)
-            reasons = _commit_all(made, stores, len(jobs), tick)
+            network, buffer = load(), _Buffer(stores)
+            made = _pass(network, jobs, stores, device, workers, batch_size, buffer.commit_if_due)
+            reasons = _commit_all(made, buffer, len(jobs), tick)
     pass_seconds = time.perf_counter() - pass_started
     if reasons:
         snapshot = bookkeeping.with_reasons(snapshot, reasons)
@@ -204,6 +205,7 @@ def _pass(
     device: str,
     workers: int | None,
     batch_size: int | None,
+    idle: Callable[[], None],
 ) -> Iterator[Made]:
     from tlcache.devices import batch_size_for, resolve_device, usable_cpus
 
@@ -215,18 +217,16 @@ def _pass(
         device=where,
         workers=workers or usable_cpus(),
         batch_size=batch_size or batch_size_for(where),
+        idle=idle,
     )
 
 
-def _commit_all(
-    made: Iterator[Made], stores: Sequence[FeatureStore], total: int, tick: Tick
-) -> dict[bytes, str]:
+def _commit_all(made: Iterator[Made], buffer: _Buffer, total: int, tick: Tick) -> dict[bytes, str]:
     """Commit the rows as they come; digest and reason of each image that could not be read.
 
     Whatever ends the pass, the rows that were made until then are committed.
     """
     reasons: dict[bytes, str] = {}
-    buffer = _Buffer(stores)
     try:
         for done, result in enumerate(made, 1):
             if result.reason:
@@ -256,6 +256,9 @@ class _Buffer:
         for (which, view), feature in zip(made.job.crops, made.features, strict=True):
             self._rows[which].append((feature, made.job.digest, view))
             self._bytes += feature.nbytes
+        self.commit_if_due()
+
+    def commit_if_due(self) -> None:
         if self._bytes > COMMIT_BYTES or time.monotonic() - self._since > COMMIT_SECONDS:
             self.commit()
 

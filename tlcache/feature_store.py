@@ -17,13 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.errors import CacheError, DamageError
-from tlcache.files import TEMPORARY, make_folder, write_atomically
+from tlcache.files import TEMPORARY, is_gone, make_folder, write_atomically
 from tlcache.identity import FILE, Identity, folder_name, identities, read_description
 from tlcache.shards import Rows, pack_shard, read_shard
 
 BAD = ".bad"
 
 _SHARDS_AHEAD = 2
+_LOOKS = 5  # for a shard that is listed and not there; a link to nowhere always is
 _ROWS_AT_ONCE = 256  # copied at a time: what was just read is still in the processor's cache
 
 _Reading = tuple[Path, concurrent.futures.Future[Rows]]
@@ -111,7 +112,7 @@ class FeatureStore:
         """
         with contextlib.suppress(DamageError):  # the rows say themselves whose they are
             self._is_described()
-        seen: set[Path] = set()
+        seen, gone = set[Path](), collections.Counter[Path]()
         # Listed until nothing is new: a shard can vanish when another process compacts, and its
         # heir is new.
         while paths := [path for path in self._listed() if path not in seen]:
@@ -121,9 +122,12 @@ class FeatureStore:
                     rows = reading.result()
                 except DamageError as error:
                     self._set_aside(path, error)
-                except CacheError:
-                    if path.exists():
+                except CacheError as error:
+                    if not is_gone(error):
                         raise
+                    gone[path] += 1
+                    if gone[path] < _LOOKS:  # a clean-up may have hidden it for a moment
+                        seen.discard(path)
                 else:
                     yield rows
 

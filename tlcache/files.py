@@ -95,6 +95,11 @@ def read_capped(path: Path, cap: int) -> bytes:
     return data
 
 
+def is_gone(error: CacheError) -> bool:
+    """Whether a file could not be read because it was not there; by now it may be there again."""
+    return isinstance(error.__cause__, FileNotFoundError)
+
+
 def _open_at_once(path: str, flags: int) -> int:
     # Opening a named pipe that somebody put there must not wait for a writer.
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))

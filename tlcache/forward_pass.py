@@ -14,7 +14,7 @@ import dataclasses
 import hashlib
 import itertools
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     import torch
 
 IMAGES_A_TASK = 8
+IDLE_SECONDS = 1.0
+
+_Pending = collections.deque["concurrent.futures.Future[list[Made]]"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,14 +73,17 @@ def run_pass(
     device: torch.device,
     workers: int,
     batch_size: int,
+    idle: Callable[[], None] | None = None,
 ) -> Iterator[Made]:
-    """Do every job, and yield what became of each, in order.
+    """Do every job, and yield what became of each.
 
     Args:
         module: Takes (N, 3, H, W) float32 to (N, D), in eval mode; it is moved to ``device``.
         transforms: That the jobs' crops refer to.
         workers: Threads.
         batch_size: Crops that go through the network at once.
+        idle: Is called about every second while nothing is ready. Results then come as they are
+            made, so that none waits behind one slow image; without it, in the order of the jobs.
 
     Memory is bounded whatever the number of jobs. Closing the iterator stops the threads after the
     images they are at.
@@ -90,23 +96,37 @@ def run_pass(
     def do(task: Sequence[Job]) -> list[Made]:
         return list(_made(module, task, transforms, device, batch_size, stop))
 
-    starts = range(0, len(jobs), IMAGES_A_TASK)
-    tasks = (jobs[start : start + IMAGES_A_TASK] for start in starts)
+    # A process that dies loses the tasks it is at: of many views, fewer images make a task.
+    most = max((len(job.crops) for job in jobs), default=1)
+    size = min(IMAGES_A_TASK, -(-batch_size // most))
+    tasks = (jobs[start : start + size] for start in range(0, len(jobs), size))
     with (
         _exact_arithmetic(),
         concurrent.futures.ThreadPoolExecutor(workers, initializer=_one_thread) as pool,
     ):
-        pending: collections.deque[concurrent.futures.Future[list[Made]]] = collections.deque()
+        pending: _Pending = collections.deque()
         try:
             for task in tasks:
                 pending.append(pool.submit(do, task))
                 if len(pending) >= 4 * workers:
-                    yield from pending.popleft().result()
+                    yield from _next(pending, idle)
             while pending:
-                yield from pending.popleft().result()
+                yield from _next(pending, idle)
         finally:
             stop.set()
             pool.shutdown(cancel_futures=True)
+
+
+def _next(pending: _Pending, idle: Callable[[], None] | None) -> list[Made]:
+    """What the next task made, taken off ``pending``; waits for it."""
+    if idle is None:
+        return pending.popleft().result()
+    first = concurrent.futures.FIRST_COMPLETED
+    while not (done := concurrent.futures.wait(pending, IDLE_SECONDS, first).done):
+        idle()
+    ready = next(future for future in pending if future in done)
+    pending.remove(ready)
+    return ready.result()
 
 
 def _made(

@@ -91,6 +91,8 @@ def _view(
         raise _refused(where, f"/{name} without attributes", "attributes")
     dtypes, dimensions = form
     stored = dataset.get_type()
+    if stored.committed():
+        raise _refused(where, f"/{name} with a dtype of its own", "a named one")
     dtype = next((d for d in dtypes if stored == _TYPES[d]), None)
     if dtype is None:
         raise _refused(where, f"/{name} of dtype {' or '.join(dtypes)}", str(dataset.dtype))

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.errors import CacheError, DamageError
+from tlcache.files import is_gone
 from tlcache.identity import Identity
 from tlcache.shards import Rows, read_shard
 
@@ -101,8 +102,8 @@ def read_if_there(path: Path, identity: Identity) -> Rows | None:
         return read_shard(path, identity)
     except DamageError:
         raise
-    except CacheError:
-        if path.exists():
+    except CacheError as error:
+        if not is_gone(error):
             raise
     return None
 

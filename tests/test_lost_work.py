@@ -1,0 +1,109 @@
+"""How much work a process loses that dies without a warning: ten seconds of it at most."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from interrupted import committed, images_of, make_images
+from PIL import Image
+from small_trunk import DIM, small_trunk
+
+import tlcache.embedding
+import tlcache.forward_pass
+from tlcache.embedding import embed
+from tlcache.forward_pass import IMAGES_A_TASK, Job, Made
+from tlcache.images import decode
+from tlcache.samples import scan
+
+STALL = 20.0  # seconds that one image takes
+
+
+class _Clock:
+    """Time passes when the test says so."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize("pace", [0.02, 0.7, 3.0, 7.0])
+def test_a_row_that_was_made_waits_ten_seconds_at_most(
+    pace: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, made_at, waited = _Clock(), dict[bytes, float](), [0.0]
+
+    def check() -> None:
+        there = images_of(committed(tmp_path / "cache"))
+        waited.extend(clock.now - at for digest, at in made_at.items() if digest not in there)
+
+    def slow_pass(
+        module: Any, jobs: Sequence[Job], transforms: Any, *, idle: Callable[[], None], **_: Any
+    ) -> Iterator[Made]:
+        for number, job in enumerate(jobs):
+            until = clock.now + (STALL if number in (0, 9) else pace)
+            while clock.now < until:
+                clock.now = min(until, clock.now + tlcache.forward_pass.IDLE_SECONDS)
+                check()
+                idle()
+            made_at[job.digest] = clock.now
+            yield Made(job, np.ones((1, DIM), np.float32))
+
+    monkeypatch.setattr(tlcache.embedding, "time", clock)
+    monkeypatch.setattr(tlcache.embedding, "run_pass", slow_pass)
+    data = scan(make_images(tmp_path / "data", train=7, val=1))
+    assert embed(data, small_trunk(), cache=tmp_path / "cache").embedded == len(data)
+    assert 0 < max(waited) <= 10
+    assert len(committed(tmp_path / "cache")) == len(data)
+    # Nor is everything committed by itself.
+    shards = len(list(tmp_path.glob("cache/*/shards/*.h5")))
+    assert shards <= 1 + clock.now / tlcache.embedding.COMMIT_SECONDS
+
+
+def test_what_was_made_is_committed_while_one_image_takes_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = scan(make_images(tmp_path / "data", train=14, val=1))
+    seen, first = threading.Event(), data.path(len(data) - 1)  # the pass goes from the end
+
+    def slow(content: bytes, path: Path) -> Image.Image:
+        if path == first:
+            until = time.monotonic() + 30
+            while not seen.is_set() and time.monotonic() < until:
+                time.sleep(0.01)
+                if len(committed(tmp_path / "cache")) >= len(data) - IMAGES_A_TASK:
+                    seen.set()
+        return decode(content, path)
+
+    monkeypatch.setattr(tlcache.forward_pass, "decode", slow)
+    monkeypatch.setattr(tlcache.forward_pass, "IDLE_SECONDS", 0.01)
+    monkeypatch.setattr(tlcache.embedding, "COMMIT_SECONDS", 0.05)
+    embed(data, small_trunk(), cache=tmp_path / "cache", workers=2)
+    assert seen.is_set()  # all but the images of the same task were there before it was decoded
+    assert len(committed(tmp_path / "cache")) == len(data)
+
+
+@pytest.mark.parametrize(("views", "images"), [(0, 8), (1, 4), (3, 2), (25, 1)])
+def test_of_many_views_a_thread_has_fewer_images_in_hand(
+    views: int, images: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, sizes = tlcache.forward_pass._made, list[int]()
+
+    def counted(module: Any, task: Sequence[Job], *rest: Any) -> Iterator[Made]:
+        sizes.append(len(task))
+        yield from made(module, task, *rest)
+
+    monkeypatch.setattr(tlcache.forward_pass, "_made", counted)
+    data = scan(make_images(tmp_path / "data", train=8, val=1))
+    embed(data, small_trunk(), cache=tmp_path / "cache", views=views)
+    assert max(sizes) == images and sum(sizes) == len(data)
