@@ -15,6 +15,7 @@ from torchvision import transforms as tv
 
 from tlcache.devices import resolve_device
 from tlcache.embedding import embed
+from tlcache.engines import make_engine
 from tlcache.finetuning import finetune
 from tlcache.forward_pass import Job, run_pass
 from tlcache.head_training import train_head
@@ -136,10 +137,9 @@ def test_a_view_is_the_same_whatever_the_order_batch_size_and_workers(
             for i in order
         ]
         made = run_pass(
-            trunk.module,
+            make_engine(trunk.module, 224, device=resolve_device("cpu")),
             jobs,
             [train],
-            device=resolve_device("cpu"),
             workers=workers,
             batch_size=batch_size,
         )

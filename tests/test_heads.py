@@ -163,6 +163,7 @@ def test_what_a_model_says_of_itself() -> None:
             "mean": [0.0, 0.0, 0.0],
             "std": [0.229, 0.224, 0.225],
         },
+        "precision": "fp32",
         "dtype": "float32",
     }
 

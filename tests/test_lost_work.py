@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 from interrupted import committed, images_of, make_images
-from PIL import Image
+from numpy.typing import NDArray
 from small_trunk import DIM, small_trunk
 
 import tlcache.embedding
 import tlcache.forward_pass
 from tlcache.embedding import embed
-from tlcache.forward_pass import IMAGES_A_TASK, Job, Made
+from tlcache.forward_pass import Job, Made
 from tlcache.images import decode
 from tlcache.samples import scan
 
@@ -74,14 +74,14 @@ def test_what_was_made_is_committed_while_one_image_takes_for_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = scan(make_images(tmp_path / "data", train=14, val=1))
-    seen, first = threading.Event(), data.path(len(data) - 1)  # the pass goes from the end
+    seen, first = threading.Event(), data.path(0)
 
-    def slow(content: bytes, path: Path) -> Image.Image:
+    def slow(content: bytes, path: Path) -> NDArray[np.uint8]:
         if path == first:
             until = time.monotonic() + 30
             while not seen.is_set() and time.monotonic() < until:
                 time.sleep(0.01)
-                if len(committed(tmp_path / "cache")) >= len(data) - IMAGES_A_TASK:
+                if len(committed(tmp_path / "cache")) >= len(data) - 8:
                     seen.set()
         return decode(content, path)
 
@@ -99,9 +99,9 @@ def test_of_many_views_a_thread_has_fewer_images_in_hand(
 ) -> None:
     made, sizes = tlcache.forward_pass._made, list[int]()
 
-    def counted(module: Any, task: Sequence[Job], *rest: Any) -> Iterator[Made]:
+    def counted(run: Any, task: Sequence[Job], *rest: Any) -> Iterator[Made]:
         sizes.append(len(task))
-        yield from made(module, task, *rest)
+        yield from made(run, task, *rest)
 
     monkeypatch.setattr(tlcache.forward_pass, "_made", counted)
     data = scan(make_images(tmp_path / "data", train=8, val=1))

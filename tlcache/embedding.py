@@ -21,7 +21,7 @@ from tlcache.errors import CacheError, DataError, OptionError, TrunkError
 from tlcache.feature_store import FeatureStore, open_store
 from tlcache.features import Embedding, Report, UnreadableImagesError, said_once
 from tlcache.forward_pass import Job, Made, run_pass
-from tlcache.identity import DTYPES, Identity, library_versions
+from tlcache.identity import DTYPES, PRECISIONS, Identity, library_versions
 from tlcache.samples import SPLITS, ImageDataset
 from tlcache.shards import Rows
 from tlcache.snapshots import Progress as Tick
@@ -47,10 +47,12 @@ def embed(
     cache: Path = Path("cache"),
     views: int = 0,
     transform: dict[str, Any] | None = None,
+    precision: str = "fp32",
     dtype: str = "float32",
     skip_unreadable: bool = False,
     rehash: bool = False,
     device: str = "auto",
+    engine: str = "auto",
     workers: int | None = None,
     batch_size: int | None = None,
     report: Report | None = None,
@@ -65,10 +67,14 @@ def embed(
         cache: The cache folder.
         views: How many augmented views of each training image to keep as well.
         transform: Fields of the weights' own transform to change.
+        precision: ``fp32``, ``fast``, ``fp16`` or ``bf16``: how close to torch's eager fp32 the
+            features are (``engines.BOUNDS``).
         dtype: Of the kept numbers: ``float32``, or ``float16`` in half the space.
         skip_unreadable: Go on without the images that cannot be read.
         rehash: Read every file again, even those that look unchanged.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        engine: What computes: ``auto``, ``torch`` or ``mnn``; it does not change the features
+            beyond what the precision's word says.
         workers: Threads; one for each usable core by default.
         batch_size: Crops that go through the network at once; it does not change the features.
         report: Is told, a line at a time, what a user should know.
@@ -87,8 +93,15 @@ def embed(
         raise OptionError(
             "--dtype", expected=" or ".join(DTYPES), found=dtype, remedy="name one of them"
         )
+    if precision not in PRECISIONS:
+        raise OptionError(
+            "--precision",
+            expected=" or ".join(PRECISIONS),
+            found=precision,
+            remedy="name one of them",
+        )
     info, load = _described(trunk, weights, cache / "weights", report)
-    stores = _stores(cache, info, transform or {}, dtype, views, report)
+    stores = _stores(cache, info, transform or {}, precision, dtype, views, report)
     bookkeeping.announce(stores[0], report)
     own, known = bookkeeping.known_snapshots(stores[0], dataset.name, report)
     keep = bookkeeping.draft_of(stores[0], dataset.name)
@@ -107,7 +120,8 @@ def embed(
     if jobs:
         with progress("embedding") as tick:
             network, buffer = load(), _Buffer(stores)
-            made = _pass(network, jobs, stores, device, workers, batch_size, buffer.commit_if_due)
+            how = device, engine, workers, batch_size, report
+            made = _pass(network, jobs, stores, buffer.commit_if_due, *how)
             reasons = _commit_all(made, buffer, len(jobs), tick)
     pass_seconds = time.perf_counter() - pass_started
     if reasons:
@@ -161,6 +175,7 @@ def _stores(
     cache: Path,
     info: TrunkInfo,
     changes: dict[str, Any],
+    precision: str,
     dtype: str,
     views: int,
     report: Report,
@@ -170,7 +185,8 @@ def _stores(
     versions = library_versions(info.name)
     kinds = [transform, transform.as_train()] if views else [transform]
     identities = [
-        Identity(info.name, info.digest, info.dim, kind, versions, dtype=dtype) for kind in kinds
+        Identity(info.name, info.digest, info.dim, kind, versions, precision=precision, dtype=dtype)
+        for kind in kinds
     ]
     return [open_store(cache, identity, info.label, report) for identity in identities]
 
@@ -180,7 +196,9 @@ def _missing(
 ) -> tuple[list[Job], int]:
     """A job for each distinct readable image that lacks a row, and how many lack none."""
     readable = np.flatnonzero(snapshot.readable())
-    first = {snapshot.digests[i].tobytes(): int(i) for i in reversed(readable)}
+    first: dict[bytes, int] = {}
+    for i in readable:
+        first.setdefault(snapshot.digests[i].tobytes(), int(i))
     crops: dict[bytes, list[tuple[int, int]]] = {digest: [] for digest in first}
     train = readable[snapshot.dataset.splits[readable] == SPLITS.index("train")]
     to_augment = {snapshot.digests[i].tobytes() for i in train}
@@ -202,19 +220,31 @@ def _pass(
     trunk: Trunk,
     jobs: list[Job],
     stores: Sequence[FeatureStore],
+    idle: Callable[[], None],
     device: str,
+    engine: str,
     workers: int | None,
     batch_size: int | None,
-    idle: Callable[[], None],
+    report: Report,
 ) -> Iterator[Made]:
     from tlcache.devices import batch_size_for, resolve_device, usable_cpus
+    from tlcache.engines import make_engine
 
-    where = resolve_device(device)
-    return run_pass(
+    where, identity = resolve_device(device), stores[0].identity
+    computing = make_engine(
         trunk.module,
+        identity.transform.crop,
+        engine=engine,
+        precision=identity.precision,
+        device=where,
+        images=len(jobs),
+    )
+    if computing.name != "torch":
+        report(f"computed by {computing.name}")
+    return run_pass(
+        computing,
         jobs,
         [store.identity.transform for store in stores],
-        device=where,
         workers=workers or usable_cpus(),
         batch_size=batch_size or batch_size_for(where),
         idle=idle,

@@ -137,6 +137,7 @@ class Embedding:
             weights=self.trunk.weights,
             digest=identity.weights,
             transform=identity.transform,
+            precision=identity.precision,
             dtype=identity.dtype,
         )
 

@@ -13,22 +13,19 @@ import contextlib
 import dataclasses
 import hashlib
 import itertools
+import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tlcache.engines import Engine, Run
 from tlcache.errors import ImageError
 from tlcache.images import decode
 from tlcache.transforms import Transform, apply
 
-if TYPE_CHECKING:
-    import torch
-
-IMAGES_A_TASK = 8
 IDLE_SECONDS = 1.0
 
 _Pending = collections.deque["concurrent.futures.Future[list[Made]]"]
@@ -66,11 +63,10 @@ class Made:
 
 
 def run_pass(
-    module: torch.nn.Module,
+    engine: Engine,
     jobs: Sequence[Job],
     transforms: Sequence[Transform],
     *,
-    device: torch.device,
     workers: int,
     batch_size: int,
     idle: Callable[[], None] | None = None,
@@ -78,31 +74,35 @@ def run_pass(
     """Do every job, and yield what became of each.
 
     Args:
-        module: Takes (N, 3, H, W) float32 to (N, D), in eval mode; it is moved to ``device``.
+        engine: Computes the features.
         transforms: That the jobs' crops refer to.
         workers: Threads.
-        batch_size: Crops that go through the network at once.
+        batch_size: Crops that go through the network at once; a thread makes so many at a time.
         idle: Is called about every second while nothing is ready. Results then come as they are
             made, so that none waits behind one slow image; without it, in the order of the jobs.
 
     Memory is bounded whatever the number of jobs. Closing the iterator stops the threads after the
     images they are at.
     """
-    import torch
+    stop, own = threading.Event(), threading.local()
+    runs: queue.SimpleQueue[Run] = queue.SimpleQueue()
+    for _ in range(workers):
+        runs.put(engine.new_run())
 
-    module = module.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    stop = threading.Event()
+    def begin() -> None:
+        _one_thread()
+        own.run = runs.get()
 
     def do(task: Sequence[Job]) -> list[Made]:
-        return list(_made(module, task, transforms, device, batch_size, stop))
+        return list(_made(own.run, task, transforms, batch_size, stop))
 
     # A process that dies loses the tasks it is at: of many views, fewer images make a task.
     most = max((len(job.crops) for job in jobs), default=1)
-    size = min(IMAGES_A_TASK, -(-batch_size // most))
+    size = -(-batch_size // most)
     tasks = (jobs[start : start + size] for start in range(0, len(jobs), size))
     with (
         _exact_arithmetic(),
-        concurrent.futures.ThreadPoolExecutor(workers, initializer=_one_thread) as pool,
+        concurrent.futures.ThreadPoolExecutor(workers, initializer=begin) as pool,
     ):
         pending: _Pending = collections.deque()
         try:
@@ -130,25 +130,18 @@ def _next(pending: _Pending, idle: Callable[[], None] | None) -> list[Made]:
 
 
 def _made(
-    module: torch.nn.Module,
+    run: Run,
     task: Sequence[Job],
     transforms: Sequence[Transform],
-    device: torch.device,
     batch_size: int,
     stop: threading.Event,
 ) -> Iterator[Made]:
     """The task's jobs, done; crops of several images share a batch."""
-    import torch
-
     reasons: dict[int, str] = {}
     crops = _crops(task, transforms, reasons, stop)
     features: dict[int, list[NDArray[np.float32]]] = collections.defaultdict(list)
     while batch := list(itertools.islice(crops, batch_size)):
-        stacked = np.stack([crop.transpose(1, 2, 0) for _, crop in batch])  # as they lie in memory
-        pixels = torch.from_numpy(stacked).permute(0, 3, 1, 2)
-        with torch.inference_mode():
-            pixels = pixels.to(device, memory_format=torch.channels_last)
-            rows = module(pixels).float().cpu().numpy()
+        rows = run(np.stack([crop.transpose(1, 2, 0) for _, crop in batch]))  # as they lie
         for (at, _), row in zip(batch, rows, strict=True):
             features[at].append(row)
     for at, job in enumerate(task):

@@ -18,6 +18,7 @@ from tlcache.files import write_atomically
 from tlcache.transforms import Transform
 
 MODEL_FORMAT = 2
+_WORDS = ("trunk", "weights", "digest", "precision", "dtype")
 _WEIGHT, _BIAS = "tlcache.head.weight", "tlcache.head.bias"
 
 
@@ -63,7 +64,7 @@ class Model:
         weights: Where the trunk's weights came from (``--weights``).
         digest: Hex SHA-256 of the trunk's state: the head is worth nothing on any other.
         transform: Of an image that is to be classified.
-        dtype: Of the stored features that the head was trained on.
+        precision, dtype: Of the features that the head was trained on.
         network: State of the finetuned trunk by name; None when the trunk was left frozen.
     """
 
@@ -73,6 +74,7 @@ class Model:
     weights: str
     digest: str
     transform: Transform
+    precision: str = "fp32"
     dtype: str = "float32"
     network: dict[str, NDArray[Any]] | None = None
 
@@ -86,6 +88,7 @@ class Model:
             "weights": self.weights,
             "digest": self.digest,
             "transform": self.transform.describe(),
+            "precision": self.precision,
             "dtype": self.dtype,
         }
 
@@ -148,7 +151,7 @@ def _assembled(path: Path, values: dict[str, Any], tensors: dict[str, NDArray[An
         classes=tuple(values["classes"]),
         transform=Transform.from_description(values["transform"]),
         network=tensors if values["kind"] == "network" else None,
-        **{name: str(values[name]) for name in ("trunk", "weights", "digest", "dtype")},
+        **{name: str(values[name]) for name in _WORDS},
     )
     if model.describe() != values or (tensors and model.network is None):
         raise _no_model(path, "a model of another version")

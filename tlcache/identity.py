@@ -26,6 +26,8 @@ FORMAT = 1
 """Version of the cache's format; a feature kept under another version is another feature."""
 FILE = "identity.json"
 
+PRECISIONS = ("fp32", "fast", "fp16", "bf16")
+"""How close features are to torch's eager fp32; ``engines`` has the bounds."""
 DTYPES = ("float32", "float16")
 """Of the numbers in a shard; float16 takes half the space and keeps about three digits."""
 

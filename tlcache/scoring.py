@@ -109,13 +109,13 @@ def score_images(
 ) -> Iterator[tuple[NDArray[np.float32] | None, str]]:
     """Of each image, in order: (C,) logits and no reason, or None and why it cannot be read."""
     from tlcache.devices import batch_size_for, resolve_device, usable_cpus
+    from tlcache.engines import make_engine
 
     where = resolve_device(device)
     made = run_pass(
-        network,
+        make_engine(network, model.transform.crop, device=where),
         [Job(path, b"", ((0, 0),)) for path in paths],
         [model.transform],
-        device=where,
         workers=workers or usable_cpus(),
         batch_size=batch_size_for(where),
     )

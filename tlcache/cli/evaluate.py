@@ -115,6 +115,7 @@ def scores(
         cache=cache_dir,
         views=0,
         transform=dataclasses.asdict(model.transform),
+        precision=model.precision,
         dtype=model.dtype,
         **passing,
     )

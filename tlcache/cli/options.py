@@ -55,6 +55,13 @@ Views = Annotated[
         "0: train on the plain image."
     ),
 ]
+Precision = Annotated[
+    str,
+    typer.Option(help="How exact features are: fp32, fast, fp16 or bf16. They are kept apart."),
+]
+Engine = Annotated[
+    str, typer.Option(help="What computes features: auto, torch, or mnn (an extra package).")
+]
 Dtype = Annotated[
     str,
     typer.Option(help="Of the kept features: float32, or float16 in half the space."),
