@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+import tlcache.head_training
 from tlcache.errors import DataError
-from tlcache.head_training import train_head
+from tlcache.head_training import train_head, train_heads
 from tlcache.heads import Head, initial_head
 from tlcache.recipe import EpochRecord, Recipe
 
@@ -255,3 +256,78 @@ def test_training_a_head_needs_no_torch() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (result.returncode, result.stdout.strip(), result.stderr) == (0, "", "")
+
+
+RECIPES = [
+    Recipe(epochs=4, lr=lr, momentum=momentum, weight_decay=decay, batch_size=size, seed=seed)
+    for lr in (0.001, 0.02)
+    for momentum in (0.0, 0.9)
+    for decay in (0.0, 0.05)
+    for size in (1, 4, 7)
+    for seed in (0, 3)
+]
+
+
+@pytest.mark.parametrize("seconds", [np.inf, 0.0])
+@pytest.mark.parametrize("views", [None, 3])
+def test_heads_trained_side_by_side_end_as_each_would_alone(
+    views: int | None, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features, labels = arrays(views=views)
+    data = features, labels, arrays()[0], labels
+    alone = [train_head(*data, recipe, classes=3) for recipe in RECIPES]
+    if seconds == 0.0:
+        pytest.importorskip("numba", reason="compiled steps need numba")
+    monkeypatch.setattr(tlcache.head_training, "_WORTH_SECONDS", seconds)
+    together = train_heads(*data, RECIPES, classes=3)
+    assert len({head.head.weight.tobytes() for head in together}) == len(RECIPES)
+    for one, other in zip(alone, together, strict=True):
+        assert one.best_epoch == other.best_epoch
+        for kind in ("head", "last"):
+            a, b = getattr(one, kind), getattr(other, kind)
+            np.testing.assert_allclose(a.weight, b.weight, atol=1e-5)
+            np.testing.assert_allclose(a.bias, b.bias, atol=1e-5)
+        for a, b in zip(one.history, other.history, strict=True):
+            assert a.train_loss == pytest.approx(b.train_loss, abs=1e-5)
+            assert (a.epoch, a.learning_rate, a.val_accuracy) == (
+                b.epoch,
+                b.learning_rate,
+                b.val_accuracy,
+            )
+
+
+@pytest.mark.parametrize("seconds", [np.inf, 0.0])
+def test_a_head_that_diverges_leaves_the_others_alone(
+    seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if seconds == 0.0:
+        pytest.importorskip("numba", reason="compiled steps need numba")
+    monkeypatch.setattr(tlcache.head_training, "_WORTH_SECONDS", seconds)
+    features, labels = arrays()
+    recipes = [Recipe(lr=0.01), Recipe(lr=1e38), Recipe(lr=0.01)]
+    told: list[tuple[int, int]] = []
+    trained = train_heads(
+        features * 100,
+        labels,
+        features,
+        labels,
+        recipes,
+        classes=3,
+        on_epoch=lambda head, record: told.append((head, record.epoch)),
+    )
+    assert [head.diverged for head in trained] == [False, True, False]
+    assert [len(head.history) for head in trained] == [25, told.count((1, 1)), 25]
+    np.testing.assert_array_equal(trained[0].last.weight, trained[2].last.weight)
+    assert np.isfinite(trained[0].last.weight).all()
+
+
+def test_memory_does_not_depend_on_how_many_rows_are_judged_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    features, labels = arrays()
+    data = features, labels, features, labels
+    whole = train_heads(*data, RECIPES[:6], classes=3)
+    monkeypatch.setattr(tlcache.head_training, "_LOGITS_AT_ONCE", 1)
+    for a, b in zip(whole, train_heads(*data, RECIPES[:6], classes=3), strict=True):
+        np.testing.assert_allclose(a.last.weight, b.last.weight, atol=1e-6)
+        assert a.history[-1].val_loss == pytest.approx(b.history[-1].val_loss, abs=1e-6)

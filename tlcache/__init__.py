@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tlcache.features import open_snapshot
     from tlcache.finetuning import finetune
     from tlcache.garbage import collect_garbage
-    from tlcache.head_training import train_head
+    from tlcache.head_training import train_head, train_heads
     from tlcache.heads import Head, Model, load_model, save_model
     from tlcache.inventory import list_cache
     from tlcache.recipe import Recipe
@@ -44,6 +44,7 @@ __all__ = [
     "save_model",
     "scan",
     "train_head",
+    "train_heads",
     "verify_cache",
 ]
 
@@ -55,7 +56,7 @@ _HOMES = {
     "features": ("open_snapshot",),
     "finetuning": ("finetune",),
     "garbage": ("collect_garbage",),
-    "head_training": ("train_head",),
+    "head_training": ("train_head", "train_heads"),
     "heads": ("Head", "Model", "load_model", "save_model"),
     "inventory": ("list_cache",),
     "recipe": ("Recipe",),

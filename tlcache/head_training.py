@@ -1,24 +1,30 @@
-"""Train a linear head on arrays of features: the tutorial's SGD in closed form, without autograd.
+"""Train linear heads on arrays of features: the tutorial's SGD in closed form, without autograd.
 
-The gradient of the mean cross-entropy of softmax(X Wᵀ + b) is (softmax − onehot)ᵀ X / m, so a step
-is two small matrix products. Takes arrays; knows no store, file or trunk, and needs no torch.
+One head or many, by the same steps (``head_steps``). Takes arrays; knows no store, file or trunk,
+and needs no torch.
 """
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tlcache.devices import usable_cpus
 from tlcache.errors import DataError
+from tlcache.head_data import Array, HeadData, Labels, check_widths, head_data
+from tlcache.head_steps import Steps, can_compile, compiled_steps, steps
 from tlcache.heads import Head, initial_head
 from tlcache.recipe import EpochRecord, Recipe
 
-Array = NDArray[np.float32]
-Labels = NDArray[np.integer]
+_LOGITS_AT_ONCE = 1 << 24  # numbers; bounds the memory whatever the heads and the rows
+_STEP_SECONDS = 3e-5  # of numpy's calls, about
+_FLOPS = 1e10  # a second, about
+_WORTH_SECONDS = 3.0  # of numpy's time: loading numba takes it about one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,8 +35,8 @@ class TrainedHead:
         head: Of the best epoch.
         last: Of the last epoch.
         best_epoch: Counted from 1: the first with the highest val accuracy.
-        history: One record an epoch.
-        seconds: Of the whole training.
+        history: One record an epoch; the last one may hold a loss that is no longer finite.
+        seconds: Of the whole training, shared with the heads that were trained beside it.
     """
 
     head: Head
@@ -38,6 +44,11 @@ class TrainedHead:
     best_epoch: int
     history: list[EpochRecord]
     seconds: float
+
+    @property
+    def diverged(self) -> bool:
+        """Whether training ended because a loss was no longer finite."""
+        return not _finite(self.history[-1])
 
 
 def train_head(
@@ -66,116 +77,198 @@ def train_head(
     Raises:
         DataError: If the arrays do not fit together, or the loss is no longer finite.
     """
-    recipe, started = recipe or Recipe(), time.perf_counter()
-    views, val_features = _float32(features), _float32(val_features)
-    views = views if views.ndim == 3 else views[None]
-    _check("training", views, labels, classes)
-    _check("val", val_features[None], val_labels, classes)
-    head = head or initial_head(classes, views.shape[2], recipe.seed)
-    _check_widths(views.shape[2], val_features.shape[1], head, classes)
-    state, best, history = _State(head), head, list[EpochRecord]()
+    (trained,) = train_heads(
+        features,
+        labels,
+        val_features,
+        val_labels,
+        [recipe or Recipe()],
+        classes=classes,
+        heads=None if head is None else [head],
+        on_epoch=on_epoch and (lambda _, record: on_epoch(record)),
+    )
+    if trained.diverged:
+        raise _diverged(trained.history[-1])
+    return trained
+
+
+def train_heads(
+    features: Array,
+    labels: Labels,
+    val_features: Array,
+    val_labels: Labels,
+    recipes: Sequence[Recipe],
+    *,
+    classes: int,
+    heads: Sequence[Head] | None = None,
+    on_epoch: Callable[[int, EpochRecord], None] | None = None,
+) -> list[TrainedHead]:
+    """Train many heads on the same rows, side by side; each ends as it would alone.
+
+    Args:
+        features, labels, val_features, val_labels, classes: As for :func:`train_head`.
+        recipes: One a head.
+        heads: To start from; fresh ones of the recipes' seeds by default.
+        on_epoch: Called with a head's index and its epoch's record, from several threads.
+
+    Returns:
+        One a recipe. Training a head ends early where its loss is no longer finite: see
+        ``TrainedHead.diverged``.
+
+    Raises:
+        DataError: If the arrays do not fit together.
+    """
+    data = head_data(features, labels, val_features, val_labels, classes)
+    heads = heads or [initial_head(classes, data.views.shape[2], r.seed) for r in recipes]
+    for head in heads:
+        check_widths(data, head)
+    compiled = can_compile() and _numpy_seconds(data, recipes) > _WORTH_SECONDS
+    take, threads = (compiled_steps(), usable_cpus()) if compiled else (steps, 1)
+    trained: dict[int, TrainedHead] = {}
+
+    def train(members: list[int]) -> None:
+        tell = on_epoch and (lambda at, record: on_epoch(members[at], record))
+        chosen = [heads[i] for i in members], [recipes[i] for i in members]
+        trained.update(zip(members, _train_group(data, *chosen, take, tell), strict=True))
+
+    groups = _groups(recipes, threads)
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+        for _ in pool.map(train, groups) if threads > 1 else map(train, groups):
+            pass
+    return [trained[i] for i in range(len(recipes))]
+
+
+def _groups(recipes: Sequence[Recipe], parts: int) -> list[list[int]]:
+    """Indices of recipes that take the same rows in the same order, in some parts."""
+    alike: dict[tuple[int, int, int], list[int]] = {}
+    for i, recipe in enumerate(recipes):
+        alike.setdefault((recipe.seed, recipe.batch_size, recipe.epochs), []).append(i)
+    return [part for group in alike.values() for k in range(parts) if (part := group[k::parts])]
+
+
+def _numpy_seconds(data: HeadData, recipes: Sequence[Recipe]) -> float:
+    """About how long numpy would take."""
+    _, rows, dim = data.views.shape
+    seconds = 0.0
+    for group in _groups(recipes, 1):
+        recipe = recipes[group[0]]
+        steps_an_epoch = -(-rows // recipe.batch_size)
+        weights = len(group) * data.classes * dim
+        # Two products of every row, and six passes over the weights in every step.
+        work = (4 * rows + 6 * steps_an_epoch) * weights / _FLOPS
+        seconds += recipe.epochs * (steps_an_epoch * _STEP_SECONDS + work)
+    return seconds
+
+
+class _Group:
+    """G heads on their way, (G, C, D + 1) with the bias as the last column."""
+
+    def __init__(self, heads: Sequence[Head]) -> None:
+        joined = [np.column_stack([head.weight, head.bias]) for head in heads]
+        self.weight = np.stack(joined).astype(np.float32)
+        self.velocity = np.zeros_like(self.weight)
+        self.best = self.weight.copy()
+        self.best_epoch = np.zeros(len(heads), int)
+        self.best_accuracy = np.full(len(heads), -1.0)
+        self.history: list[list[EpochRecord]] = [[] for _ in heads]
+
+    def record(self, g: int, record: EpochRecord) -> None:
+        self.history[g].append(record)
+        if record.val_accuracy > self.best_accuracy[g] and _finite(record):
+            self.best_accuracy[g], self.best_epoch[g] = record.val_accuracy, record.epoch
+            self.best[g] = self.weight[g]
+
+    def trained(self, g: int, seconds: float) -> TrainedHead:
+        best, last = (
+            Head(w[g, :, :-1].copy(), w[g, :, -1].copy()) for w in (self.best, self.weight)
+        )
+        return TrainedHead(best, last, int(self.best_epoch[g]), self.history[g], seconds)
+
+
+def _train_group(
+    data: HeadData,
+    heads: Sequence[Head],
+    recipes: Sequence[Recipe],
+    take: Steps,
+    tell: Callable[[int, EpochRecord], None] | None,
+) -> list[TrainedHead]:
+    """Train heads whose recipes share seed, batch size and number of epochs."""
+    started, recipe, group = time.perf_counter(), recipes[0], _Group(heads)
+    momentum = np.array([r.momentum for r in recipes], np.float32)
+    decay = np.array([r.weight_decay for r in recipes], np.float32)
+    going = list(range(len(heads)))
     for epoch in range(recipe.epochs):
-        epoch_started, lr = time.perf_counter(), recipe.learning_rate(epoch)
-        order = recipe.epoch_order(epoch, len(labels))
-        with np.errstate(over="ignore", invalid="ignore"):  # what diverges is an error below
-            logits = _epoch(state, views[epoch % len(views)][order], labels[order], recipe, lr)
-            train = _loss_and_accuracy(logits, labels[order])
-            val = _loss_and_accuracy(state.head().logits(val_features), val_labels)
+        epoch_started = time.perf_counter()
+        lrs = [r.learning_rate(epoch) for r in recipes]
+        rates = np.array(lrs, np.float32), momentum, decay
+        with np.errstate(over="ignore", invalid="ignore"):  # what diverges is recorded as such
+            train = _epoch(group, data, epoch, recipe, take, rates)
+            val = _judged(group, data)
         seconds = time.perf_counter() - epoch_started
-        record = EpochRecord(epoch + 1, lr, *train, *val, seconds)
-        if not np.isfinite([record.train_loss, record.val_loss]).all():
-            raise _diverged(record)
-        if all(record.val_accuracy > earlier.val_accuracy for earlier in history):
-            best, best_epoch = state.head(), record.epoch
-        history.append(record)
-        if on_epoch is not None:
-            on_epoch(record)
-    return TrainedHead(best, state.head(), best_epoch, history, time.perf_counter() - started)
+        for g in going:
+            record = EpochRecord(epoch + 1, lrs[g], *train[g], *val[g], seconds)
+            group.record(g, record)
+            if tell is not None:
+                tell(g, record)
+        going = [g for g in going if _finite(group.history[g][-1])]
+        if not going:
+            break
+    seconds = time.perf_counter() - started
+    return [group.trained(g, seconds) for g in range(len(heads))]
 
 
-class _State:
-    """Weights and momentum of one head, the bias as the last column: (C, D + 1)."""
-
-    def __init__(self, head: Head) -> None:
-        self.weight = np.column_stack([head.weight, head.bias]).astype(np.float32)
-        self.momentum = np.zeros_like(self.weight)
-
-    def head(self) -> Head:
-        return Head(self.weight[:, :-1].copy(), self.weight[:, -1].copy())
-
-
-def _epoch(state: _State, rows: Array, targets: Labels, recipe: Recipe, lr: float) -> Array:
-    """One pass of SGD over ``rows``; the logits that each step saw, (N, C)."""
-    n, classes = len(rows), len(state.weight)
-    inputs = np.column_stack([rows, np.ones(n, np.float32)])
-    onehot = np.eye(classes, dtype=np.float32)[targets]
-    logits = np.empty((n, classes), np.float32)
-    weight, momentum = state.weight, state.momentum
-    for start in range(0, n, recipe.batch_size):
-        batch = slice(start, start + recipe.batch_size)
-        x = inputs[batch]
-        error = np.matmul(x, weight.T, out=logits[batch]).copy()
-        error -= error.max(axis=1, keepdims=True)
-        np.exp(error, out=error)
-        error /= error.sum(axis=1, keepdims=True)
-        error -= onehot[batch]
-        error /= np.float32(len(x))
-        gradient = error.T @ x
-        if recipe.weight_decay:
-            gradient += np.float32(recipe.weight_decay) * weight
-        momentum *= np.float32(recipe.momentum)
-        momentum += gradient
-        weight -= np.float32(lr) * momentum
-    return logits
+def _epoch(
+    group: _Group,
+    data: HeadData,
+    epoch: int,
+    recipe: Recipe,
+    take: Steps,
+    rates: tuple[Array, Array, Array],
+) -> list[tuple[float, float]]:
+    """One pass of SGD; each head's running loss and accuracy."""
+    view, n = data.views[epoch % len(data.views)], len(data.labels)
+    order = recipe.epoch_order(epoch, n)
+    sums = np.zeros((2, len(group.weight)))
+    for part in _parts(n, group, recipe.batch_size):
+        rows, labels = _with_ones(view[order[part]]), data.labels[order[part]]
+        logits = take(group.weight, group.velocity, rows, labels, recipe.batch_size, *rates)
+        sums += _loss_and_hits(logits, labels)
+    return [(float(loss), float(hits)) for loss, hits in (sums / n).T]
 
 
-def _loss_and_accuracy(logits: Array, labels: Labels) -> tuple[float, float]:
-    """Mean cross-entropy in nats and share of labels hit."""
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    log_sum = np.log(np.exp(shifted).sum(axis=1))
-    loss = (log_sum - shifted[np.arange(len(labels)), labels]).mean()
-    return float(loss), float((logits.argmax(axis=1) == labels).mean())
+def _judged(group: _Group, data: HeadData) -> list[tuple[float, float]]:
+    """Loss and accuracy of each head on val."""
+    count, classes, width = group.weight.shape
+    flat, n = group.weight.reshape(count * classes, width), len(data.val_labels)
+    sums = np.zeros((2, count))
+    for part in _parts(n, group, 1):
+        logits = (_with_ones(data.val[part]) @ flat.T).reshape(-1, count, classes)
+        sums += _loss_and_hits(logits, data.val_labels[part])
+    return [(float(loss), float(hits)) for loss, hits in (sums / n).T]
 
 
-def _float32(features: Array) -> Array:
-    with np.errstate(over="ignore"):  # what does not fit is refused as not finite
-        return np.asarray(features, np.float32)
+def _parts(n: int, group: _Group, batch_size: int) -> Iterator[slice]:
+    """Rows to take at once: whole batches, and so many that their logits fit into memory."""
+    count, classes, _ = group.weight.shape
+    size = max(1, _LOGITS_AT_ONCE // (count * classes * batch_size)) * batch_size
+    return (slice(start, start + size) for start in range(0, n, size))
 
 
-def _check(name: str, views: Array, labels: Labels, classes: int) -> None:
-    fits = views.ndim == 3 and labels.shape == (views.shape[1],) and views.size > 0
-    if not fits:
-        raise DataError(
-            f"{name} features",
-            expected="(N, D) features with (N,) labels, N at least 1",
-            found=f"{views.shape[1:]} with {labels.shape}",
-            remedy="pass one label a row",
-        )
-    if not np.isfinite(views).all():
-        raise DataError(
-            f"{name} features",
-            expected="finite numbers",
-            found="NaN or Inf",
-            remedy="correct or leave out those rows",
-        )
-    whole = labels.dtype.kind in "iu"
-    if not whole or labels.min() < 0 or labels.max() >= classes:
-        raise DataError(
-            f"{name} labels",
-            expected=f"labels from 0 to {classes - 1}",
-            found=f"{labels.min()} to {labels.max()}" if whole else f"{labels.dtype} numbers",
-            remedy="correct the labels or the number of classes",
-        )
+def _with_ones(rows: Array) -> Array:
+    return np.column_stack([rows, np.ones(len(rows), np.float32)])
 
 
-def _check_widths(dim: int, val_dim: int, head: Head, classes: int) -> None:
-    if val_dim != dim or head.weight.shape != (classes, dim) or head.bias.shape != (classes,):
-        raise DataError(
-            "val features and head",
-            expected=f"(M, {dim}) features, a ({classes}, {dim}) head with ({classes},) biases",
-            found=f"(M, {val_dim}), {head.weight.shape} with {head.bias.shape}",
-            remedy="take all of them from one trunk and one data set",
-        )
+def _loss_and_hits(logits: Array, labels: Labels) -> NDArray[np.float64]:
+    """(2, G): summed cross-entropy in nats, and labels hit, of (n, G, C) logits."""
+    shifted = logits.astype(np.float64) - logits.max(axis=2, keepdims=True)
+    log_sum = np.log(np.exp(shifted).sum(axis=2))
+    losses = log_sum - shifted[np.arange(len(labels)), :, labels]
+    hits = logits.argmax(axis=2) == labels[:, None]
+    return np.stack([losses.sum(axis=0), hits.sum(axis=0)])
+
+
+def _finite(record: EpochRecord) -> bool:
+    return bool(np.isfinite([record.train_loss, record.val_loss]).all())
 
 
 def _diverged(record: EpochRecord) -> DataError:

@@ -1,0 +1,134 @@
+"""Steps of SGD on heads that see the same rows in the same order, in closed form.
+
+The gradient of the mean cross-entropy of softmax(X Wᵀ) is (softmax − onehot)ᵀ X / m, so a step is
+two matrix products, and G heads side by side are two larger ones. Twice here: by numpy, and
+compiled by numba (extra ``fast``), which wastes no time between the products. Both do the same but
+for their last digits. Covers no epochs, no schedule and no judging (``head_training``).
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float32]
+
+Steps = Callable[[Array, Array, Array, NDArray[np.integer], int, Array, Array, Array], Array]
+"""Takes what :func:`steps` takes, and does the same."""
+
+
+def steps(
+    weight: Array,
+    velocity: Array,
+    rows: Array,
+    labels: NDArray[np.integer],
+    batch_size: int,
+    lr: Array,
+    momentum: Array,
+    weight_decay: Array,
+) -> Array:
+    """Take the rows in order, a step a batch, as ``torch.optim.SGD`` would.
+
+    Args:
+        weight: (G, C, E), changed in place; the bias is the last column.
+        velocity: (G, C, E), SGD's momentum buffer, changed in place.
+        rows: (n, E), with a last column of ones.
+        labels: (n,) in [0, C).
+        lr, momentum, weight_decay: (G,).
+
+    Returns:
+        (n, G, C): the logits that each step saw.
+    """
+    count, classes, width = weight.shape
+    flat = weight.reshape(count * classes, width)
+    lr, momentum, weight_decay = (v[:, None, None] for v in (lr, momentum, weight_decay))
+    onehot = np.eye(classes, dtype=np.float32)[labels][:, None]
+    logits = np.empty((len(rows), count * classes), np.float32)
+    scratch = np.empty_like(weight)
+    decays = bool(weight_decay.any())
+    for start in range(0, len(rows), batch_size):
+        batch = slice(start, start + batch_size)
+        x = rows[batch]
+        error = np.matmul(x, flat.T, out=logits[batch]).reshape(len(x), count, classes)
+        error = error - error.max(axis=2, keepdims=True)
+        np.exp(error, out=error)
+        error /= error.sum(axis=2, keepdims=True)
+        error -= onehot[batch]
+        error /= np.float32(len(x))
+        velocity *= momentum
+        velocity += (error.reshape(len(x), -1).T @ x).reshape(weight.shape)
+        if decays:
+            velocity += np.multiply(weight, weight_decay, out=scratch)
+        weight -= np.multiply(velocity, lr, out=scratch)
+    return logits.reshape(len(rows), count, classes)
+
+
+def can_compile() -> bool:
+    """Whether numba is installed."""
+    return importlib.util.find_spec("numba") is not None
+
+
+@functools.cache
+def compiled_steps() -> Steps:
+    """:func:`steps`, compiled; takes some seconds the first time on a machine."""
+    import numba
+
+    reorder = {"contract", "reassoc", "nsz", "arcp"}  # NaN and Inf stay what they are
+    jit = numba.njit(nogil=True, cache=True, fastmath=reorder, error_model="numpy")
+    compiled: Steps = jit(_steps)
+    return compiled
+
+
+def _steps(  # type: ignore[no-untyped-def]
+    weight, velocity, rows, labels, batch_size, lr, momentum, weight_decay
+):
+    """Head after head through a batch: a head's weights stay in the processor's cache."""
+    count, classes, width = weight.shape
+    logits = np.empty((len(rows), count, classes), np.float32)
+    error = np.empty((batch_size, classes), np.float32)
+    for start in range(0, len(rows), batch_size):
+        size = min(batch_size, len(rows) - start)
+        for g in range(count):
+            for i in range(size):
+                row, seen = rows[start + i], logits[start + i, g]
+                for c in range(classes):
+                    total = np.float32(0)
+                    for d in range(width):
+                        total += row[d] * weight[g, c, d]
+                    seen[c] = total
+                top = seen.max()
+                normaliser = np.float32(0)
+                for c in range(classes):
+                    error[i, c] = np.exp(seen[c] - top)
+                    normaliser += error[i, c]
+                for c in range(classes):
+                    error[i, c] /= normaliser
+                error[i, labels[start + i]] -= np.float32(1)
+            for c in range(classes):
+                for i in range(size):
+                    error[i, c] /= np.float32(size)
+                w, v = weight[g, c], velocity[g, c]
+                mu, decay, rate = momentum[g], weight_decay[g], lr[g]
+                for d in range(width):
+                    v[d] = mu * v[d] + decay * w[d]
+                at = 0
+                while at + 4 <= size:  # four rows at once: a quarter of the traffic
+                    e0, e1 = error[at, c], error[at + 1, c]
+                    e2, e3 = error[at + 2, c], error[at + 3, c]
+                    r0, r1 = rows[start + at], rows[start + at + 1]
+                    r2, r3 = rows[start + at + 2], rows[start + at + 3]
+                    for d in range(width):
+                        v[d] += e0 * r0[d] + e1 * r1[d] + e2 * r2[d] + e3 * r3[d]
+                    at += 4
+                while at < size:
+                    e, r = error[at, c], rows[start + at]
+                    for d in range(width):
+                        v[d] += e * r[d]
+                    at += 1
+                for d in range(width):
+                    w[d] -= rate * v[d]
+    return logits
