@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tlcache.errors import CacheError, DamageError
-from tlcache.files import TEMPORARY, read_capped
+from tlcache.files import TEMPORARY, is_gone, read_capped
 from tlcache.holdings import Held, look_up, read_names
 from tlcache.identity import Identity
 from tlcache.inventory import (
