@@ -171,6 +171,16 @@ def test_a_snapshot_trains_without_the_images(call: Call, tiny_data: Path) -> No
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["embedded"] == 0
     assert call("evaluate", "run", snapshot).exit_code == 0
+    assert call("train", snapshot, *RANDOM, "--run-dir", "run2").exit_code == 0
+    for options, words in (
+        (["--split", "0.5,0.5"], "--split: expected none beside a snapshot, found 0.5,0.5; leave"),
+        (["--trunk", "resnet34"], "--trunk: expected the snapshot's own mobilenet_v3_small, found"),
+        (["--dtype", "float16"], "--dtype: expected the snapshot's own float32, found float16"),
+        (["--resize", "300"], "--resize: expected the snapshot's own 256, found 300; leave it out"),
+        (["--weights", "random:1"], "--weights: expected the snapshot's own "),
+    ):
+        failed(call("train", snapshot, *options, "--run-dir", "run3"), words)
+    assert not Path("run3").exists()
 
 
 BAD_IMAGES = {

@@ -152,6 +152,18 @@ def survive_in_little_memory(*arguments: Any) -> tuple[list[Seen], int]:
     return seen, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
 
 
+def called(*arguments: object) -> tuple[int, str, str]:
+    """A command of tlcache: its exit code, stdout and stderr."""
+    out, errors = io.StringIO(), io.StringIO()
+    with (
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(errors),
+        pytest.raises(SystemExit) as ended,
+    ):
+        _command()([str(argument) for argument in arguments])
+    return int(ended.value.code or 0), out.getvalue(), errors.getvalue()
+
+
 def _survived(sound: Sound, cache: Path, opening: bool, look_again: bool) -> Seen:
     (snapshot,) = (cache / file for file in sound.files("*/snapshots/*.h5"))
     before, faults = _stamps(cache), _faults(cache)
@@ -194,16 +206,10 @@ def _opened(snapshot: Path) -> str:
 
 
 def _faults(cache: Path) -> list[str]:
-    out, errors = io.StringIO(), io.StringIO()
-    with (
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(errors),
-        pytest.raises(SystemExit) as ended,
-    ):
-        _command()(["cache", "verify", "--cache-dir", str(cache), "--json"])
-    files = [finding["file"] for finding in json.loads(out.getvalue())["findings"]]
-    assert ended.value.code == (1 if files else 0), errors.getvalue()
-    assert errors.getvalue().startswith(f"error: {cache}: expected every" if files else "")
+    code, out, errors = called("cache", "verify", "--cache-dir", cache, "--json")
+    files = [finding["file"] for finding in json.loads(out)["findings"]]
+    assert code == (1 if files else 0), errors
+    assert errors.startswith(f"error: {cache}: expected every" if files else "")
     return [str(Path(file).relative_to(cache)) for file in files]
 
 

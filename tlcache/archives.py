@@ -36,6 +36,8 @@ def extract_zip(archive: Path, folder: Path, *, max_files: int, max_bytes: int) 
     Raises:
         DataError: The archive is missing, broken, unsafe or too large, or cannot be unpacked there.
     """
+    if archive.exists() and not archive.is_file():  # to open a pipe would wait for a writer
+        raise _bad_zip(archive, "a folder or a special file")
     try:
         with zipfile.ZipFile(archive) as packed:
             members = _safe_members(archive, packed, max_files, max_bytes)

@@ -114,15 +114,16 @@ def embed(
     own = bookkeeping.keep_snapshot(snapshot, own, stores[0], report)
     for store in stores:
         bookkeeping.keep_description(store, report)
-    jobs, reused = _missing(snapshot, stores, views)
+    missing = _missing(snapshot, stores, views)
     pass_started = time.perf_counter()
     reasons: dict[bytes, str] = {}
-    if jobs:
+    if total := len(missing.images):
         with progress("embedding") as tick:
             network, buffer = load(), _Buffer(stores)
             how = device, engine, workers, batch_size, report
-            made = _pass(network, jobs, stores, buffer.commit_if_due, *how)
-            reasons = _commit_all(made, buffer, len(jobs), tick)
+            jobs = missing.jobs(snapshot)
+            made = _pass(network, jobs, total, stores, buffer.commit_if_due, *how)
+            reasons = _commit_all(made, buffer, total, tick)
     pass_seconds = time.perf_counter() - pass_started
     if reasons:
         snapshot = bookkeeping.with_reasons(snapshot, reasons)
@@ -132,8 +133,8 @@ def embed(
         snapshot=snapshot,
         stores=stores,
         views=views,
-        embedded=len(jobs) - len(reasons),
-        reused=reused,
+        embedded=total - len(reasons),
+        reused=missing.reused,
         seconds=time.perf_counter() - started,
         pass_seconds=pass_seconds,
     )
@@ -191,34 +192,56 @@ def _stores(
     return [open_store(cache, identity, info.label, report) for identity in identities]
 
 
-def _missing(
-    snapshot: Snapshot, stores: Sequence[FeatureStore], views: int
-) -> tuple[list[Job], int]:
-    """A job for each distinct readable image that lacks a row, and how many lack none."""
+@dataclasses.dataclass(frozen=True)
+class _Missing:
+    """Rows to make.
+
+    Attributes:
+        images: (m,) indices of distinct images that lack a row.
+        plain: (m,) whether the row of the eval transform is among those.
+        views: (m, V) which views are.
+        reused: How many distinct images lack none.
+    """
+
+    images: NDArray[np.int64]
+    plain: NDArray[np.bool_]
+    views: NDArray[np.bool_]
+    reused: int
+
+    def jobs(self, snapshot: Snapshot) -> Iterator[Job]:
+        for image, plain, views in zip(self.images, self.plain, self.views, strict=True):
+            crops = [(0, 0)] * bool(plain) + [(1, int(view)) for view in np.flatnonzero(views)]
+            path, digest = snapshot.dataset.path(int(image)), snapshot.digests[image].tobytes()
+            yield Job(path, digest, crops)
+
+
+def _missing(snapshot: Snapshot, stores: Sequence[FeatureStore], views: int) -> _Missing:
+    """Which rows of the readable images are not in the cache."""
     readable = np.flatnonzero(snapshot.readable())
-    first: dict[bytes, int] = {}
-    for i in readable:
-        first.setdefault(snapshot.digests[i].tobytes(), int(i))
-    crops: dict[bytes, list[tuple[int, int]]] = {digest: [] for digest in first}
-    train = readable[snapshot.dataset.splits[readable] == SPLITS.index("train")]
-    to_augment = {snapshot.digests[i].tobytes() for i in train}
-    for which, (store, wanted) in enumerate(zip(stores, (first, to_augment), strict=False)):
-        names = [(d, view) for d in wanted for view in range(views if which else 1)]
-        there = store.has(
-            np.frombuffer(b"".join(d for d, _ in names), np.uint8).reshape(-1, 32),
-            np.fromiter((view for _, view in names), np.int32, len(names)),
-        )
-        for (digest, view), cached in zip(names, there, strict=True):
-            if not cached:
-                crops[digest].append((which, view))
-    lacking = [(digest, wanted) for digest, wanted in crops.items() if wanted]
-    jobs = [Job(snapshot.dataset.path(first[d]), d, tuple(wanted)) for d, wanted in lacking]
-    return jobs, len(first) - len(jobs)
+    _, first = np.unique(_names(snapshot.digests[readable]), return_index=True)
+    images = readable[np.sort(first)]
+    digests = snapshot.digests[images]
+    plain = ~stores[0].has(digests, np.zeros(len(images), np.int32))
+    lacking = np.zeros((len(images), views), bool)
+    if views:
+        train = readable[snapshot.dataset.splits[readable] == SPLITS.index("train")]
+        augmented = np.isin(_names(digests), _names(snapshot.digests[train]))
+        wanted = np.repeat(digests[augmented], views, axis=0)
+        numbers = np.tile(np.arange(views, dtype=np.int32), int(augmented.sum()))
+        lacking[augmented] = ~stores[1].has(wanted, numbers).reshape(-1, views)
+    some = plain | lacking.any(axis=1)
+    return _Missing(images[some], plain[some], lacking[some], int((~some).sum()))
+
+
+def _names(digests: NDArray[np.uint8]) -> NDArray[np.bytes_]:
+    """(n, 32) digests as n texts, which can be sorted."""
+    return np.ascontiguousarray(digests).view("S32")[:, 0]
 
 
 def _pass(
     trunk: Trunk,
-    jobs: list[Job],
+    jobs: Iterator[Job],
+    total: int,
     stores: Sequence[FeatureStore],
     idle: Callable[[], None],
     device: str,
@@ -237,7 +260,7 @@ def _pass(
         engine=engine,
         precision=identity.precision,
         device=where,
-        images=len(jobs),
+        images=total,
     )
     if computing.name != "torch":
         report(f"computed by {computing.name}")

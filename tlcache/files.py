@@ -97,7 +97,7 @@ def read_capped(path: Path, cap: int) -> bytes:
 
 def is_gone(error: CacheError) -> bool:
     """Whether a file could not be read because it was not there; by now it may be there again."""
-    return isinstance(error.__cause__, FileNotFoundError)
+    return isinstance(error.__cause__, FileNotFoundError | NotADirectoryError)
 
 
 def _open_at_once(path: str, flags: int) -> int:

@@ -15,7 +15,7 @@ import hashlib
 import itertools
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -64,7 +64,7 @@ class Made:
 
 def run_pass(
     engine: Engine,
-    jobs: Sequence[Job],
+    jobs: Iterable[Job],
     transforms: Sequence[Transform],
     *,
     workers: int,
@@ -96,17 +96,13 @@ def run_pass(
     def do(task: Sequence[Job]) -> list[Made]:
         return list(_made(own.run, task, transforms, batch_size, stop))
 
-    # A process that dies loses the tasks it is at: of many views, fewer images make a task.
-    most = max((len(job.crops) for job in jobs), default=1)
-    size = -(-batch_size // most)
-    tasks = (jobs[start : start + size] for start in range(0, len(jobs), size))
     with (
         _exact_arithmetic(),
         concurrent.futures.ThreadPoolExecutor(workers, initializer=begin) as pool,
     ):
         pending: _Pending = collections.deque()
         try:
-            for task in tasks:
+            for task in _tasks(jobs, batch_size):
                 pending.append(pool.submit(do, task))
                 if len(pending) >= 4 * workers:
                     yield from _next(pending, idle)
@@ -115,6 +111,18 @@ def run_pass(
         finally:
             stop.set()
             pool.shutdown(cancel_futures=True)
+
+
+def _tasks(jobs: Iterable[Job], batch_size: int) -> Iterator[list[Job]]:
+    """Jobs of a batch or a little more: a process that dies loses the tasks it is at."""
+    task: list[Job] = []
+    for job in jobs:
+        task.append(job)
+        if sum(len(one.crops) for one in task) >= batch_size:
+            yield task
+            task = []
+    if task:
+        yield task
 
 
 def _next(pending: _Pending, idle: Callable[[], None] | None) -> list[Made]:

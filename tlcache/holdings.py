@@ -168,6 +168,9 @@ def look_up(snapshot: Snapshot, own: Held, augmented: Held | None) -> Asked:
     names, images = _distinct(snapshot, readable)
     lost = images[~own.find(names)]
     missing, rows = len(lost), len(images)
+    if augmented is not None and len(augmented.names) and len(names):
+        # Any view of an image is named with it, as for a clean-up: it may be wanted again.
+        augmented.asked_for |= _images_of(augmented, names)[1]
     if snapshot.views:
         train = readable & (snapshot.dataset.splits == SPLITS.index("train"))
         names, images = _distinct(snapshot, train)
@@ -211,18 +214,25 @@ def _distinct(snapshot: Snapshot, chosen: NDArray[np.bool_]) -> tuple[Names, NDA
 
 
 def _views_of(names: Names, views: int, augmented: Held | None) -> NDArray[np.int64]:
-    """(n,): how many of the first views each image has; marks their rows as asked for.
+    """(n,): how many of the first views each image has.
 
     Args:
         names: Of the images' rows of view 0, sorted, each once.
     """
     if augmented is None or not len(augmented.names) or not len(names):
         return np.zeros(len(names), np.int64)
+    at, found, numbers = _images_of(augmented, names)
+    found &= (numbers >= 0) & (numbers < min(views, _MOST_VIEWS))
+    return np.bincount(at[found], minlength=len(names))
+
+
+def _images_of(
+    augmented: Held, names: Names
+) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.int32]]:
+    """Of each augmented row: which of the images it is of, whether of any, and its view."""
     table = augmented.names.view(np.uint8).reshape(-1, 36)
     numbers = np.ascontiguousarray(table[:, 32:]).view(">i4")[:, 0]
     heads = row_names(table[:, :32], np.zeros(len(table), np.int32))
     at = np.searchsorted(names, heads)
     at[at == len(names)] = 0
-    found = (names[at] == heads) & (numbers >= 0) & (numbers < min(views, _MOST_VIEWS))
-    augmented.asked_for |= found
-    return np.bincount(at[found], minlength=len(names))
+    return at, names[at] == heads, numbers

@@ -35,7 +35,10 @@ KEEP_SECONDS = 5.0
 """How often, at most, :func:`take_snapshot` hands out what it knows so far."""
 
 _FILES_AT_ONCE = 256
+_MAX_ABOUT = 16 << 20  # JSON can take thirty times the memory of its bytes
 _LEADING_OUT = (b"\0\0", b"\0/", b"\0../", b"/../", b"/..\0", b"\0..\0")  # path after path
+
+_ON_WINDOWS = os.name == "nt"
 
 _Status = tuple[int, int, int, int]  # size, mtime_ns, ctime_ns, inode
 
@@ -203,11 +206,11 @@ def load_snapshot(path: Path) -> Snapshot:
 
 def _assembled(columns: dict[str, NDArray[np.generic]]) -> Snapshot:
     about = _about(columns["about"].tobytes())
-    paths, reasons = _split(columns["paths"]), _split(columns["reasons"])
+    n = len(columns["labels"])
+    paths, reasons = _split(columns["paths"], n), _split(columns["reasons"], n)
     labels, splits = columns["labels"].astype(np.int32), columns["splits"].astype(np.int8)
     status, digests = columns["status"].astype(np.uint64), columns["digests"].astype(np.uint8)
-    n = len(paths)
-    if not (len(reasons) == len(labels) == len(splits) == len(status) == len(digests) == n):
+    if not len(splits) == len(status) == len(digests) == n:
         raise ValueError("columns of different lengths")
     if status.shape != (n, 4) or digests.shape != (n, 32):
         raise ValueError("columns of another width")
@@ -230,6 +233,8 @@ def _assembled(columns: dict[str, NDArray[np.generic]]) -> Snapshot:
 
 def _about(data: bytes) -> dict[str, Any]:
     """What a snapshot says of its data set as a whole."""
+    if len(data) > _MAX_ABOUT:
+        raise ValueError(f"a description of {len(data):,} bytes")
     try:
         about = json.loads(data)
         name, classes = about["name"], about["classes"]
@@ -247,8 +252,9 @@ def _about(data: bytes) -> dict[str, Any]:
 
 def _check_inside(paths: bytes) -> None:
     """Refuse paths that lead out of the data set; a ``\\0`` stands before and after each."""
-    for leading_out in _LEADING_OUT:
-        if (at := paths.find(leading_out)) >= 0:
+    normal = paths.replace(b"\\", b"/") if _ON_WINDOWS else paths
+    for leading_out in (*_LEADING_OUT, *([b":"] if _ON_WINDOWS else [])):  # after a drive's name
+        if (at := normal.find(leading_out)) >= 0:
             start = paths.rfind(b"\0", 0, at + 1) + 1
             path = os.fsdecode(paths[start : paths.index(b"\0", start)])
             raise ValueError(f"a path that leads out of the data set: {path}")
@@ -316,11 +322,13 @@ def _joined(texts: Sequence[str]) -> NDArray[np.uint8]:
     return np.frombuffer(("\0".join(texts) + "\0").encode("utf-8", "surrogateescape"), np.uint8)
 
 
-def _split(column: NDArray[np.generic]) -> list[str]:
-    text = column.tobytes().decode("utf-8", "surrogateescape")
-    if not text.endswith("\0"):
+def _split(column: NDArray[np.generic], n: int) -> list[str]:
+    data = column.tobytes()
+    if not data.endswith(b"\0"):
         raise ValueError("a column of texts without its end")
-    return text[:-1].split("\0")
+    if data.count(b"\0") != n:  # first: short texts take twenty times the memory of their bytes
+        raise ValueError("columns of different lengths")
+    return data.decode("utf-8", "surrogateescape")[:-1].split("\0")
 
 
 def _refused(path: Path, found: str) -> DamageError:

@@ -10,13 +10,12 @@ from __future__ import annotations
 import collections
 import dataclasses
 import hashlib
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from tlcache.errors import CacheError, DamageError
-from tlcache.files import TEMPORARY, read_capped
+from tlcache.files import TEMPORARY, is_gone, read_capped
 from tlcache.holdings import Held, look_up, read_names
 from tlcache.identity import Identity
 from tlcache.inventory import (
@@ -162,7 +161,7 @@ def _verify_undescribed(
         try:
             _check_bytes(path)
         except CacheError as error:
-            if os.path.lexists(path):
+            if not _went(path, error):
                 found.findings.append(_with_remedy(error))
         tick()
     for path in folder.snapshots:
@@ -215,7 +214,7 @@ def _load(path: Path, found: Verification) -> Snapshot | None:
     try:
         snapshot = load_snapshot(path)
     except CacheError as error:
-        if os.path.lexists(path):
+        if not _went(path, error):
             found.snapshots += 1
             found.findings.append(error)
         return None
@@ -259,8 +258,13 @@ def _verify_memo(path: Path, found: Verification) -> None:
         try:
             check_memo(path)
         except CacheError as error:
-            if os.path.lexists(path):
+            if not _went(path, error):
                 found.findings.append(error)
+
+
+def _went(path: Path, error: CacheError) -> bool:
+    """Whether a file was taken away meanwhile by somebody's clean-up, and is no fault."""
+    return is_gone(error) and not path.is_symlink()
 
 
 def _with_remedy(fault: CacheError) -> CacheError:

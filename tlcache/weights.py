@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import pickle
 import re
 import struct
 import sys
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -59,7 +61,8 @@ def read_state(path: Path) -> State:
         if path.suffix.lower() == ".safetensors":
             content: Any = safetensors.torch.load_file(path)
         else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings(action="ignore"):  # of what is refused in a moment
+                content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged bytes can make either reader raise almost anything
         raise _unreadable(path, _found(error)) from error
     for wrapper in ("state_dict", "model"):
@@ -191,4 +194,8 @@ def _unreadable(path: Path, found: str) -> TrunkError:
 def _found(error: Exception) -> str:
     if named := re.search(r"GLOBAL (\S+)", str(error)):
         return f"a pickle with {named[1]}, which could run code"
+    if "TorchScript" in str(error):
+        return "a TorchScript archive, which holds code"
+    if isinstance(error, pickle.UnpicklingError):  # torch advises to run the code all the same
+        return "a file that is no pickle of tensors alone"
     return f"a file that cannot be read ({error_in_a_line(error)})"

@@ -75,9 +75,36 @@ def embedding_of(out: Output, data: Path, *, split: str | None, seed: int, **how
     from tlcache.features import open_snapshot
 
     if data.is_file():
-        return open_snapshot(data, how["views"], out.note)
+        embedding = open_snapshot(data, how["views"], out.note)
+        _check_that_they_are_its_own(embedding, split, how)
+        return embedding
     out.note_random(how["weights"])
     return embed(scanned(out, data, split, seed), report=out.note, progress=out.progress, **how)
+
+
+def _check_that_they_are_its_own(embedding: Embedding, split: str | None, how: Any) -> None:
+    """A snapshot has its splits and its features: refuse options that ask for others."""
+    from tlcache.errors import OptionError
+    from tlcache.trunk_memo import describe_trunk
+
+    identity = embedding.stores[0].identity
+    asked = {"--split": (None, split), "--trunk": (identity.trunk, how["trunk"])}
+    asked["--precision"] = identity.precision, how["precision"]
+    asked["--dtype"] = identity.dtype, how["dtype"]
+    for name, value in how["transform"].items():
+        asked[f"--{name}"] = getattr(identity.transform, name), value
+    if how["weights"] != "imagenet":  # as is written where nothing is
+        info = describe_trunk(identity.trunk, how["weights"], how["cache"] / "weights")
+        asked["--weights"] = identity.weights[:8], info.digest[:8]
+    defaults = {"--trunk": "resnet18", "--precision": "fp32", "--dtype": "float32"}
+    for option, (own, value) in asked.items():
+        if value not in (own, defaults.get(option)):
+            raise OptionError(
+                option,
+                expected=f"the snapshot's own {own}" if own else "none beside a snapshot",
+                found=str(value),
+                remedy="leave it out, or name the folder of images",
+            )
 
 
 def scanned(out: Output, data: Path, split: str | None, seed: int) -> Any:

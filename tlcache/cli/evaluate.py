@@ -78,6 +78,7 @@ def scores(
     """What a model says of a split: from cached features for a head, else through its network."""
     from tlcache.cli.embed import embedding_of, scanned
     from tlcache.errors import OptionError
+    from tlcache.features import open_snapshot
     from tlcache.samples import SPLITS
     from tlcache.scoring import (
         Scored,
@@ -105,20 +106,22 @@ def scores(
     found = weights or model.weights
     if not data.is_file():  # before anything is embedded with the wrong weights
         check_trunk(model, describe_trunk(model.trunk, found, cache_dir / "weights"))
-    embedding = embedding_of(
-        out,
-        data,
-        split=split,
-        seed=seed,
-        trunk=model.trunk,
-        weights=found,
-        cache=cache_dir,
-        views=0,
-        transform=dataclasses.asdict(model.transform),
-        precision=model.precision,
-        dtype=model.dtype,
-        **passing,
-    )
+        embedding = embedding_of(
+            out,
+            data,
+            split=split,
+            seed=seed,
+            trunk=model.trunk,
+            weights=found,
+            cache=cache_dir,
+            views=0,
+            transform=dataclasses.asdict(model.transform),
+            precision=model.precision,
+            dtype=model.dtype,
+            **passing,
+        )
+    else:
+        embedding = open_snapshot(data, 0, out.note)
     check_trunk(model, embedding.trunk)
     check_transform(model, embedding.stores[0].identity.transform)
     features = embedding.read()
