@@ -114,13 +114,14 @@ def run_pass(
 
 
 def _tasks(jobs: Iterable[Job], batch_size: int) -> Iterator[list[Job]]:
-    """Jobs of a batch or a little more: a process that dies loses the tasks it is at."""
-    task: list[Job] = []
+    """Jobs that make a batch together: a process that dies loses the tasks it is at."""
+    task, crops = list[Job](), 0
     for job in jobs:
-        task.append(job)
-        if sum(len(one.crops) for one in task) >= batch_size:
+        if task and crops + len(job.crops) > batch_size:
             yield task
-            task = []
+            task, crops = [], 0
+        task.append(job)
+        crops += len(job.crops)
     if task:
         yield task
 
