@@ -93,17 +93,17 @@ def test_what_was_made_is_committed_while_one_image_takes_for_ever(
     assert len(committed(tmp_path / "cache")) == len(data)
 
 
-@pytest.mark.parametrize(("views", "images"), [(0, 8), (1, 4), (3, 2), (25, 1)])
+@pytest.mark.parametrize(("views", "crops"), [(0, 8), (1, 8), (3, 8), (4, 5), (25, 26)])
 def test_of_many_views_a_thread_has_fewer_images_in_hand(
-    views: int, images: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    views: int, crops: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made, sizes = tlcache.forward_pass._made, list[int]()
 
     def counted(run: Any, task: Sequence[Job], *rest: Any) -> Iterator[Made]:
-        sizes.append(len(task))
+        sizes.append(sum(len(job.crops) for job in task))
         yield from made(run, task, *rest)
 
     monkeypatch.setattr(tlcache.forward_pass, "_made", counted)
     data = scan(make_images(tmp_path / "data", train=8, val=1))
     embed(data, small_trunk(), cache=tmp_path / "cache", views=views)
-    assert max(sizes) == images and sum(sizes) == len(data)
+    assert max(sizes) == crops and sum(sizes) == len(data) + 16 * views
