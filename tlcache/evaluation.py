@@ -123,7 +123,8 @@ def evaluate(logits: ArrayLike, labels: ArrayLike, classes: Sequence[str]) -> Ev
     names = _checked_classes(classes, scores.shape[1])
     predictions = scores.argmax(axis=1)
     right = predictions == truths
-    per_class = _per_class(truths, predictions, names)
+    confusion = _confusion(truths, predictions, len(names))
+    per_class = _per_class(confusion, names)
     return Evaluation(
         n=len(truths),
         accuracy=float(right.mean()),
@@ -133,7 +134,7 @@ def evaluate(logits: ArrayLike, labels: ArrayLike, classes: Sequence[str]) -> Ev
         ece=_calibration_error(softmax(scores).max(axis=1), right),
         classes=names,
         per_class=per_class,
-        confusion=_confusion(truths, predictions, len(names)),
+        confusion=confusion.tolist(),
     )
 
 
@@ -225,21 +226,20 @@ def _calibration_error(confidence: NDArray[np.float64], right: NDArray[np.bool_]
 
 def _confusion(
     truths: NDArray[np.int64], predictions: NDArray[np.int64], count: int
-) -> list[list[int]]:
-    # Not scikit-learn's: that one warns when there is but one class.
+) -> NDArray[np.int64]:
     pairs = np.bincount(truths * count + predictions, minlength=count * count)
-    return list(pairs.reshape(count, count).tolist())
+    return pairs.reshape(count, count)
 
 
-def _per_class(
-    truths: NDArray[np.int64], predictions: NDArray[np.int64], names: tuple[str, ...]
-) -> dict[str, dict[str, float]]:
-    from sklearn.metrics import precision_recall_fscore_support
+def _per_class(confusion: NDArray[np.int64], names: tuple[str, ...]) -> dict[str, dict[str, float]]:
+    # In numpy: loading scikit-learn takes longer than embedding fifty images.
+    hits, truths, predictions = confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)
 
-    columns = precision_recall_fscore_support(
-        truths, predictions, labels=np.arange(len(names)), zero_division=0.0
-    )
-    rows = zip(*(column.tolist() for column in columns), strict=True)
+    def share(part: NDArray[np.int64], whole: NDArray[np.int64]) -> list[float]:
+        return list((part / np.maximum(whole, 1)).tolist())  # 0.0 of nothing
+
+    columns = share(hits, predictions), share(hits, truths), share(2 * hits, truths + predictions)
+    rows = zip(*columns, truths.tolist(), strict=True)
     measures = ("precision", "recall", "f1", "support")
     return {
         name: dict(zip(measures, row, strict=True)) for name, row in zip(names, rows, strict=True)
