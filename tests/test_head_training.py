@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import tlcache.head_training
-from tlcache.errors import DataError
+from tlcache.errors import DataError, OptionError
 from tlcache.head_training import train_head, train_heads
 from tlcache.heads import Head, initial_head
 from tlcache.recipe import EpochRecord, Recipe
@@ -294,6 +294,15 @@ def test_heads_trained_side_by_side_end_as_each_would_alone(
                 b.learning_rate,
                 b.val_accuracy,
             )
+
+
+def test_compiled_steps_that_are_asked_for_and_not_installed_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tlcache.head_training, "can_compile", lambda: False)
+    features, labels = arrays()
+    with pytest.raises(OptionError, match=r"compiled steps: expected numba, .*tlcache\[fast\]"):
+        train_heads(features, labels, features, labels, [Recipe()], classes=3, compiled=True)
 
 
 @pytest.mark.parametrize("seconds", [np.inf, 0.0])

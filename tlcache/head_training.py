@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.devices import usable_cpus
-from tlcache.errors import DataError
+from tlcache.errors import DataError, OptionError
 from tlcache.head_data import Array, HeadData, Labels, check_widths, head_data
 from tlcache.head_steps import Steps, can_compile, compiled_steps, steps
 from tlcache.heads import Head, initial_head
@@ -102,6 +102,7 @@ def train_heads(
     classes: int,
     heads: Sequence[Head] | None = None,
     on_epoch: Callable[[int, EpochRecord], None] | None = None,
+    compiled: bool | None = None,
 ) -> list[TrainedHead]:
     """Train many heads on the same rows, side by side; each ends as it would alone.
 
@@ -110,6 +111,8 @@ def train_heads(
         recipes: One a head.
         heads: To start from; fresh ones of the recipes' seeds by default.
         on_epoch: Called with a head's index and its epoch's record, from several threads.
+        compiled: Whether numba's steps are taken, or numpy's; by default, numba's where it is
+            installed and there is enough to do.
 
     Returns:
         One a recipe. Training a head ends early where its loss is no longer finite: see
@@ -117,12 +120,16 @@ def train_heads(
 
     Raises:
         DataError: If the arrays do not fit together.
+        OptionError: If compiled steps are asked for and numba is not installed.
     """
     data = head_data(features, labels, val_features, val_labels, classes)
     heads = heads or [initial_head(classes, data.views.shape[2], r.seed) for r in recipes]
     for head in heads:
         check_widths(data, head)
-    compiled = can_compile() and _numpy_seconds(data, recipes) > _WORTH_SECONDS
+    if compiled is None:
+        compiled = can_compile() and _numpy_seconds(data, recipes) > _WORTH_SECONDS
+    elif compiled and not can_compile():
+        raise _no_numba()
     take, threads = (compiled_steps(), usable_cpus()) if compiled else (steps, 1)
     trained: dict[int, TrainedHead] = {}
 
@@ -269,6 +276,15 @@ def _loss_and_hits(logits: Array, labels: Labels) -> NDArray[np.float64]:
 
 def _finite(record: EpochRecord) -> bool:
     return bool(np.isfinite([record.train_loss, record.val_loss]).all())
+
+
+def _no_numba() -> OptionError:
+    return OptionError(
+        "compiled steps",
+        expected="numba",
+        found="no such package",
+        remedy="pip install 'tlcache[fast]'",
+    )
 
 
 def _diverged(record: EpochRecord) -> DataError:
