@@ -8,6 +8,7 @@ convolutions; MNN (extra ``mnn``) is faster on a CPU. Covers no images and no ba
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import copy
 import dataclasses
@@ -41,6 +42,8 @@ Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """(n, H, W, 3) pixels, normalised, to (n, D) features."""
 
 _MNN_BATCH = 8
+# Not MNN.tools.mnnconvert: that installs a package by pip and reports each conversion to a server.
+_CONVERT = "import sys, _tools; _tools.mnnconvert(sys.argv)"
 _MNN_WINOGRAD_LEVEL = 3  # a session's hint; at 1 its transforms keep fp32's digits
 
 
@@ -82,10 +85,10 @@ def make_engine(
     if engine not in ENGINES:
         raise _wrong("--engine", " or ".join(ENGINES), engine, "name one of them")
     suits_mnn = device.type == "cpu" and precision in ("fp32", "fast")
-    if engine == "auto":
-        ready = suits_mnn and images >= MNN_IMAGES and _installed("MNN")
-        engine = "mnn" if ready else "torch"
-    if engine == "torch":
+    if engine == "auto" and suits_mnn and images >= MNN_IMAGES and _installed("MNN"):
+        with contextlib.suppress(OptionError):  # what MNN cannot do well, torch does
+            return _checked(_mnn_engine(module, crop, precision), module, crop, precision)
+    if engine in ("auto", "torch"):
         return _torch_engine(module, precision, device)
     if not suits_mnn:
         raise _wrong(
@@ -105,7 +108,6 @@ def folded(module: torch.nn.Module) -> torch.nn.Module:
     A network that torch.fx cannot trace is copied as it is: it computes the same, only slower.
     """
     import torch
-    from torch.nn.utils.fusion import fuse_conv_bn_eval
 
     module = copy.deepcopy(module)
     try:
@@ -113,19 +115,36 @@ def folded(module: torch.nn.Module) -> torch.nn.Module:
     except Exception:  # whatever a network's own code does with a stand-in for its input
         return module
     parts = dict(graph.named_modules())
+    calls = collections.Counter(n.target for n in graph.graph.nodes if n.op == "call_module")
     for node in list(graph.graph.nodes):
-        if node.op != "call_module" or not isinstance(parts[node.target], torch.nn.BatchNorm2d):
+        before = node.all_input_nodes[0] if node.all_input_nodes else node
+        if not all(n.op == "call_module" for n in (before, node)):
             continue
-        before = node.args[0]
-        if before.op != "call_module" or len(before.users) > 1:
-            continue
-        convolution = parts[before.target]
-        if type(convolution) is torch.nn.Conv2d:
-            _put(graph, before.target, fuse_conv_bn_eval(convolution, parts[node.target]))
+        convolution, norm = parts[before.target], parts[node.target]
+        alone = calls[before.target] == 1 and len(before.users) == 1
+        if alone and _can_fold(convolution, norm):
+            _put(graph, before.target, _fused(convolution, norm))
             node.replace_all_uses_with(before)
             graph.graph.erase_node(node)
     graph.recompile()
     return graph
+
+
+def _can_fold(convolution: Any, norm: Any) -> bool:
+    import torch
+
+    # A hook may make the weights anew before each call (weight_norm does).
+    hooked = convolution._forward_pre_hooks or convolution._forward_hooks or norm._forward_hooks
+    plain = type(convolution) is torch.nn.Conv2d and type(norm) is torch.nn.BatchNorm2d
+    return plain and norm.running_mean is not None and not hooked
+
+
+def _fused(convolution: torch.nn.Conv2d, norm: torch.nn.BatchNorm2d) -> torch.nn.Conv2d:
+    from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+    # In float64: rounded once, the folded weights are as good as those that they come from.
+    exact = copy.deepcopy(convolution).double(), copy.deepcopy(norm).double()
+    return fuse_conv_bn_eval(*exact).to(dtype=convolution.weight.dtype)
 
 
 def _put(module: torch.nn.Module, name: str, part: torch.nn.Module) -> None:
@@ -192,7 +211,10 @@ def _mnn_engine(module: torch.nn.Module, crop: int, precision: str) -> Engine:
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """MNN greets on the process's stdout, past Python's; a program may be reading JSON there."""
+    """Nothing on the process's stdout, where a program may be reading JSON.
+
+    MNN greets there, and torch's exporter prints what it cannot express, both past Python's stdout.
+    """
     sys.stdout.flush()
     stdout = os.dup(1)
     try:
@@ -231,15 +253,14 @@ def _converted(module: torch.nn.Module, crop: int, folder: Path) -> Path:
     onnx, mnn = folder / "trunk.onnx", folder / "trunk.mnn"
     example = torch.zeros(_MNN_BATCH, 3, crop, crop)
     try:
-        with warnings.catch_warnings():
+        with _silence(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the older exporter, which needs no more packages
-            torch.onnx.export(
-                copy.deepcopy(module), (example,), str(onnx), opset_version=17, dynamo=False
-            )
-        command = [sys.executable, "-m", "MNN.tools.mnnconvert", "-f", "ONNX", "--bizCode", "MNN"]
+            torch.onnx.export(folded(module), (example,), str(onnx), opset_version=17, dynamo=False)
+        command = [sys.executable, "-c", _CONVERT, "-f", "ONNX", "--bizCode", "MNN"]
         command += ["--modelFile", str(onnx), "--MNNModel", str(mnn)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-        failed = "" if mnn.is_file() else (done.stderr or done.stdout)[-200:]
+        said = (done.stderr or done.stdout)[-200:] or f"exit code {done.returncode}"
+        failed = "" if done.returncode == 0 and mnn.is_file() else said
     except Exception as error:  # whatever the exporter cannot express
         failed = f"{type(error).__name__}: {error}"
     if failed:
