@@ -9,8 +9,6 @@ installed.
 from __future__ import annotations
 
 import functools
-import importlib.util
-import math
 from collections.abc import Callable
 
 import numpy as np
@@ -39,7 +37,9 @@ def can_resample(source: tuple[int, int], target: tuple[int, int], interpolation
 @functools.cache
 def _agrees_with_pillow() -> bool:
     """Whether numba is there, and makes of a few shapes what this Pillow makes of them."""
-    if importlib.util.find_spec("numba") is None:
+    try:
+        _kernel()
+    except ImportError:  # not there, or at odds with this numpy
         return False
     table = np.tile(np.arange(256, dtype=np.float32), (3, 1))
     random = np.random.default_rng(0)
@@ -88,46 +88,48 @@ def _taps(source: int, target: int, first: int, count: int, interpolation: str) 
     scale = source / target
     stretch = max(scale, 1.0)
     support = _SUPPORT[interpolation] * stretch
-    weigh = _FILTERS[interpolation]
-    starts = np.zeros(count, np.int32)
-    weights = np.zeros((count, math.ceil(support) * 2 + 1), np.int32)
-    for i in range(count):
-        centre = (first + i + 0.5) * scale
-        low = max(int(centre - support + 0.5), 0)
-        high = min(int(centre + support + 0.5), source)
-        values = [weigh((x - centre + 0.5) * (1.0 / stretch)) for x in range(low, high)]
-        total = 0.0
-        for value in values:  # one by one: sum() rounds otherwise
-            total += value
-        starts[i] = low
-        for j, value in enumerate(values):
-            exact = value / total if total else value
-            weights[i, j] = int(math.copysign(0.5, exact) + exact * (1 << _BITS))
+    centres = (first + np.arange(count) + 0.5) * scale
+    starts = np.maximum((centres - support + 0.5).astype(np.int64), 0)
+    ends = np.minimum((centres + support + 0.5).astype(np.int64), source)
+    x = starts[:, None] + np.arange((ends - starts).max())
+    values = _FILTERS[interpolation]((x - centres[:, None] + 0.5) * (1.0 / stretch))
+    values[x >= ends[:, None]] = 0
+    totals = values.cumsum(axis=1)[:, -1:]  # one by one: sum() rounds otherwise
+    exact = np.divide(values, totals, out=values, where=totals != 0)
+    weights = (np.copysign(0.5, exact) + exact * (1 << _BITS)).astype(np.int32)
     used = int(np.flatnonzero(weights.any(axis=0)).max()) + 1
-    return starts, np.ascontiguousarray(weights[:, :used])
+    return starts.astype(np.int32), np.ascontiguousarray(weights[:, :used])
 
 
-def _bilinear(x: float) -> float:
-    return max(0.0, 1.0 - abs(x))
+def _bilinear(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.maximum(0.0, 1.0 - np.abs(x))
 
 
-def _bicubic(x: float) -> float:  # a = -0.5, and Pillow's order of operations
-    x = abs(x)
-    if x < 1.0:
-        return ((-0.5 + 2.0) * x - (-0.5 + 3.0)) * x * x + 1
-    if x < 2.0:
-        return (((x - 5) * x + 8) * x - 4) * -0.5
-    return 0.0
+def _bicubic(x: NDArray[np.float64]) -> NDArray[np.float64]:  # a = -0.5, in Pillow's order
+    x = np.abs(x)
+    near = ((-0.5 + 2.0) * x - (-0.5 + 3.0)) * x * x + 1
+    far = (((x - 5) * x + 8) * x - 4) * -0.5
+    return np.where(x < 1.0, near, np.where(x < 2.0, far, 0.0))
 
 
-_FILTERS: dict[str, Callable[[float], float]] = {"bilinear": _bilinear, "bicubic": _bicubic}
+_FILTERS = {"bilinear": _bilinear, "bicubic": _bicubic}
 
 
 @functools.cache
 def _kernel() -> Callable[..., None]:
+    """Compiled for any layout of the pixels at once."""
     import numba
+    from numba import types
 
-    compiled: Callable[..., None] = numba.njit(nogil=True, cache=True)(_resample)
+    pixels = types.Array(types.uint8, 3, "A", readonly=True)
+    taps = types.int32[::1], types.int32[:, ::1]
+    table, out = types.Array(types.float32, 2, "C", readonly=True), types.float32[:, :, ::1]
+    jit = functools.partial(numba.njit, types.void(pixels, *taps, *taps, table, out), nogil=True)
+    compiled: Callable[..., None]
+    try:
+        compiled = jit(cache=True)(_resample)
+    except Exception:  # no folder to keep it in, a full disk, a damaged file there
+        compiled = jit()(_resample)
     return compiled
 
 
