@@ -74,13 +74,25 @@ def can_compile() -> bool:
 
 @functools.cache
 def compiled_steps() -> Steps:
-    """:func:`steps`, compiled; takes some seconds the first time on a machine."""
-    import numba
+    """:func:`steps`, compiled; takes some seconds the first time on a machine.
 
+    Where numba is at odds with this numpy, it is :func:`steps` itself.
+    """
+    try:
+        import numba
+        from numba import float32, int64
+    except ImportError:
+        return steps
+    heads, rates = (float32[:, :, ::1],) * 2, (float32[::1],) * 3
+    signature = float32[:, :, ::1](*heads, float32[:, ::1], int64[::1], int64, *rates)
     reorder = {"contract", "reassoc", "nsz", "arcp"}  # NaN and Inf stay what they are
-    jit = numba.njit(nogil=True, cache=True, fastmath=reorder, error_model="numpy")
-    compiled: Steps = jit(_steps)
-    return compiled
+    options = {"nogil": True, "fastmath": reorder, "error_model": "numpy"}
+    compiled: Steps
+    try:
+        compiled = numba.njit(signature, cache=True, **options)(_steps)
+    except Exception:  # no folder to keep it in, a full disk, a damaged file there
+        compiled = numba.njit(signature, **options)(_steps)
+    return lambda w, v, rows, labels, *rest: compiled(w, v, rows, labels.astype(np.int64), *rest)
 
 
 def _steps(  # type: ignore[no-untyped-def]
