@@ -9,7 +9,6 @@ rotation.
 from __future__ import annotations
 
 import functools
-import importlib.util
 import io
 import re
 import warnings
@@ -63,7 +62,9 @@ def _decoded_by_turbo(data: bytes) -> NDArray[np.uint8] | None:
 @functools.cache
 def _turbo_agrees() -> bool:
     """Whether simplejpeg is there and makes Pillow's very pixels, whatever the subsampling."""
-    if importlib.util.find_spec("simplejpeg") is None:
+    try:
+        import simplejpeg  # noqa: F401
+    except ImportError:  # not there, or at odds with this numpy
         return False
     noise = np.random.default_rng(0).integers(0, 256, (45, 77, 3), np.uint8)
     smooth = np.asarray(Image.fromarray(noise).resize((301, 203), Image.Resampling.BICUBIC))
