@@ -39,6 +39,7 @@ from tlcache.head_training import TrainedHead
 from tlcache.runs import describe_machine
 
 BASE, NUMPY, NUMBA, OWN = "tutorial", "numpy steps", "numba steps", "train_head"
+ONE = "one of the tutorial's"
 
 Values = dict[str, Any]
 
@@ -201,30 +202,36 @@ def _many_heads(
         return (time.perf_counter() - started) * count / len(some)
 
     contenders = {
-        f"one of the {BASE}'s": lambda: tutorial(arrays, case.classes, recipe, 10**9).seconds,
+        ONE: lambda: tutorial(arrays, case.classes, recipe, 10**9).seconds,
         f"{count} one by one": one_by_one,
         f"{count} side by side, 4 seeds": side_by_side(4),
         f"{count} side by side, 1 seed": side_by_side(1),
     }
     _say(f"{count} heads: {rounds} rounds")
-    for warm_up in contenders.values():
-        warm_up()
-    together = tlcache.train_heads(*arrays, sweeps[1], classes=case.classes)
-    off = 0.0
-    for one in some:
-        trained = tlcache.train_head(*arrays, one, classes=case.classes).last
-        expected = np.column_stack([trained.weight, trained.bias])
-        off = max(off, _off(together[sweeps[1].index(one)], expected))
+    alternated(contenders, 1)  # warms everybody up
+    off = _side_by_side_off(arrays, case, sweeps[1], some)
     seconds = alternated(contenders, rounds)
-    base = seconds[f"one of the {BASE}'s"]
     return {
         "title": f"{count} heads, {case.title}",
         "heads": count,
         "timed_one_by_one": len(some),
         "seconds": {name: spread(one) for name, one in seconds.items()},
-        "over_one_tutorial": {name: ratios(one, base) for name, one in seconds.items()},
+        "over_one_tutorial": {name: ratios(one, seconds[ONE]) for name, one in seconds.items()},
         "largest_difference": off,
     }
+
+
+def _side_by_side_off(
+    arrays: Arrays, case: Case, all_of_them: list[tlcache.Recipe], some: list[tlcache.Recipe]
+) -> float:
+    """The largest difference between heads that were trained side by side, and alone."""
+    together = tlcache.train_heads(*arrays, all_of_them, classes=case.classes)
+    off = 0.0
+    for recipe in some:
+        single = tlcache.train_head(*arrays, recipe, classes=case.classes).last
+        expected = np.column_stack([single.weight, single.bias])
+        off = max(off, _off(together[all_of_them.index(recipe)], expected))
+    return off
 
 
 def _print(values: Values) -> None:

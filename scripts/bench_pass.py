@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import statistics
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,6 +41,7 @@ from tlcache.trunk import Trunk
 
 BASE = "tutorial"
 OURS = "tlcache "
+FORWARD = "forward of "
 
 Values = dict[str, Any]
 
@@ -63,13 +65,9 @@ def main(
 ) -> None:
     """Time every contender on the same images, and compare what it makes of them."""
     dataset, loaded = _part(tlcache.scan(data), images), tlcache.load_trunk(trunk, weights)
-    contenders, left_out = _contenders(loaded, without or [])
-    few = _part(dataset, 8)
-    for name, contender in contenders.items():
-        _say(f"warming up {name}")
-        contender(few)
+    contenders, left_out = _contenders(loaded, _part(dataset, 8), without or [])
     _say(f"{rounds} rounds of {len(contenders)} contenders on {len(dataset)} images")
-    passed = alternated({n: _bound(n, c, dataset) for n, c in contenders.items()}, rounds)
+    passed, speeds = _measured(loaded, dataset, contenders, rounds, forward)
     values = {
         "trunk": trunk,
         "weights": weights,
@@ -77,7 +75,7 @@ def main(
         **describe_machine(trunk),
         "contenders": _compared(passed),
         "left_out": left_out,
-        "forward": _forward(loaded, passed, rounds, forward),
+        "forward": _forward(passed, speeds),
         "preprocess": _preprocess(dataset, loaded, rounds),
     }
     if frozen:
@@ -96,9 +94,11 @@ def _part(dataset: ImageDataset, images: int) -> ImageDataset:
     return subset(dataset, train, images - train)
 
 
-def _contenders(trunk: Trunk, without: list[str]) -> tuple[dict[str, Contender], dict[str, str]]:
-    """All that can run here, and why the others cannot."""
-    (own, no_own), (others, no_others) = ours(trunk), peers(trunk)
+def _contenders(
+    trunk: Trunk, few: ImageDataset, without: list[str]
+) -> tuple[dict[str, Contender], dict[str, str]]:
+    """All that can run here, warmed up on a few images, and why the others cannot."""
+    (own, no_own), (others, no_others) = ours(trunk), peers(trunk, few)
     contenders, left_out = {BASE: tutorial(trunk), **others, **own}, no_others | no_own
     for name in without:
         if name not in contenders.keys() - {BASE} | left_out.keys():
@@ -110,10 +110,30 @@ def _contenders(trunk: Trunk, without: list[str]) -> tuple[dict[str, Contender],
             )
         contenders.pop(name, None)
         left_out[name] = "by --without"
+    for name in contenders.keys() - others.keys():
+        _say(f"warming up {name}")
+        contenders[name](few)
     return contenders, left_out
 
 
-def _bound(name: str, contender: Contender, dataset: ImageDataset) -> Any:
+def _measured(
+    trunk: Trunk, dataset: ImageDataset, contenders: dict[str, Contender], rounds: int, noise: int
+) -> tuple[dict[str, list[Passed]], dict[str, list[float]]]:
+    """What each contender made, and right beside each of ours its engine's images of noise/s."""
+    turns: dict[str, Callable[[], Any]] = {}
+    for name, contender in contenders.items():
+        turns[name] = _told(name, contender, dataset)
+        if name.startswith(OURS):
+            _say(f"setting up the forward of {name}")
+            turns[FORWARD + name] = pure_forward(trunk, *name.split()[1:], noise)
+    given = alternated(turns, rounds)
+    speeds = {
+        name.removeprefix(FORWARD): given.pop(name) for name in turns if name.startswith(FORWARD)
+    }
+    return given, speeds
+
+
+def _told(name: str, contender: Contender, dataset: ImageDataset) -> Callable[[], Passed]:
     def run() -> Passed:
         passed = contender(dataset)
         _say(f"  {name}: {passed.seconds:.2f} s, of that set-up {passed.setup_seconds:.2f} s")
@@ -143,21 +163,15 @@ def _compared(passed: dict[str, list[Passed]]) -> dict[str, Values]:
     return compared
 
 
-def _forward(trunk: Trunk, passed: dict[str, list[Passed]], rounds: int, images: int) -> Values:
+def _forward(passed: dict[str, list[Passed]], speeds: dict[str, list[float]]) -> Values:
     """Each engine's speed on noise, and how near its whole pass comes to that."""
-    names = [name for name in passed if name.startswith(OURS)]
-    _say(f"forward alone: {', '.join(names)}")
-    pure = {name: pure_forward(trunk, *name.split()[1:], images) for name in names}
-    speeds = alternated(pure, rounds)
     count = len(passed[BASE][0].features)
     return {
         name: {
-            "images_per_second": spread(speeds[name]),
-            "pass_over_forward": ratios(
-                [count / one.pass_seconds for one in passed[name]], speeds[name]
-            ),
+            "images_per_second": spread(alone),
+            "pass_over_forward": ratios([count / one.pass_seconds for one in passed[name]], alone),
         }
-        for name in names
+        for name, alone in speeds.items()
     }
 
 

@@ -22,8 +22,8 @@ from tlcache.trunk import Trunk
 PEER_BATCH = 32
 
 
-def peers(trunk: Trunk) -> tuple[dict[str, Contender], dict[str, str]]:
-    """Other packages' own loops; and why those are left out that are."""
+def peers(trunk: Trunk, few: ImageDataset) -> tuple[dict[str, Contender], dict[str, str]]:
+    """Other packages' own loops, tried on a few images; and why those are left out that are."""
     contenders, left_out = {}, {}
     makers = {"timm": timm_loop, "img2vec_pytorch": img2vec, "thingsvision": thingsvision}
     for name, make in makers.items():
@@ -31,7 +31,9 @@ def peers(trunk: Trunk) -> tuple[dict[str, Contender], dict[str, str]]:
             left_out[name] = "not installed"
             continue
         try:
-            contenders[name] = make(trunk)
+            contender = make(trunk)
+            contender(few)
+            contenders[name] = contender
         except Exception as error:  # whatever another package raises at a network it lacks
             left_out[name] = f"{type(error).__name__}: {' '.join(str(error).split())[:80]}"
     return contenders, left_out
@@ -106,8 +108,9 @@ def thingsvision(trunk: Trunk) -> Contender:
         with tempfile.TemporaryDirectory() as names, _quiet():
             for split in dataset.present_splits():
                 images = Images(str(dataset.root / split), names, "pt", transforms=transform)
-                images.samples = wanted(dataset, images.samples)
-                paths += [path for path, *_ in images.samples]
+                kept = wanted(dataset, [(path,) for path in images.samples])
+                images.samples = [path for (path,) in kept]
+                paths += images.samples
                 batches = Batches(dataset=images, batch_size=PEER_BATCH, backend="pt")
                 rows.append(extractor.extract_features(batches, last, flatten_acts=True))
         return in_order(dataset, paths, np.concatenate(rows))
