@@ -17,6 +17,8 @@ from typer.core import TyperGroup
 from tlcache.cli import bench, cache, data, demo, embed, evaluate, finetune, predict, show, train
 from tlcache.errors import TlcacheError
 
+_STOPS = (signal.SIGINT, signal.SIGTERM)
+
 
 class _Terminated(KeyboardInterrupt):
     """SIGTERM: ends a command as cleanly as Ctrl-C."""
@@ -34,6 +36,8 @@ class _Commands(TyperGroup):
             _say(f"error: {error}")
             sys.exit(1)
         except KeyboardInterrupt as stop:
+            for number in _STOPS:  # who presses twice is to see this line too, and no traceback
+                signal.signal(number, signal.SIG_IGN)
             _say("stopped; what was finished is kept, and the same command goes on from there")
             sys.exit(143 if isinstance(stop, _Terminated) else 130)
         except BrokenPipeError:  # the reader of our output, `head` say, has seen enough
