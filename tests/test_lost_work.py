@@ -107,3 +107,21 @@ def test_of_many_views_a_thread_has_fewer_images_in_hand(
     data = scan(make_images(tmp_path / "data", train=8, val=1))
     embed(data, small_trunk(), cache=tmp_path / "cache", views=views)
     assert max(sizes) == images and sum(sizes) == len(data)
+
+
+def test_what_the_threads_have_made_is_kept_when_a_pass_is_stopped_at_its_first_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = scan(make_images(tmp_path / "data", train=36, val=1))
+
+    def stop(buffer: Any, made: Made) -> None:
+        time.sleep(1.0)  # until every task that was handed out is done
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tlcache.embedding._Buffer, "add", stop)
+        with pytest.raises(KeyboardInterrupt):
+            embed(data, small_trunk(), cache=tmp_path / "cache", workers=2)
+    # All but the row in hand of the eight tasks of eight images that may be under way.
+    assert len(committed(tmp_path / "cache")) == 63
+    assert embed(data, small_trunk(), cache=tmp_path / "cache").embedded == len(data) - 63
