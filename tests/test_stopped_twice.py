@@ -126,7 +126,7 @@ def test_what_was_made_is_committed_before_the_run_ends(
     made = {bytes.fromhex(line) for line in (tmp_path / "made").read_text().split()}
     there = images_of(committed(tmp_path / "cache"))
     assert rows <= len(made) < IMAGES
-    assert made <= there and len(there - made) <= 1  # one may have been about to be noted
+    assert made <= there  # and what the threads had in hand besides
     _check(ended, data, tmp_path, whole)
 
 
