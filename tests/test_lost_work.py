@@ -114,11 +114,20 @@ def test_what_the_threads_have_made_is_kept_when_a_pass_is_stopped_at_its_first_
 ) -> None:
     data = scan(make_images(tmp_path / "data", train=36, val=1))
 
+    made, tasks = tlcache.forward_pass._made, list[int]()
+
+    def counted(module: Any, task: Sequence[Job], *rest: Any) -> Iterator[Made]:
+        yield from made(module, task, *rest)
+        tasks.append(len(task))
+
     def stop(buffer: Any, made: Made) -> None:
-        time.sleep(1.0)  # until every task that was handed out is done
+        until = time.monotonic() + 30
+        while len(tasks) < 8 and time.monotonic() < until:  # those that were handed out
+            time.sleep(0.01)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
+        patch.setattr(tlcache.forward_pass, "_made", counted)
         patch.setattr(tlcache.embedding._Buffer, "add", stop)
         with pytest.raises(KeyboardInterrupt):
             embed(data, small_trunk(), cache=tmp_path / "cache", workers=2)
