@@ -65,7 +65,7 @@ def make_images(folder: Path, train: int, val: int) -> Path:
 def small_steps() -> Iterator[None]:
     """The small network by whatever name; many commits, and a draft while files are read."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tlcache.trunk, "load_trunk", _load_small)
+        patch.setattr(tlcache.trunk, "load_trunk", load_small)
         patch.setattr(tlcache.embedding, "COMMIT_BYTES", 800)
         patch.setattr(tlcache.snapshots, "time", _Clock)
         yield
@@ -141,7 +141,8 @@ class _Clock:
         return 10**18
 
 
-def _load_small(name: str = "small", weights: str = "", memo_dir: Path | None = None) -> Trunk:
+def load_small(name: str = "small", weights: str = "", memo_dir: Path | None = None) -> Trunk:
+    """In place of ``tlcache.trunk.load_trunk``."""
     trunk = small_trunk()
     if memo_dir is not None:
         remember(memo_dir, trunk.info)

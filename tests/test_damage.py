@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from isolated import isolated
-from whole_cache import SECONDS, Case, Seen, Sound, make_sound, survive
+from whole_cache import SECONDS, Case, Seen, Sound, make_sound, opened, survive
 
 FLIPS, AT_ONCE = 1000, 25
 
@@ -176,6 +176,16 @@ def test_a_folder_in_the_place_of_a_file_is_named_and_never_in_the_way(
         assert seen.left == ([] if renamed else [file]), seen
         assert seen.reopened == (seen.opened if kind(file) == "snapshots" else sound.numbers)
         check_opened(sound, file, seen)
+
+
+def test_a_snapshot_that_lacks_rows_is_not_read_in_part(sound: Sound, tmp_path: Path) -> None:
+    shards = sound.files("*/shards/*")
+    cases: list[Case] = [(how, [file]) for how in (zero, delete, cut_in_half) for file in shards]
+    ended = isolated(opened, sound, tmp_path, cases, limit=SECONDS * len(cases))
+    assert ended.code == 0, ended
+    assert len(ended.value) == len(cases)
+    for words in ended.value:
+        assert words.startswith("CacheError: ") and "of them missing; run `tlcache embed`" in words
 
 
 # --- whole files in each other's place

@@ -62,7 +62,7 @@ def packed(folder: Path, *members: tuple[str | zipfile.ZipInfo, bytes]) -> Path:
         "../../evil",
         "train/../../evil",
         "train/ants/../../../evil",
-        "/tmp/evil",
+        "/evil",
         "//evil",
         "..",
         "..\\evil",

@@ -107,3 +107,30 @@ def test_of_many_views_a_thread_has_fewer_images_in_hand(
     data = scan(make_images(tmp_path / "data", train=8, val=1))
     embed(data, small_trunk(), cache=tmp_path / "cache", views=views)
     assert max(sizes) == crops and sum(sizes) == len(data) + 16 * views
+
+
+def test_what_the_threads_have_made_is_kept_when_a_pass_is_stopped_at_its_first_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = scan(make_images(tmp_path / "data", train=36, val=1))
+
+    made, tasks = tlcache.forward_pass._made, list[int]()
+
+    def counted(module: Any, task: Sequence[Job], *rest: Any) -> Iterator[Made]:
+        yield from made(module, task, *rest)
+        tasks.append(len(task))
+
+    def stop(buffer: Any, made: Made) -> None:
+        until = time.monotonic() + 30
+        while len(tasks) < 8 and time.monotonic() < until:  # those that were handed out
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tlcache.forward_pass, "_made", counted)
+        patch.setattr(tlcache.embedding._Buffer, "add", stop)
+        with pytest.raises(KeyboardInterrupt):
+            embed(data, small_trunk(), cache=tmp_path / "cache", workers=2)
+    # All but the row in hand of the eight tasks of eight images that may be under way.
+    assert len(committed(tmp_path / "cache")) == 63
+    assert embed(data, small_trunk(), cache=tmp_path / "cache").embedded == len(data) - 63

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tlcache import snapshots
+from tlcache import digests
 from tlcache.samples import ImageDataset, scan
 from tlcache.snapshots import Snapshot, load_snapshot, save_snapshot, take_snapshot
 
@@ -20,13 +20,13 @@ from tlcache.snapshots import Snapshot, load_snapshot, save_snapshot, take_snaps
 def digested(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """The names of the files that were read."""
     read: list[str] = []
-    digest = snapshots._digest
+    digest = digests._digest
 
     def noting(path: Path) -> Any:
         read.append(path.name)
         return digest(path)
 
-    monkeypatch.setattr(snapshots, "_digest", noting)
+    monkeypatch.setattr(digests, "_digest", noting)
     yield read
     assert len(read) == len(set(read)), "a file was read twice"
 
@@ -65,7 +65,7 @@ def test_a_large_file_is_digested_whole(tmp_path: Path) -> None:
 
 
 def test_more_files_than_are_read_at_once(tmp_path: Path, digested: list[str]) -> None:
-    names = [f"{i:03}.jpg" for i in range(2 * snapshots._FILES_AT_ONCE + 1)]
+    names = [f"{i:03}.jpg" for i in range(2 * digests._FILES_AT_ONCE + 1)]
     dataset = _old(tmp_path, *names)
     ticks: list[tuple[int, int]] = []
     snapshot = take_snapshot(dataset, progress=lambda done, total: ticks.append((done, total)))
@@ -76,14 +76,14 @@ def test_more_files_than_are_read_at_once(tmp_path: Path, digested: list[str]) -
 
 
 def test_stopping_stops(tmp_path: Path, digested: list[str]) -> None:
-    dataset = _old(tmp_path, *(f"{i}.jpg" for i in range(5 * snapshots._FILES_AT_ONCE)))
+    dataset = _old(tmp_path, *(f"{i}.jpg" for i in range(5 * digests._FILES_AT_ONCE)))
 
     def stop(done: int, total: int) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         take_snapshot(dataset, progress=stop)
-    assert len(digested) <= snapshots._FILES_AT_ONCE
+    assert len(digested) <= digests._FILES_AT_ONCE
 
 
 def test_a_folder_with_a_hidden_name_has_a_snapshot_too(tmp_path: Path) -> None:
@@ -214,14 +214,14 @@ def test_a_file_that_goes_before_it_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dataset = _old(tmp_path, "a.jpg")
-    digest = snapshots._digest
+    digest = digests._digest
 
     def going(path: Path) -> Any:
         if path == dataset.path(0):
             path.unlink()
         return digest(path)
 
-    monkeypatch.setattr(snapshots, "_digest", going)
+    monkeypatch.setattr(digests, "_digest", going)
     assert take_snapshot(dataset).reasons == ["No such file or directory", "", "", ""]
 
 

@@ -15,7 +15,7 @@ import json
 import resource
 import shutil
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -132,15 +132,28 @@ def survive(sound: Sound, copies: Path, cases: Sequence[Case], look_again: bool)
     Each case has ``SECONDS``; the alarm kills the process.
     """
     seen = []
+    for copy, files in _damaged(sound, copies, cases):
+        opening = not any("/shards/" in file for file in files)
+        seen.append(_survived(sound, copy, opening, look_again))
+    return seen
+
+
+def opened(sound: Sound, copies: Path, cases: Sequence[Case]) -> list[str]:
+    """Damage a copy in each of the ways, and open the snapshot by itself: see ``Seen.opened``."""
+    (snapshot,) = sound.files("*/snapshots/*.h5")
+    return [_opened(copy / snapshot) for copy, _ in _damaged(sound, copies, cases)]
+
+
+def _damaged(
+    sound: Sound, copies: Path, cases: Sequence[Case]
+) -> Iterator[tuple[Path, Sequence[str]]]:
     for at, (damage, files) in enumerate(cases):
         signal.setitimer(signal.ITIMER_REAL, SECONDS)
         copy = copies / str(at)
         shutil.copytree(sound.cache, copy)
         damage(*(copy / file for file in files))
-        opening = not any("/shards/" in file for file in files)
-        seen.append(_survived(sound, copy, opening, look_again))
+        yield copy, files
         shutil.rmtree(copy)
-    return seen
 
 
 def survive_in_little_memory(*arguments: Any) -> tuple[list[Seen], int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -249,7 +249,7 @@ def _pass(
     workers: int | None,
     batch_size: int | None,
     report: Report,
-) -> Iterator[Made]:
+) -> Generator[Made, None, None]:
     from tlcache.devices import batch_size_for, resolve_device, usable_cpus
     from tlcache.engines import make_engine
 
@@ -274,7 +274,9 @@ def _pass(
     )
 
 
-def _commit_all(made: Iterator[Made], buffer: _Buffer, total: int, tick: Tick) -> dict[bytes, str]:
+def _commit_all(
+    made: Generator[Made, None, None], buffer: _Buffer, total: int, tick: Tick
+) -> dict[bytes, str]:
     """Commit the rows as they come; digest and reason of each image that could not be read.
 
     Whatever ends the pass, the rows that were made until then are committed.
@@ -289,13 +291,27 @@ def _commit_all(made: Iterator[Made], buffer: _Buffer, total: int, tick: Tick) -
             tick(done, total)
     except CacheError:
         raise
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt):
+            _add_the_rest(made, buffer, error)
         buffer.commit()
         raise
     finally:
-        made.close()  # type: ignore[attr-defined]
+        made.close()
     buffer.commit()
     return reasons
+
+
+def _add_the_rest(
+    made: Generator[Made, None, None], buffer: _Buffer, error: KeyboardInterrupt
+) -> None:
+    """Take what the threads have made from a pass that is interrupted."""
+    with contextlib.suppress(KeyboardInterrupt, StopIteration):
+        result = made.throw(error)
+        while True:
+            if not result.reason:
+                buffer.keep(result)
+            result = next(made)
 
 
 class _Buffer:
@@ -306,10 +322,13 @@ class _Buffer:
         self._clear()
 
     def add(self, made: Made) -> None:
+        self.keep(made)
+        self.commit_if_due()
+
+    def keep(self, made: Made) -> None:
         for (which, view), feature in zip(made.job.crops, made.features, strict=True):
             self._rows[which].append((feature, made.job.digest, view))
             self._bytes += feature.nbytes
-        self.commit_if_due()
 
     def commit_if_due(self) -> None:
         if self._bytes > COMMIT_BYTES or time.monotonic() - self._since > COMMIT_SECONDS:

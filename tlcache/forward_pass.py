@@ -15,7 +15,7 @@ import hashlib
 import itertools
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +70,7 @@ def run_pass(
     workers: int,
     batch_size: int,
     idle: Callable[[], None] | None = None,
-) -> Iterator[Made]:
+) -> Generator[Made, None, None]:
     """Do every job, and yield what became of each.
 
     Args:
@@ -82,7 +82,8 @@ def run_pass(
             made, so that none waits behind one slow image; without it, in the order of the jobs.
 
     Memory is bounded whatever the number of jobs. Closing the iterator stops the threads after the
-    images they are at.
+    images they are at. A KeyboardInterrupt, raised here or thrown into the iterator, stops them
+    too, but what they have made is yielded before it goes on.
     """
     stop, own = threading.Event(), threading.local()
     runs: queue.SimpleQueue[Run] = queue.SimpleQueue()
@@ -101,13 +102,22 @@ def run_pass(
         concurrent.futures.ThreadPoolExecutor(workers, initializer=begin) as pool,
     ):
         pending: _Pending = collections.deque()
+        ready: collections.deque[Made] = collections.deque()
         try:
             for task in _tasks(jobs, batch_size):
                 pending.append(pool.submit(do, task))
                 if len(pending) >= 4 * workers:
-                    yield from _next(pending, idle)
+                    yield from _next(pending, ready, idle)
             while pending:
-                yield from _next(pending, idle)
+                yield from _next(pending, ready, idle)
+        except KeyboardInterrupt:
+            stop.set()
+            for future in pending:
+                if not future.cancel():
+                    ready.extend(future.result())
+            while ready:
+                yield ready.popleft()
+            raise
         finally:
             stop.set()
             pool.shutdown(cancel_futures=True)
@@ -126,16 +136,20 @@ def _tasks(jobs: Iterable[Job], batch_size: int) -> Iterator[list[Job]]:
         yield task
 
 
-def _next(pending: _Pending, idle: Callable[[], None] | None) -> list[Made]:
-    """What the next task made, taken off ``pending``; waits for it."""
-    if idle is None:
-        return pending.popleft().result()
-    first = concurrent.futures.FIRST_COMPLETED
-    while not (done := concurrent.futures.wait(pending, IDLE_SECONDS, first).done):
-        idle()
-    ready = next(future for future in pending if future in done)
-    pending.remove(ready)
-    return ready.result()
+def _next(
+    pending: _Pending, ready: collections.deque[Made], idle: Callable[[], None] | None
+) -> Iterator[Made]:
+    """What the next task made, once it is done; until it is yielded, it is in ``ready``."""
+    at = 0
+    if idle is not None:
+        first = concurrent.futures.FIRST_COMPLETED
+        while not (done := concurrent.futures.wait(pending, IDLE_SECONDS, first).done):
+            idle()
+        at = next(i for i, future in enumerate(pending) if future in done)
+    ready.extend(pending[at].result())
+    del pending[at]
+    while ready:
+        yield ready.popleft()
 
 
 def _made(

@@ -7,20 +7,19 @@ set where the images themselves are not at hand.
 
 from __future__ import annotations
 
-import concurrent.futures
 import dataclasses
 import hashlib
 import json
 import os
-import stat
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tlcache.digests import digested, look
 from tlcache.errors import DamageError
 from tlcache.files import read_capped, write_atomically
 from tlcache.hdf5 import Layout, pack, unpack
@@ -34,13 +33,10 @@ SETTLED_NS = 2_000_000_000
 KEEP_SECONDS = 5.0
 """How often, at most, :func:`take_snapshot` hands out what it knows so far."""
 
-_FILES_AT_ONCE = 256
 _MAX_ABOUT = 16 << 20  # JSON can take thirty times the memory of its bytes
 _LEADING_OUT = (b"\0\0", b"\0/", b"\0../", b"/../", b"/..\0", b"\0..\0")  # path after path
 
 _ON_WINDOWS = os.name == "nt"
-
-_Status = tuple[int, int, int, int]  # size, mtime_ns, ctime_ns, inode
 
 _LAYOUT: Layout = {
     "about": (("|u1",), 1),
@@ -120,15 +116,15 @@ def take_snapshot(
     n, reasons = len(dataset), [""] * len(dataset)
     status, digests = np.zeros((n, 4), np.uint64), np.zeros((n, 32), np.uint8)
     for i, path in enumerate(dataset.paths):
-        status[i], reasons[i] = _look(os.path.join(dataset.root, path))  # noqa: PTH118 -- speed
+        status[i], reasons[i] = look(os.path.join(dataset.root, path))  # noqa: PTH118 -- speed
     if known is not None and not rehash:
         _recall(dataset, status, digests, reasons, known)
     unknown = [int(i) for i in np.flatnonzero(~digests.any(axis=1)) if not reasons[i]]
-    digested = zip(unknown, _digested(dataset, unknown), strict=True)
+    read = zip(unknown, digested(dataset, unknown), strict=True)
     snapshot = Snapshot(dataset, status, digests, reasons, taken_ns, views)
     due = time.monotonic() + KEEP_SECONDS
     try:
-        for done, (i, (row, digest, reason)) in enumerate(digested, 1):
+        for done, (i, (row, digest, reason)) in enumerate(read, 1):
             status[i], digests[i], reasons[i] = row, np.frombuffer(digest, np.uint8), reason
             if progress is not None:
                 progress(done, len(unknown))
@@ -280,42 +276,6 @@ def _recall(
     digests[same] = known.digests[rows[same]]
     for i in np.flatnonzero(same):
         reasons[i] = reasons[i] or known.reasons[rows[i]]
-
-
-def _digested(dataset: ImageDataset, rows: list[int]) -> Iterator[tuple[_Status, bytes, str]]:
-    """Status, digest and reason of each file, in order; a few are read at once."""
-    with concurrent.futures.ThreadPoolExecutor() as pool:
-        for start in range(0, len(rows), _FILES_AT_ONCE):  # not all: a million futures take 1 GB
-            paths = [dataset.path(i) for i in rows[start : start + _FILES_AT_ONCE]]
-            yield from pool.map(_digest, paths)
-
-
-def _digest(path: Path) -> tuple[_Status, bytes, str]:
-    try:
-        with path.open("rb") as file:
-            before = _columns(os.fstat(file.fileno()))
-            digest = hashlib.file_digest(file, "sha256").digest()
-            after = _columns(os.fstat(file.fileno()))
-    except OSError as error:
-        return (0, 0, 0, 0), bytes(32), error.strerror or type(error).__name__
-    if before != after:
-        return after, bytes(32), "it changes while it is read"
-    return after, digest, ""
-
-
-def _look(path: str) -> tuple[_Status, str]:
-    """A file's status, and why it cannot be an image's."""
-    try:
-        status = os.stat(path)  # noqa: PTH116 -- speed
-    except OSError as error:
-        return (0, 0, 0, 0), error.strerror or type(error).__name__
-    # To open a pipe would wait for a writer, for ever.
-    return _columns(status), "" if stat.S_ISREG(status.st_mode) else "it is no regular file"
-
-
-def _columns(status: os.stat_result) -> _Status:
-    mtime, ctime = status.st_mtime_ns % 2**64, status.st_ctime_ns % 2**64  # before 1970: wrap
-    return status.st_size, mtime, ctime, status.st_ino % 2**64
 
 
 def _joined(texts: Sequence[str]) -> NDArray[np.uint8]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -16,6 +18,9 @@ from typer.core import TyperGroup
 
 from tlcache.cli import bench, cache, data, demo, embed, evaluate, finetune, predict, show, train
 from tlcache.errors import TlcacheError
+
+_STOPS = (signal.SIGINT, signal.SIGTERM)
+_PATIENCE_SECONDS = 3.0  # for what was made to be committed, before another Ctrl-C cuts that short
 
 
 class _Terminated(KeyboardInterrupt):
@@ -34,6 +39,8 @@ class _Commands(TyperGroup):
             _say(f"error: {error}")
             sys.exit(1)
         except KeyboardInterrupt as stop:
+            for number in _STOPS:  # who presses twice is to see this line too, and no traceback
+                signal.signal(number, signal.SIG_IGN)
             _say("stopped; what was finished is kept, and the same command goes on from there")
             sys.exit(143 if isinstance(stop, _Terminated) else 130)
         except BrokenPipeError:  # the reader of our output, `head` say, has seen enough
@@ -56,12 +63,24 @@ app.add_typer(cache.app, name="cache")
 
 def main() -> None:
     """The console script."""
-    signal.signal(signal.SIGTERM, _terminate)
+    stop = _stop_once()
+    signal.signal(signal.SIGTERM, stop)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not ignored, as nohup does
+        signal.signal(signal.SIGINT, stop)
     app()
 
 
-def _terminate(number: int, frame: FrameType | None) -> None:
-    raise _Terminated
+def _stop_once() -> Callable[[int, FrameType | None], None]:
+    """Stops a command at the first signal; those that follow at once mean the same one."""
+    last = float("-inf")
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal last
+        if time.monotonic() - last > _PATIENCE_SECONDS:
+            last = time.monotonic()
+            raise _Terminated if number == signal.SIGTERM else KeyboardInterrupt
+
+    return stop
 
 
 def _say(line: str) -> None:
