@@ -39,7 +39,7 @@ def test_no_more_jobs_are_taken_than_are_soon_done(tmp_path: Path, idle: None) -
     )
     for done, _ in enumerate(itertools.islice(made, 300), 1):
         ahead.append(len(asked) - done)
-    made.close()  # type: ignore[attr-defined]
+    made.close()
     assert max(ahead) <= (4 * workers + 1) * batch_size
 
 
@@ -88,9 +88,9 @@ def end(how: str, jobs: Sequence[Job]) -> None:
         next(made)
         assert settings()[1:] == (False, False)
         if how == "is closed":
-            made.close()  # type: ignore[attr-defined]
+            made.close()
         elif how == "is interrupted":
-            made.throw(KeyboardInterrupt)  # type: ignore[attr-defined]
+            made.throw(KeyboardInterrupt)
         list(made)
 
 
