@@ -36,7 +36,7 @@ over the largest feature of a batch. Other images in a batch move a feature by l
 as another order of additions does; the same batch gives the same bits in any thread."""
 ENGINES = ("auto", "torch", "mnn")
 
-MNN_IMAGES = 2000
+MNN_IMAGES = 1000
 """From how many images on ``auto`` takes MNN: converting a network takes it some seconds."""
 
 Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
