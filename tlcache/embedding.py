@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 COMMIT_SECONDS = 5.0
 """Rows are committed at least this often: about the most work that a killed process loses."""
-COMMIT_BYTES = 64 << 20
+COMMIT_BYTES = 16 << 20
 
 Progress = Callable[[str], contextlib.AbstractContextManager[Tick]]
 """Makes a progress bar with the given title."""

@@ -22,7 +22,7 @@ from tlcache.head_steps import Steps, can_compile, compiled_steps, steps
 from tlcache.heads import Head, initial_head
 from tlcache.recipe import EpochRecord, Recipe
 
-_LOGITS_AT_ONCE = 1 << 24  # numbers; bounds the memory whatever the heads and the rows
+_NUMBERS_AT_ONCE = 1 << 24  # of rows, and of logits: bounds the memory whatever there is of them
 _STEP_SECONDS = 3e-5  # of numpy's calls, about
 _FLOPS = 1e10  # a second, about
 _WORTH_SECONDS = 0.7  # of numpy's time: loading numba takes about 0.4
@@ -256,9 +256,10 @@ def _judged(group: _Group, data: HeadData) -> list[tuple[float, float]]:
 
 
 def _parts(n: int, group: _Group, batch_size: int) -> Iterator[slice]:
-    """Rows to take at once: whole batches, and so many that their logits fit into memory."""
-    count, classes, _ = group.weight.shape
-    size = max(1, _LOGITS_AT_ONCE // (count * classes * batch_size)) * batch_size
+    """Rows to take at once: whole batches, and so many that they and their logits fit in memory."""
+    count, classes, width = group.weight.shape
+    largest = max(count * classes, width) * batch_size
+    size = max(1, _NUMBERS_AT_ONCE // largest) * batch_size
     return (slice(start, start + size) for start in range(0, n, size))
 
 
