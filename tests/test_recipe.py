@@ -23,6 +23,7 @@ def test_the_defaults_are_the_tutorials() -> None:
         "step_size": 7,
         "gamma": 0.1,
         "seed": 0,
+        "block": 0,
     }
 
 
@@ -110,4 +111,26 @@ def test_an_epoch_in_one_line() -> None:
     record = EpochRecord(3, 0.001, 0.5, 0.75, 0.25, 0.96732, 1.5)
     assert record.line(25) == (
         "epoch  3/25  train loss 0.5000 acc 0.7500  val loss 0.2500 acc 0.9673  1.50 s"
+    )
+
+
+def test_blocks_are_shuffled_as_wholes_and_in_themselves() -> None:
+    recipe = Recipe(block=10)
+    orders = [recipe.epoch_order(epoch, 95) for epoch in range(3)]
+    starts = []
+    for order in orders:
+        assert sorted(order) == list(range(95))
+        # One block after the other: what is not yet read lies elsewhere.
+        changes = np.flatnonzero(np.diff(order // 10)) + 1
+        parts = np.split(order, changes)
+        assert len(parts) == 10 and sorted(map(len, parts)) == [5] + [10] * 9
+        assert any((np.diff(part) < 0).any() for part in parts)
+        starts.append([int(part[0]) // 10 for part in parts])
+    assert starts[0] != sorted(starts[0]) and starts[0] != starts[1] != starts[2]
+
+
+@pytest.mark.parametrize("block", [0, 95, 1000])
+def test_one_block_is_the_whole_order(block: int) -> None:
+    np.testing.assert_array_equal(
+        Recipe(block=block).epoch_order(1, 95), Recipe().epoch_order(1, 95)
     )

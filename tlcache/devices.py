@@ -51,6 +51,14 @@ def usable_cpus() -> int:
     return os.cpu_count() or 1
 
 
+def physical_memory() -> int:
+    """Bytes of this machine's memory; where that is not told, more than any array needs."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return 1 << 62
+
+
 def batch_size_for(device: torch.device) -> int:
     """Images to pass through a network at once where nothing else decides it.
 

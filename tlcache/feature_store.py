@@ -80,18 +80,22 @@ class FeatureStore:
         return found
 
     def gather(
-        self, images: NDArray[np.uint8], views: NDArray[np.int32]
+        self,
+        images: NDArray[np.uint8],
+        views: NDArray[np.int32],
+        out: NDArray[np.float32] | None = None,
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """The named rows, and which of them are cached.
 
         Args:
             images: (n, 32) digests.
             views: (n,) view numbers.
+            out: (n, D) zeros to put them into.
 
         Returns:
             (n, D) features, zero where there is no such row; and (n,).
         """
-        features = np.zeros((len(images), self.identity.dim), np.float32)
+        features = np.zeros((len(images), self.identity.dim), np.float32) if out is None else out
         found = np.zeros(len(images), bool)
         wanted = _Wanted(images, views)
         for rows in self.rows():

@@ -6,6 +6,8 @@ Covers no making of features (``embedding``); reading needs no images, no weight
 from __future__ import annotations
 
 import dataclasses
+import os
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tlcache.devices import physical_memory
 from tlcache.errors import CacheError, DataError
 from tlcache.feature_store import FeatureStore, open_store
 from tlcache.heads import Head, Model
@@ -45,7 +48,7 @@ class Features:
     Attributes:
         features: (n, D) float32, of the eval transform.
         labels: (n,).
-        splits: (n,), indices into ``samples.SPLITS``.
+        splits: (n,), indices into ``samples.SPLITS``, ascending.
         paths: Of the n images.
         classes: Their names.
         train_views: (V, t, D) float32: V augmented views of the t training images; None for V = 0.
@@ -59,13 +62,17 @@ class Features:
     train_views: NDArray[np.float32] | None = None
 
     def split(self, name: str) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-        """(m, D) features and (m,) labels of one split."""
-        chosen = self.splits == SPLITS.index(name)
-        return self.features[chosen], self.labels[chosen]
+        """(m, D) features and (m,) labels of one split, not copied."""
+        at = self._rows_of(name)
+        return self.features[at], self.labels[at]
 
     def split_paths(self, name: str) -> list[str]:
         """The m images' paths of one split."""
-        return [self.paths[i] for i in np.flatnonzero(self.splits == SPLITS.index(name))]
+        return self.paths[self._rows_of(name)]
+
+    def _rows_of(self, name: str) -> slice:
+        start, end = np.searchsorted(self.splits, [SPLITS.index(name), SPLITS.index(name) + 1])
+        return slice(int(start), int(end))
 
     def to_train_on(self) -> NDArray[np.float32]:
         """What a head trains on: the augmented views where there are any, else (t, D)."""
@@ -105,21 +112,26 @@ class Embedding:
         pairs = zip(self.snapshot.dataset.paths, self.snapshot.reasons, strict=True)
         return [(path, reason) for path, reason in pairs if reason]
 
-    def read(self) -> Features:
+    def read(self, spool: Path | None = None) -> Features:
         """The features, from the cache.
 
+        Args:
+            spool: A folder on whose disk they are laid out, for data larger than the memory, in a
+                file without a name that is gone with the arrays; without it, in memory.
+
         Raises:
-            CacheError: If a row is missing.
+            CacheError: If a row is missing, or they do not fit into the memory or onto the disk.
         """
         dataset, readable = self.snapshot.dataset, np.flatnonzero(self.snapshot.readable())
+        readable = readable[np.argsort(dataset.splits[readable], kind="stable")]
         digests, splits = self.snapshot.digests[readable], dataset.splits[readable]
         views = None
         if self.views:
             train = digests[splits == SPLITS.index("train")]
             names = np.tile(train, (self.views, 1)), np.repeat(np.arange(self.views), len(train))
-            views = _gathered(self.stores[1], *names).reshape(self.views, len(train), -1)
+            views = _gathered(self.stores[1], *names, spool).reshape(self.views, len(train), -1)
         return Features(
-            features=_gathered(self.stores[0], digests, np.zeros(len(digests), np.int32)),
+            features=_gathered(self.stores[0], digests, np.zeros(len(digests), np.int32), spool),
             labels=dataset.labels[readable],
             splits=splits,
             paths=[dataset.paths[i] for i in readable],
@@ -210,9 +222,13 @@ def open_snapshot(path: Path, views: int = 0, report: Report | None = None) -> E
 
 
 def _gathered(
-    store: FeatureStore, images: NDArray[np.uint8], views: NDArray[np.integer]
+    store: FeatureStore,
+    images: NDArray[np.uint8],
+    views: NDArray[np.integer],
+    spool: Path | None,
 ) -> NDArray[np.float32]:
-    features, found = store.gather(images, views.astype(np.int32, copy=False))
+    room = _room(store, len(images), spool)
+    features, found = store.gather(images, views.astype(np.int32, copy=False), room)
     if not found.all():
         raise CacheError(
             store.folder,
@@ -221,3 +237,39 @@ def _gathered(
             remedy="run `tlcache embed` on the folder of images",
         )
     return features
+
+
+def _room(store: FeatureStore, rows: int, spool: Path | None) -> NDArray[np.float32]:
+    """(rows, D) zeros, in memory or on a disk."""
+    shape = rows, store.identity.dim
+    size = 4 * shape[0] * shape[1]
+    if spool is None:
+        if size > 0.8 * physical_memory():
+            raise CacheError(
+                store.folder,
+                expected=f"features that fit into {physical_memory() / 1e9:.1f} GB of memory",
+                found=f"{size / 1e9:.1f} GB",
+                remedy="pass --stream, which reads them from a disk as they are needed",
+            )
+        return np.zeros(shape, np.float32)
+    try:
+        with tempfile.TemporaryFile(dir=spool) as file:
+            _reserve(file.fileno(), size)
+            return np.asarray(np.memmap(file, np.float32, "r+", shape=shape))
+    except OSError as error:
+        raise CacheError(
+            spool,
+            expected=f"a disk with {size / 1e9:.1f} GB of room",
+            found=error.strerror or type(error).__name__,
+            remedy="free some space, or choose another --cache-dir",
+        ) from error
+
+
+def _reserve(descriptor: int, size: int) -> None:
+    """Take the room now: a disk that is full is an error here, and would be a signal later."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, 0, size)
+        return
+    part = bytes(1 << 20)
+    for start in range(0, size, len(part)):
+        os.write(descriptor, part[: size - start])

@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,7 +87,7 @@ def compiled_steps() -> Steps:
     heads, rates = (float32[:, :, ::1],) * 2, (float32[::1],) * 3
     signature = float32[:, :, ::1](*heads, float32[:, ::1], int64[::1], int64, *rates)
     reorder = {"contract", "reassoc", "nsz", "arcp"}  # NaN and Inf stay what they are
-    options = {"nogil": True, "fastmath": reorder, "error_model": "numpy"}
+    options: dict[str, Any] = {"nogil": True, "fastmath": reorder, "error_model": "numpy"}
     compiled: Steps
     try:
         compiled = numba.njit(signature, cache=True, **options)(_steps)

@@ -28,6 +28,8 @@ class Recipe:
         weight_decay: L2 penalty, added to the gradient as torch's SGD does.
         step_size, gamma: The learning rate is multiplied by ``gamma`` every ``step_size`` epochs.
         seed: Of the first head and of every epoch's order.
+        block: Rows that lie together and are shuffled among themselves, in blocks that are shuffled
+            as wholes, so that rows can be read from a disk in turn; 0: all rows are one block.
 
     Raises:
         OptionError: If a value makes no sense.
@@ -41,6 +43,7 @@ class Recipe:
     step_size: int = 7
     gamma: float = 0.1
     seed: int = 0
+    block: int = 0
 
     def __post_init__(self) -> None:
         _check(_whole(self.epochs, 1), "--epochs", "a whole number over 0", self.epochs)
@@ -54,6 +57,7 @@ class Recipe:
             math.isfinite(self.gamma) and self.gamma > 0, "--gamma", "a number over 0", self.gamma
         )
         good_seed = _whole(self.seed, 0) and self.seed < 2**63
+        _check(_whole(self.block, 0), "block", "a whole number, or 0", self.block)
         _check(good_seed, "--seed", "a whole number from 0 to 2^63 - 1", self.seed)
 
     def learning_rate(self, epoch: int) -> float:
@@ -67,7 +71,12 @@ class Recipe:
         """The order in which an epoch, counted from 0, takes the n training images: (n,)."""
         # A spawn key, not [seed, epoch]: those words give epoch 0 the very numbers of the head.
         stream = np.random.PCG64(np.random.SeedSequence(self.seed, spawn_key=(epoch,)))
-        return np.random.Generator(stream).permutation(n)
+        random, size = np.random.Generator(stream), self.block or n
+        if size >= n:
+            return random.permutation(n)
+        starts = random.permutation(np.arange(0, n, size))
+        blocks = [start + random.permutation(min(size, n - start)) for start in starts]
+        return np.concatenate(blocks)
 
     def describe(self) -> dict[str, Any]:
         """Every option as a plain value."""

@@ -77,6 +77,14 @@ SkipUnreadable = Annotated[
 Rehash = Annotated[
     bool, typer.Option("--rehash", help="Read every file again, even if it looks unchanged.")
 ]
+Stream = Annotated[
+    bool,
+    typer.Option(
+        "--stream",
+        help="For features larger than the memory: read them from a file beside the cache, "
+        "shuffled in blocks.",
+    ),
+]
 RunDir = Annotated[
     Path | None,
     typer.Option(help="Where the run is kept.", show_default="runs/<time>-<command>-<data set>"),

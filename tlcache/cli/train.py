@@ -8,6 +8,8 @@ from pathlib import Path
 from tlcache.cli import options as o
 from tlcache.cli.output import Output, plain, tell_result
 
+STREAMED_ROWS = 1 << 16
+
 EXAMPLES = "tlcache train hymenoptera_data --trunk mobilenet_v2 --weights mobilenet_v2.pth"
 
 
@@ -38,6 +40,7 @@ def run(
     interpolation: o.Interpolation = None,
     mean: o.Mean = None,
     std: o.Std = None,
+    stream: o.Stream = False,
     run_dir: o.RunDir = None,
     no_figures: o.NoFigures = False,
     as_json: o.Json = False,
@@ -52,7 +55,8 @@ def run(
     from tlcache.scoring import Scored
 
     out = Output(as_json, quiet)
-    recipe = Recipe(epochs, batch_size, lr, momentum, weight_decay, step_size, gamma, seed)
+    block = STREAMED_ROWS if stream else 0
+    recipe = Recipe(epochs, batch_size, lr, momentum, weight_decay, step_size, gamma, seed, block)
     embedding = embedding_of(
         out,
         data,
@@ -74,7 +78,7 @@ def run(
     out.line(summary(embedding))
     folder = start_run(run_dir, "train", embedding.snapshot.dataset.name)
     started = time.perf_counter()
-    features = embedding.read()
+    features = embedding.read(embedding.stores[0].folder if stream else None)
     read_seconds = time.perf_counter() - started
     trained = train_head(
         features.to_train_on(),
