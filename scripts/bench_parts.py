@@ -106,17 +106,18 @@ def identical_inputs(dataset: ImageDataset, t: Transform) -> int:
     return same
 
 
-def frozen_epoch(trunk: Trunk, dataset: ImageDataset) -> float:
-    """Seconds of one epoch of the tutorial's frozen run: its train phase, and its val phase.
+def tutorial_epoch(trunk: Trunk, dataset: ImageDataset, freeze: bool = True) -> float:
+    """Seconds of one epoch of the tutorial's own loop: its train phase, and its val phase.
 
-    As in the tutorial, the network is in training mode in the one, no gradient flows into it, and
-    the data are augmented.
+    As in the tutorial, the network is in training mode in the one, frozen or not, and the data are
+    augmented.
     """
     network = nn.Sequential(
-        copy.deepcopy(trunk.module).requires_grad_(False),
+        copy.deepcopy(trunk.module).requires_grad_(not freeze),
         nn.Linear(trunk.dim, len(dataset.classes)),
     )
-    optimiser = torch.optim.SGD(network[1].parameters(), lr=0.001, momentum=0.9)
+    trained = network[1] if freeze else network
+    optimiser = torch.optim.SGD(trained.parameters(), lr=0.001, momentum=0.9)
     loss_of, batches = nn.CrossEntropyLoss(), _augmented(trunk.transform, dataset)
     started = time.perf_counter()
     for phase, loaded in batches.items():

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 from bench_contenders import WORKERS, Contender, Passed, ours, tutorial
-from bench_parts import frozen_epoch, identical_inputs, preprocessors, pure_forward
+from bench_parts import identical_inputs, preprocessors, pure_forward, tutorial_epoch
 from bench_peers import peers
 from bench_rounds import (
     BLUE,
@@ -195,7 +195,7 @@ def _frozen(
 ) -> Values:
     """An estimate: so many times one epoch of the frozen tutorial run, over our pass and head."""
     _say("one epoch of the frozen tutorial run")
-    epoch = frozen_epoch(trunk, dataset)
+    epoch = tutorial_epoch(trunk, dataset)
     rows = passed[BASE][0].features
     splits = [dataset.indices(split) for split in ("train", "val")]
     arrays = [part for at in splits for part in (rows[at], dataset.labels[at])]

@@ -56,6 +56,16 @@ def test_the_pass_benchmark_compares_every_contender_s_features_with_the_tutoria
     assert frozen["estimated_seconds"] == 2 * frozen["epoch_seconds"]
 
 
+def test_the_finetuning_benchmark_times_four_loops(tiny_data: Path, tmp_path: Path) -> None:
+    words = "--rounds=1 --images=4 --trunk=squeezenet1_1"
+    found = _run("bench_finetune.py", tmp_path, tiny_data, *words.split(), figure=False)
+    names = {
+        f"{way}, {whose}" for way in ("finetuning", "frozen") for whose in ("tutorial", "tlcache")
+    }
+    assert found.keys() == names
+    assert all(len(one["rounds"]) == 1 and one["median"] > 0 for one in found.values())
+
+
 def test_the_heads_benchmark_ends_with_the_weights_of_torch_s_own_loop(tmp_path: Path) -> None:
     words = (
         "--rows 18 --val 6 --large-rows 45 --large-classes 5 --large-val 9 --dim 16 --epochs 3 "
@@ -96,14 +106,17 @@ def test_the_scale_benchmark_reads_back_every_row_that_it_committed(tmp_path: Pa
     assert all(found["slopes"][name]["all"] is not None for name in steps)
 
 
-def _run(script: str, folder: Path, *words: object) -> Any:
+def _run(script: str, folder: Path, *words: object, figure: bool = True) -> Any:
     """What a benchmark writes, once it has been seen to draw its figure and print a table."""
     command = [sys.executable, SCRIPTS / script, *words]
-    files = "--json", folder / "found.json", "--figure", folder / "found.png"
+    files = ["--json", folder / "found.json", "--figure", folder / "found.png"][
+        : 4 if figure else 2
+    ]
     run = subprocess.run([*map(str, (*command, *files))], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert "Traceback" not in run.stderr and "Warning" not in run.stderr, run.stderr
     assert len(run.stdout.splitlines()) > 5
-    with Image.open(folder / "found.png") as image:
-        assert min(image.size) > 300
+    if figure:
+        with Image.open(folder / "found.png") as image:
+            assert min(image.size) > 300
     return json.loads((folder / "found.json").read_text())

@@ -146,11 +146,14 @@ def train_heads(
     return [trained[i] for i in range(len(recipes))]
 
 
-def _groups(recipes: Sequence[Recipe], parts: int) -> list[list[int]]:
-    """Indices of recipes that take the same rows in the same order, in some parts."""
-    alike: dict[tuple[int, int, int], list[int]] = {}
+def _groups(recipes: Sequence[Recipe], threads: int) -> list[list[int]]:
+    """Indices of recipes that take the same rows in the same order; at least one a thread."""
+    alike: dict[tuple[int, int, int, int], list[int]] = {}
     for i, recipe in enumerate(recipes):
-        alike.setdefault((recipe.seed, recipe.batch_size, recipe.epochs), []).append(i)
+        alike.setdefault((recipe.seed, recipe.batch_size, recipe.epochs, recipe.block), []).append(
+            i
+        )
+    parts = -(-threads // len(alike))
     return [part for group in alike.values() for k in range(parts) if (part := group[k::parts])]
 
 
