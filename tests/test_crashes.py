@@ -99,10 +99,10 @@ def _points(steps: list[str]) -> list[tuple[int, str]]:
 
 
 def test_a_pass_writes_every_kind_of_file(whole: Whole) -> None:
-    # 6 shards of two identities, 2 identity.json, a memo, a draft and a snapshot.
+    # 7 shards of two identities, 2 identity.json, a memo, a draft and a snapshot.
     counts = Counter(whole[2])
-    assert counts["_write"] == counts["_rename"] == 6 + 2 + 3
-    assert counts["_fsync_folder"] > 11 and counts["_fsync"] == 11 + counts["_fsync_folder"]
+    assert counts["_write"] == counts["_rename"] == 7 + 2 + 3
+    assert counts["_fsync_folder"] > 12 and counts["_fsync"] == 12 + counts["_fsync_folder"]
     assert counts["mkdir"] >= 5
 
 

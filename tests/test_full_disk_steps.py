@@ -16,7 +16,7 @@ import tlcache.files
 from tlcache.errors import CacheError
 
 IMAGES, VIEWS, ROWS = 12, 2, 12 + 2 * 8
-WRITES = 11  # a memo, a draft, a snapshot, two identity.json, six shards
+WRITES = 12  # a memo, a draft, a snapshot, two identity.json, seven shards
 REMEDY = (
     "; free some space or choose another folder; "
     "what was written before is intact, and the same command goes on from there"

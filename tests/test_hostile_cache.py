@@ -38,7 +38,7 @@ from tlcache.hdf5 import pack
 from tlcache.identity import read_identity
 from tlcache.shards import read_shard
 
-LITTLE = 96 << 20  # what importing the command line takes is part of it
+LITTLE = 256 << 20  # what importing the command line and numba takes is part of it
 CHANGES, AT_ONCE = 2000, 500
 LEADING_OUT = ["external link", "soft link out", "external storage", "virtual data set"]
 

@@ -37,7 +37,7 @@ from tlcache.errors import DamageError
 from tlcache.hdf5 import pack
 from tlcache.snapshots import HEADER, MAGIC, load_snapshot, save_snapshot
 
-LITTLE = 96 << 20
+LITTLE = 256 << 20  # what importing numba takes is part of it
 CHANGES, AT_ONCE = 1000, 500
 COLUMNS = ["about", "digests", "labels", "paths", "reasons", "splits", "status"]
 

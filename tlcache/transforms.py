@@ -198,7 +198,7 @@ def _train_view(
     left, top, width, height = _random_box(pixels.shape[1], pixels.shape[0], t, numbers)
     box = pixels[top : top + height, left : left + width]
     view = _resized(box, (t.crop, t.crop), (0, 0), t)
-    return view[:, ::-1] if next(numbers) < t.hflip else view
+    return np.ascontiguousarray(view[:, ::-1]) if next(numbers) < t.hflip else view
 
 
 def _random_box(
