@@ -269,8 +269,8 @@ def _print(values: Values) -> None:
 
 
 def _figure(values: Values) -> Any:
-    figure = new_figure(8.5, 7)
-    parts = [*values["one"], values["many"]]
+    shapes = {"ratio": "× {:,.1f}", "over_one_tutorial": "{:.2f} of one"}
+    figure, parts = new_figure(8.5, 7), [*values["one"], values["many"]]
     for axes, part in zip(figure.subplots(len(parts), 1), parts, strict=True):
         colours = [GREY if "tutorial" in name else SKY for name in part["seconds"]]
         colours[-1] = BLUE  # what a user gets
@@ -278,9 +278,11 @@ def _figure(values: Values) -> Any:
         scaled = ", tutorial: an estimate" if part.get("tutorial_share", 1) < 1 else ""
         tidy(axes, part["title"] + scaled, "seconds")
         bars(axes, part["seconds"], colours)
-        base = next(iter(part["seconds"].values()))["median"]
-        for row, one in enumerate(part["seconds"].values()):
-            note(axes, f"{one['median']:.3g} s  {base / one['median']:.3g}×", (one["max"], row))
+        kind = next(kind for kind in shapes if kind in part)
+        for row, (name, one) in enumerate(part["seconds"].items()):
+            text = shapes[kind].format(part[kind][name]["median"])
+            digits = ",.0f" if one["median"] >= 100 else ".3g"
+            note(axes, f"{one['median']:{digits}} s  {text}", (one["max"], row))
         least = min(one["min"] for one in part["seconds"].values())
         axes.set_xlim(least / 3, 6 * max(one["max"] for one in part["seconds"].values()))
     return figure
