@@ -69,7 +69,9 @@ def run(
     out.result(embedding.describe())
 
 
-def embedding_of(out: Output, data: Path, *, split: str | None, seed: int, **how: Any) -> Embedding:
+def embedding_of(
+    out: Output, data: Path, *, split: str | None, seed: int, unsplit: bool = False, **how: Any
+) -> Embedding:
     """The data set that ``DATA`` names, with its rows in the cache."""
     from tlcache.embedding import embed
     from tlcache.features import open_snapshot
@@ -79,7 +81,8 @@ def embedding_of(out: Output, data: Path, *, split: str | None, seed: int, **how
         _check_that_they_are_its_own(embedding, split, how)
         return embedding
     out.note_random(how["weights"])
-    return embed(scanned(out, data, split, seed), report=out.note, progress=out.progress, **how)
+    dataset = scanned(out, data, split, seed, unsplit=unsplit)
+    return embed(dataset, report=out.note, progress=out.progress, **how)
 
 
 def _check_that_they_are_its_own(embedding: Embedding, split: str | None, how: Any) -> None:
@@ -107,12 +110,12 @@ def _check_that_they_are_its_own(embedding: Embedding, split: str | None, how: A
             )
 
 
-def scanned(out: Output, data: Path, split: str | None, seed: int) -> Any:
+def scanned(out: Output, data: Path, split: str | None, seed: int, *, unsplit: bool = False) -> Any:
     """The data set in a folder; says in one line what was ignored."""
     from tlcache.samples import scan
 
     fractions = o.numbers("--split", split) if split is not None else None
-    dataset = scan(data, fractions, seed)
+    dataset = scan(data, fractions, seed, unsplit=unsplit)
     if dataset.ignored:
         files = "file that is" if dataset.ignored == 1 else "files that are"
         out.note(f"ignored {dataset.ignored} {files} no image by name")
