@@ -25,7 +25,8 @@ from tlcache.recipe import EpochRecord, Recipe
 _NUMBERS_AT_ONCE = 1 << 24  # of rows, and of logits: bounds the memory whatever there is of them
 _STEP_SECONDS = 3e-5  # of numpy's calls, about
 _FLOPS = 1e10  # a second, about
-_WORTH_SECONDS = 0.7  # of numpy's time: loading numba takes about 0.4
+WORTH_SECONDS = 0.7
+"""Of numpy's time, from which on compiled steps pay: loading numba takes about 0.4."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +90,7 @@ def train_head(
         on_epoch=on_epoch and (lambda _, record: on_epoch(record)),
     )
     if trained.diverged:
-        raise _diverged(trained.history[-1])
+        raise divergence(trained.history[-1])
     return trained
 
 
@@ -128,7 +129,8 @@ def train_heads(
     for head in heads:
         check_widths(data, head)
     if compiled is None:
-        compiled = can_compile() and _numpy_seconds(data, recipes) > _WORTH_SECONDS
+        _, rows, dim = data.views.shape
+        compiled = can_compile() and numpy_seconds(rows, dim, classes, recipes) > WORTH_SECONDS
     elif compiled and not can_compile():
         raise _no_numba()
     take, threads = (compiled_steps(), usable_cpus()) if compiled else (steps, 1)
@@ -157,14 +159,13 @@ def _groups(recipes: Sequence[Recipe], threads: int) -> list[list[int]]:
     return [part for group in alike.values() for k in range(parts) if (part := group[k::parts])]
 
 
-def _numpy_seconds(data: HeadData, recipes: Sequence[Recipe]) -> float:
-    """About how long numpy would take."""
-    _, rows, dim = data.views.shape
+def numpy_seconds(rows: int, dim: int, classes: int, recipes: Sequence[Recipe]) -> float:
+    """About how long numpy would take for heads on (rows, dim) features."""
     seconds = 0.0
     for group in _groups(recipes, 1):
         recipe = recipes[group[0]]
         steps_an_epoch = -(-rows // recipe.batch_size)
-        weights = len(group) * data.classes * dim
+        weights = len(group) * classes * dim
         # Two products of every row, and six passes over the weights in every step.
         work = (4 * rows + 6 * steps_an_epoch) * weights / _FLOPS
         seconds += recipe.epochs * (steps_an_epoch * _STEP_SECONDS + work)
@@ -294,7 +295,8 @@ def _no_numba() -> OptionError:
     )
 
 
-def _diverged(record: EpochRecord) -> DataError:
+def divergence(record: EpochRecord) -> DataError:
+    """That a head's loss is no longer finite, said of its last epoch."""
     return DataError(
         f"epoch {record.epoch}",
         expected="a finite loss",
