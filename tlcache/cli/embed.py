@@ -70,19 +70,39 @@ def run(
 
 
 def embedding_of(
-    out: Output, data: Path, *, split: str | None, seed: int, unsplit: bool = False, **how: Any
+    out: Output,
+    data: Path,
+    *,
+    split: str | None,
+    seed: int,
+    unsplit: bool = False,
+    warn: bool = True,
+    **how: Any,
 ) -> Embedding:
-    """The data set that ``DATA`` names, with its rows in the cache."""
+    """The data set that ``DATA`` names, with its rows in the cache.
+
+    Args:
+        out: The command's voice.
+        data: A folder of images, or a snapshot.
+        split, seed: How to split a folder of classes.
+        unsplit: Take such a folder as it is where nothing says how to split it.
+        warn: Say so in one line if an image is in two splits.
+        how: All that :func:`tlcache.embedding.embed` takes.
+    """
     from tlcache.embedding import embed
     from tlcache.features import open_snapshot
+    from tlcache.leakage import leak_warning
 
     if data.is_file():
         embedding = open_snapshot(data, how["views"], out.note)
         _check_that_they_are_its_own(embedding, split, how)
-        return embedding
-    out.note_random(how["weights"])
-    dataset = scanned(out, data, split, seed, unsplit=unsplit)
-    return embed(dataset, report=out.note, progress=out.progress, **how)
+    else:
+        out.note_random(how["weights"])
+        dataset = scanned(out, data, split, seed, unsplit=unsplit)
+        embedding = embed(dataset, report=out.note, progress=out.progress, **how)
+    if warn and (line := leak_warning(embedding.snapshot)):
+        out.note(f"warning: {line}")
+    return embedding
 
 
 def _check_that_they_are_its_own(embedding: Embedding, split: str | None, how: Any) -> None:
