@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tlcache.benchmark import benchmark
+    from tlcache.crossval import cross_validate
     from tlcache.embedding import embed
     from tlcache.errors import TlcacheError
     from tlcache.evaluation import compare, evaluate
     from tlcache.features import open_snapshot
+    from tlcache.fewshot import few_shot_curve
     from tlcache.finetuning import finetune
     from tlcache.garbage import collect_garbage
     from tlcache.head_training import train_head, train_heads
@@ -34,8 +36,10 @@ __all__ = [
     "benchmark",
     "collect_garbage",
     "compare",
+    "cross_validate",
     "embed",
     "evaluate",
+    "few_shot_curve",
     "finetune",
     "list_cache",
     "load_model",
@@ -50,10 +54,12 @@ __all__ = [
 
 _HOMES = {
     "benchmark": ("benchmark",),
+    "crossval": ("cross_validate",),
     "embedding": ("embed",),
     "errors": ("TlcacheError",),
     "evaluation": ("compare", "evaluate"),
     "features": ("open_snapshot",),
+    "fewshot": ("few_shot_curve",),
     "finetuning": ("finetune",),
     "garbage": ("collect_garbage",),
     "head_training": ("train_head", "train_heads"),

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from tlcache.errors import OptionError
 from tlcache.evaluation import Evaluation, evaluate, wilson_interval
-from tlcache.folds import draw_folds
+from tlcache.folds import check_folds, draw_folds
 from tlcache.head_data import Array, Labels
 from tlcache.intervals import corrected_resampled_interval, share_interval, variance_by_groups
 from tlcache.recipe import Recipe
@@ -138,13 +138,7 @@ def cross_validate(
         DataError: If a class has too few images or groups, or a loss is no longer finite.
     """
     started, recipe = time.perf_counter(), recipe or Recipe()
-    if not 1 <= repeats <= MOST_REPEATS:
-        raise OptionError(
-            "--repeats",
-            expected=f"a whole number from 1 to {MOST_REPEATS}",
-            found=str(repeats),
-            remedy="correct it, or leave it out for the default",
-        )
+    check_plan(folds, repeats)
     how: dict[str, Any] = {"classes": classes, "groups": groups}
     fold_of = [
         draw_folds(labels, folds, recipe.seed, repeat=repeat, **how) for repeat in range(repeats)
@@ -188,6 +182,22 @@ def cross_validate(
         groups=count,
         seconds=time.perf_counter() - started,
     )
+
+
+def check_plan(folds: int, repeats: int) -> None:
+    """Refuse folds and repeats that make no sense, whatever the data.
+
+    Raises:
+        OptionError: If they do not.
+    """
+    check_folds(folds)
+    if not 1 <= repeats <= MOST_REPEATS:
+        raise OptionError(
+            "--repeats",
+            expected=f"a whole number from 1 to {MOST_REPEATS}",
+            found=str(repeats),
+            remedy="correct it, or leave it out for the default",
+        )
 
 
 def _folds(

@@ -23,6 +23,8 @@ from tlcache.recipe import Recipe
 from tlcache.separate_heads import Progress, reseeded, train_separately
 
 MOST_EPISODES = 10_000
+LEAST_STEPS = 10
+"""An epoch's, by default: else a curve would tell of steps that were not taken, not of images."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +98,7 @@ def few_shot_curve(
     shots: Sequence[int] = (1, 2, 5, 10, 20),
     episodes: int = 50,
     recipe: Recipe | None = None,
+    least_steps: int = LEAST_STEPS,
     progress: Progress | None = None,
 ) -> FewShotCurve:
     """Train a head on the shots of each episode, and judge it.
@@ -113,6 +116,7 @@ def few_shot_curve(
         shots: Of each class, one number a point.
         episodes: E; each has shots, first head and order of its own.
         recipe: The tutorial's by default; its seed is that of everything.
+        least_steps: Of an epoch; fewer shots than that takes are taken several times over.
         progress: Called with how many heads are done, and of how many.
 
     Raises:
@@ -121,14 +125,15 @@ def few_shot_curve(
     """
     started, recipe = time.perf_counter(), recipe or Recipe()
     wanted = sorted(set(shots))
-    _check(wanted, episodes)
+    check_draws(wanted, episodes, least_steps)
     _check_counts(labels, wanted[-1], classes)
     drawn = [draw_shots(labels, wanted[-1], recipe.seed, episode) for episode in range(episodes)]
     heads = [(k, episode) for k in wanted for episode in range(episodes)]
+    least = least_steps * recipe.batch_size
     hits = train_separately(
         features,
         labels,
-        [drawn[episode][:, :k].ravel() for k, episode in heads],
+        [_lengthened(drawn[episode][:, :k].ravel(), least) for k, episode in heads],
         [reseeded(recipe, episode, 1) for _, episode in heads],
         classes=len(classes),
         judge=lambda _, head: head.logits(judged_features).argmax(axis=1) == judged_labels,
@@ -155,6 +160,37 @@ def draw_shots(labels: Labels, shots: int, seed: int, episode: int) -> NDArray[n
     return np.stack(lines)
 
 
+def check_draws(shots: Sequence[int], episodes: int, least_steps: int = LEAST_STEPS) -> None:
+    """Refuse draws that make no sense, whatever the data.
+
+    Raises:
+        OptionError: If they do not.
+    """
+    if not shots or min(shots) < 1:
+        raise OptionError(
+            "--shots",
+            expected="whole numbers over 0",
+            found=", ".join(map(str, shots)) or "none",
+            remedy="write them like 1,2,5,10,20",
+        )
+    bounds = {
+        "--episodes": (episodes, 2, MOST_EPISODES, ": one draw has no spread"),
+        "--least-steps": (least_steps, 1, 10**6, ""),
+    }
+    for option, (value, low, high, why) in bounds.items():
+        if not low <= value <= high:
+            raise OptionError(
+                option,
+                expected=f"a whole number from {low} to {high}{why}",
+                found=str(value),
+                remedy="correct it, or leave it out for the default",
+            )
+
+
+def _lengthened(rows: NDArray[np.int64], least: int) -> NDArray[np.int64]:
+    return np.tile(rows, -(-least // len(rows))) if len(rows) < least else rows
+
+
 def _point(shots: int, hits: NDArray[np.bool_]) -> Point:
     """From which images, (E, M), each episode's head gets right."""
     episodes, images = hits.shape
@@ -166,23 +202,6 @@ def _point(shots: int, hits: NDArray[np.bool_]) -> Point:
     mean = float(accuracies.mean())
     interval = share_interval(mean, images, parts)
     return Point(shots, accuracies, mean, interval, (float(low), float(high)))
-
-
-def _check(shots: Sequence[int], episodes: int) -> None:
-    if not shots or shots[0] < 1:
-        raise OptionError(
-            "--shots",
-            expected="whole numbers over 0",
-            found=", ".join(map(str, shots)) or "none",
-            remedy="write them like 1,2,5,10,20",
-        )
-    if not 2 <= episodes <= MOST_EPISODES:
-        raise OptionError(
-            "--episodes",
-            expected=f"a whole number from 2 to {MOST_EPISODES}: one draw has no spread",
-            found=str(episodes),
-            remedy="correct it, or leave it out for the default",
-        )
 
 
 def _check_counts(labels: Labels, most: int, classes: Sequence[str]) -> None:

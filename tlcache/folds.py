@@ -43,7 +43,7 @@ def draw_folds(
         OptionError: If there are fewer than two folds, or more than groups.
         DataError: If a class has too few images or groups to be trained on beside every fold.
     """
-    _check_folds(folds)
+    check_folds(folds)
     _check_counts(labels, folds, classes)
     random = np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(repeat, 0)))
     if groups is None:
@@ -81,7 +81,12 @@ def _numbered(n: int, parts: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
     return numbers
 
 
-def _check_folds(folds: int) -> None:
+def check_folds(folds: int) -> None:
+    """Refuse fewer than two folds.
+
+    Raises:
+        OptionError: If there are fewer.
+    """
     if folds < 2:
         raise OptionError(
             "--folds",

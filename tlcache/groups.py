@@ -83,6 +83,13 @@ def groups_from_pattern(pattern: str, paths: Sequence[str]) -> list[str]:
     return [group for group in found if group]
 
 
+def below_classes(paths: Sequence[str], classes: Sequence[str]) -> list[str]:
+    """Paths without the folders of split and class: series 7 of train is series 7 of val."""
+    folders = "|".join(re.escape(name) for name in classes)
+    prefix = re.compile(f"(?:(?:train|val|test)/)?(?:{folders})/")
+    return [path[match.end() :] if (match := prefix.match(path)) else path for path in paths]
+
+
 def _rows(file: Path) -> Iterator[tuple[int, str, str]]:
     """Line number, path and group of each row."""
     try:

@@ -10,6 +10,8 @@ from tlcache.figures.confusion import confusion_figure as confusion_figure
 from tlcache.figures.curves import learning_curves as learning_curves
 from tlcache.figures.few_shot import few_shot_figure as few_shot_figure
 from tlcache.figures.folds import fold_spread as fold_spread
+from tlcache.figures.heatmap import HeatMap as HeatMap
+from tlcache.figures.heatmap import heat_maps as heat_maps
 from tlcache.figures.images import image_grid as image_grid
 from tlcache.figures.images import prediction_grid as prediction_grid
 from tlcache.figures.neighbours import neighbours_figure as neighbours_figure
