@@ -149,11 +149,6 @@ def near_duplicates(
     return NearDuplicates(threshold, _most_similar(found[:-1], most), found[-1])
 
 
-def imbalance(counts: Sequence[int]) -> float:
-    """Images of the largest class over those of the smallest: 1 or more."""
-    return max(counts) / max(min(counts), 1)
-
-
 def class_counts(dataset: ImageDataset) -> dict[str, dict[str, int]]:
     """How many images each class has in each split that holds any."""
     counts = {

@@ -19,6 +19,7 @@ from typer.core import TyperGroup
 from tlcache.cli import (
     bench,
     cache,
+    check,
     crossval,
     data,
     demo,
@@ -26,6 +27,7 @@ from tlcache.cli import (
     evaluate,
     fewshot,
     finetune,
+    knn,
     predict,
     show,
     train,
@@ -73,6 +75,7 @@ for command in (
     demo,
     data,
     show,
+    check,
     embed,
     train,
     finetune,
@@ -80,6 +83,7 @@ for command in (
     predict,
     crossval,
     fewshot,
+    knn,
     bench,
 ):
     app.command(name=command.__name__.rsplit(".", 1)[1], epilog=command.EXAMPLES)(command.run)
