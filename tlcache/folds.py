@@ -147,5 +147,5 @@ def _check_trained(
             "groups",
             expected=f"groups that make {folds} folds, each with images of all classes beside it",
             found=f"all images of {names} in one fold" if names else "a fold without an image",
-            remedy="pass fewer --folds, or make the groups finer",
+            remedy="make the groups finer" + (", or pass fewer --folds" if folds > 2 else ""),
         )
