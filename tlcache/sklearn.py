@@ -232,7 +232,7 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):
         check_classification_targets(targets)
         self.classes_, labels = np.unique(targets, return_inverse=True)
         if len(self.classes_) < 2:
-            found = f"1 class, {self.classes_[0]!r}"
+            found = f"1 class, {self.classes_[0]}"
             raise _wrong("y", "labels of two classes or more", found, "add rows of another class")
         # An epoch is judged on val, which decides nothing here: one row is the least that it takes.
         val = rows[:1], labels[:1]
@@ -280,8 +280,9 @@ def _as_parameters() -> Iterator[None]:
         yield
     except OptionError as error:
         name = error.where.removeprefix("--").replace("-", "_")
-        named = {"seed": "random_state", "transform": "preprocess"}.get(name, name)
-        raise _wrong(named, error.expected, error.found, error.remedy) from error
+        first, space, rest = name.partition(" ")
+        named = {"seed": "random_state", "transform": "preprocess"}.get(first, first)
+        raise _wrong(named + space + rest, error.expected, error.found, error.remedy) from error
 
 
 def _wrong(where: str, expected: str, found: str, remedy: str = "correct it") -> InputError:
