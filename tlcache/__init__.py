@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tlcache.inventory import list_cache
     from tlcache.recipe import Recipe
     from tlcache.samples import scan
+    from tlcache.sweep import sweep_heads
     from tlcache.trunk import load_trunk
     from tlcache.verification import verify_cache
 
@@ -47,6 +48,7 @@ __all__ = [
     "open_snapshot",
     "save_model",
     "scan",
+    "sweep_heads",
     "train_head",
     "train_heads",
     "verify_cache",
@@ -67,6 +69,7 @@ _HOMES = {
     "inventory": ("list_cache",),
     "recipe": ("Recipe",),
     "samples": ("scan",),
+    "sweep": ("sweep_heads",),
     "trunk": ("load_trunk",),
     "verification": ("verify_cache",),
 }

@@ -9,6 +9,7 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 import math
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 
@@ -135,16 +136,26 @@ def train_heads(
         raise _no_numba()
     take, threads = (compiled_steps(), usable_cpus()) if compiled else (steps, 1)
     trained: dict[int, TrainedHead] = {}
+    stop = threading.Event()
 
     def train(members: list[int]) -> None:
-        tell = on_epoch and (lambda at, record: on_epoch(members[at], record))
+        def tell(at: int, record: EpochRecord) -> None:
+            if stop.is_set():
+                raise concurrent.futures.CancelledError
+            if on_epoch is not None:
+                on_epoch(members[at], record)
+
         chosen = [heads[i] for i in members], [recipes[i] for i in members]
         trained.update(zip(members, _train_group(data, *chosen, take, tell), strict=True))
 
     groups = _groups(recipes, threads)
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-        for _ in pool.map(train, groups) if threads > 1 else map(train, groups):
-            pass
+        try:
+            for _ in pool.map(train, groups) if threads > 1 else map(train, groups):
+                pass
+        except BaseException:  # Ctrl-C: what is on its way ends with its epoch
+            stop.set()
+            raise
     return [trained[i] for i in range(len(recipes))]
 
 
@@ -202,7 +213,7 @@ def _train_group(
     heads: Sequence[Head],
     recipes: Sequence[Recipe],
     take: Steps,
-    tell: Callable[[int, EpochRecord], None] | None,
+    tell: Callable[[int, EpochRecord], None],
 ) -> list[TrainedHead]:
     """Train heads whose recipes share seed, batch size and number of epochs."""
     started, recipe, group = time.perf_counter(), recipes[0], _Group(heads)
@@ -220,8 +231,7 @@ def _train_group(
         for g in going:
             record = EpochRecord(epoch + 1, lrs[g], *train[g], *val[g], seconds)
             group.record(g, record)
-            if tell is not None:
-                tell(g, record)
+            tell(g, record)
         going = [g for g in going if _finite(group.history[g][-1])]
         if not going:
             break

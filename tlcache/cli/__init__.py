@@ -25,11 +25,13 @@ from tlcache.cli import (
     demo,
     embed,
     evaluate,
+    export,
     fewshot,
     finetune,
     knn,
     predict,
     show,
+    sweep,
     train,
 )
 from tlcache.errors import TlcacheError
@@ -81,6 +83,8 @@ for command in (
     finetune,
     evaluate,
     predict,
+    export,
+    sweep,
     crossval,
     fewshot,
     knn,
