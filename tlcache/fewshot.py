@@ -126,7 +126,7 @@ def few_shot_curve(
     started, recipe = time.perf_counter(), recipe or Recipe()
     wanted = sorted(set(shots))
     check_draws(wanted, episodes, least_steps)
-    _check_counts(labels, wanted[-1], classes)
+    check_counts(labels, wanted[-1], classes)
     drawn = [draw_shots(labels, wanted[-1], recipe.seed, episode) for episode in range(episodes)]
     heads = [(k, episode) for k in wanted for episode in range(episodes)]
     least = least_steps * recipe.batch_size
@@ -204,7 +204,12 @@ def _point(shots: int, hits: NDArray[np.bool_]) -> Point:
     return Point(shots, accuracies, mean, interval, (float(low), float(high)))
 
 
-def _check_counts(labels: Labels, most: int, classes: Sequence[str]) -> None:
+def check_counts(labels: Labels, most: int, classes: Sequence[str]) -> None:
+    """Refuse more shots than a class has training images.
+
+    Raises:
+        DataError: If one has fewer.
+    """
     counts = np.bincount(labels, minlength=len(classes))
     few = [f"{n} of {name}" for name, n in zip(classes, counts, strict=True) if n < most]
     if few:

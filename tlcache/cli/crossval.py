@@ -13,7 +13,8 @@ from tlcache.cli.output import Output
 
 if TYPE_CHECKING:
     from tlcache.crossval import CrossValidation
-    from tlcache.features import Embedding, Features
+    from tlcache.features import Embedding
+    from tlcache.samples import ImageDataset
 
 EXAMPLES = "tlcache crossval photos --folds 5 --repeats 3 --group-pattern '^([^_]+)_'"
 
@@ -75,20 +76,32 @@ def run(
 
     Train and val are one pool here. A folder of classes needs no --split.
     """
+    import numpy as np
+
     from tlcache.cli.embed import embedding_of, summary
     from tlcache.crossval import check_plan, cross_validate
+    from tlcache.folds import draw_folds
     from tlcache.recipe import Recipe
+    from tlcache.samples import SPLITS
 
     out = Output(as_json, quiet)
     check_plan(folds, repeats)
     _check_one_source(groups, group_pattern)
     recipe = Recipe(epochs, batch_size, lr, momentum, weight_decay, step_size, gamma, seed)
+
+    def check(dataset: ImageDataset) -> None:
+        pool = np.flatnonzero(dataset.splits != SPLITS.index("test"))
+        paths = [dataset.paths[i] for i in pool]
+        of_group = _groups(paths, dataset.classes, groups, group_pattern)
+        draw_folds(dataset.labels[pool], folds, seed, classes=dataset.classes, groups=of_group)
+
     embedding = embedding_of(
         out,
         data,
         split=split,
         seed=seed,
         unsplit=True,
+        check=check,
         warn=False,  # train and val are one pool: see _note_copies
         trunk=trunk,
         weights=weights,
@@ -106,7 +119,7 @@ def run(
     out.line(summary(embedding))
     features = embedding.read()
     count = len(features.split("train")[1]) + len(features.split("val")[1])
-    of_group = _groups(features, count, groups, group_pattern)
+    of_group = _groups(features.paths[:count], features.classes, groups, group_pattern)
     _note_copies(out, embedding, features.paths[:count], of_group)
     with out.progress("training", "heads") as tick:
         result = cross_validate(
@@ -138,15 +151,14 @@ def _check_one_source(groups: Path | None, pattern: str | None) -> None:
 
 
 def _groups(
-    features: Features, count: int, table: Path | None, pattern: str | None
+    paths: Sequence[str], classes: Sequence[str], table: Path | None, pattern: str | None
 ) -> list[str] | None:
     from tlcache.groups import below_classes, groups_from_csv, groups_from_pattern
 
-    paths = features.paths[:count]
     if table is not None:
         return groups_from_csv(table, paths)
     if pattern is not None:
-        return groups_from_pattern(pattern, below_classes(paths, features.classes))
+        return groups_from_pattern(pattern, below_classes(paths, classes))
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from tlcache.cli.output import Output
 
 if TYPE_CHECKING:
     from tlcache.features import Embedding
+    from tlcache.samples import ImageDataset
 
 EXAMPLES = "tlcache embed hymenoptera_data --trunk mobilenet_v2 --weights mobilenet_v2.pth"
 
@@ -77,6 +79,7 @@ def embedding_of(
     seed: int,
     unsplit: bool = False,
     warn: bool = True,
+    check: Callable[[ImageDataset], object] | None = None,
     **how: Any,
 ) -> Embedding:
     """The data set that ``DATA`` names, with its rows in the cache.
@@ -87,6 +90,7 @@ def embedding_of(
         split, seed: How to split a folder of classes.
         unsplit: Take such a folder as it is where nothing says how to split it.
         warn: Say so in one line if an image is in two splits.
+        check: Raises what makes the data set useless for the command, before the long work.
         how: All that :func:`tlcache.embedding.embed` takes.
     """
     from tlcache.embedding import embed
@@ -99,6 +103,8 @@ def embedding_of(
     else:
         out.note_random(how["weights"])
         dataset = scanned(out, data, split, seed, unsplit=unsplit)
+        if check is not None:
+            check(dataset)
         embedding = embed(dataset, report=out.note, progress=out.progress, **how)
     if warn and (line := leak_warning(embedding.snapshot)):
         out.note(f"warning: {line}")

@@ -12,6 +12,7 @@ from tlcache.cli.output import Output
 
 if TYPE_CHECKING:
     from tlcache.fewshot import FewShotCurve
+    from tlcache.samples import ImageDataset
 
 EXAMPLES = "tlcache fewshot photos --shots 1,2,5,10,20 --episodes 50 --figure fewshot.png"
 
@@ -66,7 +67,7 @@ def run(
     No image of val is ever drawn, and nothing is chosen on val.
     """
     from tlcache.cli.embed import embedding_of, summary
-    from tlcache.fewshot import check_draws, few_shot_curve
+    from tlcache.fewshot import check_counts, check_draws, few_shot_curve
     from tlcache.recipe import Recipe
     from tlcache.scoring import no_split
 
@@ -74,11 +75,18 @@ def run(
     check_draws(wanted, episodes, least_steps)
     _check_split(on)
     recipe = Recipe(epochs, batch_size, lr, momentum, weight_decay, step_size, gamma, seed)
+
+    def check(dataset: ImageDataset) -> None:
+        if on not in dataset.present_splits():
+            raise no_split(dataset, on)
+        check_counts(dataset.labels[dataset.indices("train")], max(wanted), dataset.classes)
+
     embedding = embedding_of(
         out,
         data,
         split=split,
         seed=seed,
+        check=check,
         trunk=trunk,
         weights=weights,
         cache=cache_dir,
