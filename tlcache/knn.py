@@ -136,12 +136,14 @@ def knn_accuracy(
         progress: Told how many of all similarities are known.
 
     Raises:
-        OptionError: If a k or the temperature makes no sense.
+        OptionError: If a k, the temperature or the seed makes no sense.
         DataError: If train has fewer than two classes or distinct images, a split is empty, labels
             do not fit their rows, or a row is not finite.
     """
     wanted = check_ks(ks)
     check_temperature(temperature)
+    if seed < 0:
+        raise OptionError("seed", expected="0 or more", found=str(seed), remedy="correct it")
     everything = {"train": train, **judged}
     for name, (split_rows, labels) in everything.items():
         _check_labels(name, split_rows, np.asarray(labels), classes)

@@ -251,7 +251,10 @@ def _keep(
 ) -> None:
     """Add a block's pairs to the heap of the most similar ones."""
     if len(kept) >= most:
-        good &= found >= kept[0][0]
+        least, row = kept[0][0], -kept[0][1]
+        later = max(0, row + 1 - corner[0])
+        good[:later] &= found[:later] >= least
+        good[later:] &= found[later:] > least  # an equal pair loses by its higher row
     at, values = np.flatnonzero(good), found[good]
     if len(at) > most:  # those that equal the last of them compete by their indices
         least = np.partition(values, len(values) - most)[-most]

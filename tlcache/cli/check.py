@@ -176,7 +176,10 @@ def _draw(out: Output, found: Inspection, snapshot: Snapshot, rows: Rows | None,
     from tlcache.figures import save_png
     from tlcache.pair_pictures import pair_picture
 
-    title, pairs = "Pairs that must not be, the worst first", _worst(found)
+    title, pairs = (
+        "Images that are alike, the worst pairs first (red: results are wrong)",
+        _worst(found),
+    )
     if not any(pair.bad for pair in pairs):
         title = "Copies and near duplicates in one split"
     if not pairs and rows is not None:

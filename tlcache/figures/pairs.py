@@ -38,27 +38,35 @@ class PicturedPair(NamedTuple):
 
 
 def pair_grid(pairs: Sequence[PicturedPair], title: str) -> Figure:
-    """Pairs in two columns, the images of each side by side under their paths.
+    """Pairs in up to three columns, the images of each side by side under their paths.
 
     Raises:
         DataError: If there is no pair, or an image is not (H, W, 3) uint8.
     """
     check_counts("pairs", len(pairs))
-    columns = min(2, len(pairs))
-    rows = -(-len(pairs) // columns)
-    pair, tall = 2 * _SIDE + _GAP, _SIDE + _CAPTION + _GAP
-    width, height = columns * (pair + 3 * _GAP), rows * tall + _TOP
+    columns = min(3, len(pairs))
+    rows = [pairs[at : at + columns] for at in range(0, len(pairs), columns)]
+    tall = [max(_height(image) for pair in row for image in pair.images) for row in rows]
+    wide = 2 * _SIDE + 4 * _GAP
+    width, height = columns * wide, _TOP + sum(tall) + len(rows) * (_CAPTION + _GAP)
     figure = new_figure(width, height, constrained=False)
-    for at, one in enumerate(pairs):
-        row, column = divmod(at, columns)
-        bottom = height - _TOP - (row + 1) * tall + _GAP
-        for side in range(2):
-            left = column * (pair + 3 * _GAP) + 1.5 * _GAP + side * (_SIDE + _GAP)
-            box = left / width, bottom / height, _SIDE / width, _SIDE / height
-            _show(figure.add_axes(box), one, side)
+    top = height - _TOP
+    for row, side in zip(rows, tall, strict=True):
+        top -= _CAPTION
+        for column, pair in enumerate(row):
+            for at in range(2):
+                left = column * wide + 1.5 * _GAP + at * (_SIDE + _GAP)
+                box = left / width, (top - side) / height, _SIDE / width, side / height
+                _show(figure.add_axes(box), pair, at)
+        top -= side + _GAP
     text = fit(title, 72 * (width - 3 * _GAP), 11)
     figure.text(1.5 * _GAP / width, 1 - 0.1 / height, text, va="top", fontsize=11, color=INK)
     return finish(figure)
+
+
+def _height(image: NDArray[np.uint8] | None) -> float:
+    """Inches that an image takes which fills a square's width or height."""
+    return _SIDE if image is None else _SIDE * min(1.0, image.shape[0] / image.shape[1])
 
 
 def _show(axes: Axes, pair: PicturedPair, side: int) -> None:
