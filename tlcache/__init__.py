@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tlcache.embedding import embed
     from tlcache.errors import TlcacheError
     from tlcache.evaluation import compare, evaluate
+    from tlcache.exporting import export_model
     from tlcache.features import open_snapshot
     from tlcache.fewshot import few_shot_curve
     from tlcache.finetuning import finetune
@@ -40,6 +41,7 @@ __all__ = [
     "cross_validate",
     "embed",
     "evaluate",
+    "export_model",
     "few_shot_curve",
     "finetune",
     "list_cache",
@@ -60,6 +62,7 @@ _HOMES = {
     "embedding": ("embed",),
     "errors": ("TlcacheError",),
     "evaluation": ("compare", "evaluate"),
+    "exporting": ("export_model",),
     "features": ("open_snapshot",),
     "fewshot": ("few_shot_curve",),
     "finetuning": ("finetune",),

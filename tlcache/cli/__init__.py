@@ -84,6 +84,7 @@ for command in (
     evaluate,
     predict,
     export,
+    export,
     sweep,
     crossval,
     fewshot,
