@@ -5,7 +5,7 @@ import pytest
 
 from tlcache import separate_heads
 from tlcache.errors import DataError, OptionError
-from tlcache.fewshot import FewShotCurve, draw_shots, few_shot_curve
+from tlcache.fewshot import FewShotCurve, _point, draw_shots, few_shot_curve
 from tlcache.head_training import train_head
 from tlcache.intervals import share_interval
 from tlcache.recipe import Recipe
@@ -103,6 +103,20 @@ def test_band_and_interval_are_those_of_episodes_and_of_images() -> None:
     over_images = float(np.var(np.mean(hits, axis=0), ddof=1)) / 50
     parts = [(float(np.var(accuracies, ddof=1)) / 6, 5), (over_images, 49)]
     assert point.accuracy_ci95 == pytest.approx(share_interval(accuracies.mean(), 50, parts))
+
+
+def test_images_that_are_right_in_every_episode_widen_the_interval() -> None:
+    hits = np.tile(np.arange(40) < 28, (5, 1))
+    hits[0, 28:36] = True  # an episode that did better
+    point = _point(1, hits)
+    only_episodes = share_interval(point.accuracy, 40, [(point.sd**2 / 5, 4)])
+    assert point.accuracy_ci95[1] - point.accuracy_ci95[0] > np.diff(only_episodes)[0] + 0.01
+
+
+def test_one_image_can_judge() -> None:
+    point = _point(1, np.array([[True], [False], [True]]))
+    low, high = point.accuracy_ci95
+    assert low < 0.2 and high > 0.9
 
 
 def test_the_description_says_that_nothing_was_chosen() -> None:

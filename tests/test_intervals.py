@@ -61,9 +61,16 @@ def test_an_interval_is_never_narrower_than_that_of_its_images() -> None:
 
 
 def test_few_degrees_of_freedom_widen_an_interval() -> None:
-    low, high = share_interval(0.8, 400, [(0.001, 3)])
-    far_low, far_high = share_interval(0.8, 400, [(0.001, 300)])
-    assert low < far_low and high > far_high
+    worth = 0.8 * 0.2 / 0.001 * (t.ppf(0.975, 1e12) / t.ppf(0.975, 3)) ** 2
+    expected = wilson_interval(0.8 * worth, worth)
+    assert share_interval(0.8, 400, [(0.001, 3)]) == pytest.approx(expected)
+
+
+def test_degrees_of_freedom_of_two_parts_are_satterthwaite_s() -> None:
+    freedom = 0.003**2 / (0.001**2 / 3 + 0.002**2 / 40)
+    two = share_interval(0.8, 400, [(0.001, 3), (0.002, 40), (0.0, 5)])
+    worth = 0.8 * 0.2 / 0.003 * (t.ppf(0.975, 1e12) / t.ppf(0.975, freedom)) ** 2
+    assert two == pytest.approx(wilson_interval(0.8 * worth, worth))
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])

@@ -188,7 +188,7 @@ def check_draws(shots: Sequence[int], episodes: int, least_steps: int = LEAST_ST
 
 
 def _lengthened(rows: NDArray[np.int64], least: int) -> NDArray[np.int64]:
-    return np.tile(rows, -(-least // len(rows))) if len(rows) < least else rows
+    return np.tile(rows, -(-least // len(rows)))
 
 
 def _point(shots: int, hits: NDArray[np.bool_]) -> Point:

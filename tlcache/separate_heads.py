@@ -105,7 +105,6 @@ def _all(
                 if progress is not None:
                     progress(len(done), count)
         except BaseException:
-            stop.set()
-            pool.shutdown(cancel_futures=True)
+            stop.set()  # those that wait or train see it, and leaving the pool waits for them
             raise
     return done
