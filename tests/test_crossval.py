@@ -117,6 +117,20 @@ def test_folds_that_are_all_right_leave_a_doubt() -> None:
     assert found.interval == WILSON
 
 
+def test_folds_that_are_alike_by_chance_tell_no_more_than_their_images() -> None:
+    rows, labels = rows_of(48, 3.0)
+    how: dict[str, Any] = {"classes": CLASSES, "folds": 2, "repeats": 1}
+    for seed in range(40):
+        recipe = Recipe(epochs=6, lr=0.02, seed=seed)
+        found = cross_validate(rows, labels, recipe=recipe, **how)
+        low, high = found.accuracy_ci95
+        least = wilson_interval(found.out_of_fold * 48, 48)
+        assert high - low >= least[1] - least[0] - 1e-9
+        if found.interval == WILSON and found.folds[0].right == found.folds[1].right < 24:
+            return
+    pytest.fail("no two folds were alike")
+
+
 def test_the_description_says_that_nothing_was_chosen(validated: CrossValidation) -> None:
     values = validated.describe()
     assert values["selected_on"] == "none"

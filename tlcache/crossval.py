@@ -64,7 +64,8 @@ class CrossValidation:
         repeats: R evaluations, each of all images by the heads that were not trained on them.
         accuracy: Mean over all folds.
         accuracy_ci95: (low, high), of other images and other training sets of the size.
-        interval: How that interval was made.
+        interval: How that interval was made: corrected for training sets that overlap, unless
+            that of the images out of fold is wider, as folds that are alike by chance make it.
         sd_folds: Standard deviation over the folds of a repeat: other images held out.
         sd_repeats: Of the repeats' means: other folds, other first heads and orders, the same
             images. None with one repeat.
@@ -154,34 +155,8 @@ def cross_validate(
         judge=lambda i, head: head.logits(features[held_out[i]]),
         progress=progress,
     )
-    heads = _folds(logits, held_out, labels, folds)
-    evaluations = [
-        evaluate(_whole(logits[at : at + folds], held_out[at : at + folds]), labels, classes)
-        for at in range(0, len(logits), folds)
-    ]
-    hits = np.zeros(len(labels))
-    for rows, said in zip(held_out, logits, strict=True):
-        hits[rows] += (said.argmax(axis=1) == labels[rows]) / repeats
-    accuracies = np.array([fold.accuracy for fold in heads]).reshape(repeats, folds)
-    count = None if groups is None else len(set(groups))
-    pooled, means = _pooled(hits, groups), accuracies.mean(axis=1)
-    interval = corrected_resampled_interval(accuracies, 1 / (folds - 1))
-    varies = accuracies.std() > 0
-    return CrossValidation(
-        folds=heads,
-        repeats=evaluations,
-        accuracy=float(accuracies.mean()),
-        # Folds that are all alike, all right say, do not mean that there is nothing to doubt.
-        accuracy_ci95=interval if varies else pooled,
-        interval=CORRECTED if varies else BY_GROUPS if count else WILSON,
-        sd_folds=math.sqrt(accuracies.var(axis=1, ddof=1).mean()),
-        sd_repeats=float(means.std(ddof=1)) if repeats > 1 else None,
-        out_of_fold=float(hits.mean()),
-        out_of_fold_ci95=pooled,
-        out_of_fold_interval=BY_GROUPS if count else WILSON,
-        groups=count,
-        seconds=time.perf_counter() - started,
-    )
+    judged = _folds(logits, held_out, labels, folds), _in_order(logits, held_out, repeats)
+    return _summed_up(*judged, labels, classes, groups, started)
 
 
 def check_plan(folds: int, repeats: int) -> None:
@@ -200,6 +175,38 @@ def check_plan(folds: int, repeats: int) -> None:
         )
 
 
+def _summed_up(
+    folds: list[Fold],
+    logits: Sequence[Array],
+    labels: Labels,
+    classes: Sequence[str],
+    groups: Sequence[str] | None,
+    started: float,
+) -> CrossValidation:
+    repeats, count = len(logits), None if groups is None else len(set(groups))
+    hits = np.mean([said.argmax(axis=1) == labels for said in logits], axis=0)
+    accuracies = np.array([fold.accuracy for fold in folds]).reshape(repeats, -1)
+    pooled, means = _pooled(hits, groups), accuracies.mean(axis=1)
+    interval = corrected_resampled_interval(accuracies, 1 / (accuracies.shape[1] - 1))
+    by_images = WILSON if count is None else BY_GROUPS
+    # Folds may be alike by chance, all right say: that tells no more than so many images can.
+    wide = interval[1] - interval[0] > pooled[1] - pooled[0]
+    return CrossValidation(
+        folds=folds,
+        repeats=[evaluate(said, labels, classes) for said in logits],
+        accuracy=float(accuracies.mean()),
+        accuracy_ci95=interval if wide else pooled,
+        interval=CORRECTED if wide else by_images,
+        sd_folds=math.sqrt(accuracies.var(axis=1, ddof=1).mean()),
+        sd_repeats=float(means.std(ddof=1)) if repeats > 1 else None,
+        out_of_fold=float(hits.mean()),
+        out_of_fold_ci95=pooled,
+        out_of_fold_interval=by_images,
+        groups=count,
+        seconds=time.perf_counter() - started,
+    )
+
+
 def _folds(
     logits: Sequence[Array], held_out: Sequence[Rows], labels: Labels, folds: int
 ) -> list[Fold]:
@@ -215,10 +222,15 @@ def _folds(
     ]
 
 
-def _whole(logits: Sequence[Array], held_out: Sequence[Rows]) -> Array:
-    """(N, C): what each image was said to be by the head that was not trained on it."""
-    order = np.argsort(np.concatenate(held_out))
-    return np.concatenate(logits)[order]
+def _in_order(logits: Sequence[Array], held_out: Sequence[Rows], repeats: int) -> list[Array]:
+    """(N, C) of each repeat: what each image was said to be by the head not trained on it."""
+    folds = len(logits) // repeats
+    return [
+        np.concatenate(logits[at : at + folds])[
+            np.argsort(np.concatenate(held_out[at : at + folds]))
+        ]
+        for at in range(0, len(logits), folds)
+    ]
 
 
 def _pooled(hits: NDArray[np.float64], groups: Sequence[str] | None) -> tuple[float, float]:
