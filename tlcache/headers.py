@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import logging
 import stat
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +19,10 @@ from typing import NamedTuple
 from PIL import Image, UnidentifiedImageError
 
 from tlcache import images  # which also quiets Pillow's warning of large images
+
+# Of a damaged header Pillow also warns, in lines of its own; what matters is in the reason.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImagePlugin")
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 _FILES_AT_ONCE = 256
 _ORIENTATION = 0x0112

@@ -142,8 +142,7 @@ def knn_accuracy(
     """
     wanted = check_ks(ks)
     check_temperature(temperature)
-    if seed < 0:
-        raise OptionError("seed", expected="0 or more", found=str(seed), remedy="correct it")
+    check_seed(seed)
     everything = {"train": train, **judged}
     for name, (split_rows, labels) in everything.items():
         _check_labels(name, split_rows, np.asarray(labels), classes)
@@ -224,6 +223,16 @@ def check_temperature(temperature: float, name: str = "temperature") -> None:
             found=str(temperature),
             remedy=f"leave it out for {TEMPERATURE}",
         )
+
+
+def check_seed(seed: int, name: str = "seed") -> None:
+    """Refuse a seed that numpy has no numbers for.
+
+    Raises:
+        OptionError: If it is below 0.
+    """
+    if seed < 0:
+        raise OptionError(name, expected="0 or more", found=str(seed), remedy="correct it")
 
 
 def _predicted(

@@ -59,7 +59,7 @@ def copy_ids(digests: NDArray[np.uint8]) -> NDArray[np.int64]:
     starts = np.ascontiguousarray(digests[:, :8]).view(np.uint64)[:, 0]
     order = np.argsort(starts, kind="stable")
     same = starts[order][1:] == starts[order][:-1]
-    doubtful = order[np.append(same, False) | np.insert(same, 0, False)]
+    doubtful = order[np.unique(np.flatnonzero(same)[:, None] + [0, 1])]
     if len(doubtful):
         names = np.ascontiguousarray(digests[doubtful]).view("V32")[:, 0]
         _, first, inverse = np.unique(names, return_index=True, return_inverse=True)

@@ -56,13 +56,13 @@ def run(
     test are those of images that chose nothing.
     """
     from tlcache.cli.embed import embedding_of, summary
-    from tlcache.knn import check_ks, check_temperature, knn_accuracy
+    from tlcache.knn import check_ks, check_seed, check_temperature, knn_accuracy
     from tlcache.leakage import copy_ids, rows_of_features
-    from tlcache.scoring import no_split
 
     out = Output(as_json, quiet)
     ks = check_ks(_numbers(k), "--k")
     check_temperature(temperature, "--temperature")
+    check_seed(seed, "--seed")
     embedding = embedding_of(
         out,
         data,
@@ -84,10 +84,7 @@ def run(
     out.line(summary(embedding))
     snapshot = embedding.snapshot
     features = embedding.read(embedding.stores[0].folder if stream else None)
-    judged = [name for name in features.present_splits() if name != "train"]
-    for name in ("train", *(["val"] if not judged else [])):
-        if not len(features.split(name)[0]):
-            raise no_split(snapshot.dataset, name)
+    judged = _judged(features.present_splits(), snapshot.dataset.root)
     train = features.split("train")
     digests = snapshot.digests[rows_of_features(snapshot)[: len(train[0])]]
     with out.progress("comparing", "pairs") as tick:
@@ -128,6 +125,20 @@ def tell(out: Output, found: KnnResult, trained: int) -> None:
     out.line(f"k = {found.k}, chosen on {SELECTED_ON}: no other split had a say in it")
     for name, score in found.chosen().items():
         out.line(f"{name:>5}: accuracy {score}")
+
+
+def _judged(present: list[str], root: Path) -> list[str]:
+    """The splits to judge: all but train, whose images vote."""
+    from tlcache.errors import DataError
+
+    if "train" not in present or len(present) < 2:
+        raise DataError(
+            root,
+            expected="images in train, which vote, and in val or test, which are judged",
+            found=f"images in {' and '.join(present)} only",
+            remedy="add the other, or pass --split 0.8,0.2 for a folder of classes",
+        )
+    return [name for name in present if name != "train"]
 
 
 def _cell(score: Score) -> str:

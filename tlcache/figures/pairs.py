@@ -44,6 +44,10 @@ def pair_grid(pairs: Sequence[PicturedPair], title: str) -> Figure:
         DataError: If there is no pair, or an image is not (H, W, 3) uint8.
     """
     check_counts("pairs", len(pairs))
+    for image in (image for pair in pairs for image in pair.images if image is not None):
+        good = image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8
+        found = f"{image.dtype} {image.shape}"
+        check(good, "image", "uint8 of shape (H, W, 3)", found, "decode or denormalise it first")
     columns = min(3, len(pairs))
     rows = [pairs[at : at + columns] for at in range(0, len(pairs), columns)]
     tall = [max(_height(image) for pair in row for image in pair.images) for row in rows]
@@ -77,9 +81,6 @@ def _show(axes: Axes, pair: PicturedPair, side: int) -> None:
         axes.text(0.5, 0.5, "cannot be shown", ha="center", va="center", fontsize=8.5, color=SOFT)
         axes.set(xlim=(0, 1), ylim=(0, 1))
     else:
-        good = image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8
-        found = f"{image.dtype} {image.shape}"
-        check(good, "image", "uint8 of shape (H, W, 3)", found, "decode or denormalise it first")
         axes.imshow(image)
     lines = [(pair.places[side], SOFT), (pair.paths[side], INK)]
     if side == 0:
