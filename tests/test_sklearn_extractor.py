@@ -17,7 +17,7 @@ from small_trunk import DIM, small_trunk
 import tlcache.sklearn
 import tlcache.trunk
 from tlcache.embedding import embed
-from tlcache.errors import ImageError, InputError, TrunkError
+from tlcache.errors import CacheError, ImageError, InputError, TrunkError
 from tlcache.feature_store import FeatureStore
 from tlcache.identity import identities
 from tlcache.samples import scan
@@ -220,6 +220,8 @@ def test_what_holds_no_images_is_refused(
         ({"cache": 3}, "cache: expected a folder or None, found 3; correct it"),
         ({"preprocess": 3}, "preprocess: expected a dict or None, found 3; correct it"),
         ({"preprocess": {"size": 9}}, "preprocess: expected some of kind, resize, crop, "),
+        ({"preprocess": {"kind": "train"}}, "preprocess: expected the eval transform, beside wh"),
+        ({"preprocess": {"mean": None}}, "preprocess: expected values of the transform's own kin"),
         ({"preprocess": {"crop": 0}}, "preprocess crop: expected 1 to 4096 pixels, found 0"),
         ({"precision": "fp8"}, "precision: expected fp32 or fast or fp16 or bf16, found fp8; "),
         ({"dtype": "int8"}, "dtype: expected float32 or float16, found int8; name one of them"),
@@ -267,6 +269,17 @@ def test_without_a_cache_nothing_is_kept(loaded: list[str], paths: list[str]) ->
     none = FeatureExtractor("small", "random", cache=None)
     np.testing.assert_array_equal(none.fit_transform(paths), kept)
     assert sorted(Path().rglob("*")) == before
+
+
+def test_rows_that_are_gone_before_they_are_read_are_an_error(
+    loaded: list[str], paths: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tlcache.extraction.make_rows", lambda *_: {})
+    with pytest.raises(CacheError) as caught:
+        FeatureExtractor("small", "random").transform(paths[:3])
+    assert "expected 3 rows that were committed just now, found none of them; run again" in str(
+        caught.value
+    )
 
 
 def test_a_clone_and_a_pickle_make_the_same_features(loaded: list[str], paths: list[str]) -> None:

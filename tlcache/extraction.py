@@ -143,10 +143,10 @@ def _digested(images: Sequence[Path | ImageInMemory]) -> tuple[Digests, list[str
 
 
 def _first_of_each(digests: Digests, wanted: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Indices of the first of each distinct digest among those that are wanted, rising."""
+    """Indices of the first of each distinct digest among those that are wanted."""
     at = np.flatnonzero(wanted)
     _, first = np.unique(digests[at], axis=0, return_index=True)
-    return at[np.sort(first)]
+    return at[first]
 
 
 def _check_pass(device: str, engine: str, workers: int | None, batch_size: int | None) -> None:

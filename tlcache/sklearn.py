@@ -17,12 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import (
-    BaseEstimator,
-    ClassifierMixin,
-    ClassNamePrefixFeaturesOutMixin,
-    TransformerMixin,
-)
+from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
+from sklearn.base import ClassNamePrefixFeaturesOutMixin as NamesByClass
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -39,7 +35,7 @@ if TYPE_CHECKING:
     from tlcache.trunk import Trunk
 
 
-class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class FeatureExtractor(NamesByClass, TransformerMixin, BaseEstimator):
     """Images to a frozen network's features, each image put through the network once.
 
     It learns nothing from the images: ``fit`` only checks the options and the input. Features are

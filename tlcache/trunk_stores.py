@@ -88,14 +88,14 @@ def stores_of(
         OptionError: If the transform makes no sense.
     """
     fields = [field.name for field in dataclasses.fields(info.transform)]
+    if changes.get("kind", "eval") != "eval":
+        raise _wrong("the eval transform, beside which augmented views are made", changes["kind"])
     if unknown := [name for name in changes if name not in fields]:
-        raise OptionError(
-            "transform",
-            expected=f"some of {', '.join(fields)}",
-            found=", ".join(map(str, unknown)),
-            remedy="correct the name",
-        )
-    transform = dataclasses.replace(info.transform, **changes)
+        raise _wrong(f"some of {', '.join(fields)}", ", ".join(map(str, unknown)))
+    try:
+        transform = dataclasses.replace(info.transform, **changes)
+    except (TypeError, ValueError) as error:
+        raise _wrong("values of the transform's own kinds", f"{changes} ({error})") from error
     versions = library_versions(info.name)
     kinds = [transform, transform.as_train()] if views else [transform]
     identities = [
@@ -103,3 +103,7 @@ def stores_of(
         for kind in kinds
     ]
     return [open_store(cache, identity, info.label, report) for identity in identities]
+
+
+def _wrong(expected: str, found: str) -> OptionError:
+    return OptionError("transform", expected=expected, found=found, remedy="correct it")
