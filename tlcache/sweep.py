@@ -24,7 +24,7 @@ from tlcache.errors import DataError, OptionError
 from tlcache.evaluation import wilson_interval
 from tlcache.features import Features
 from tlcache.folds import draw_folds
-from tlcache.head_data import HeadData, head_data
+from tlcache.head_data import HeadData, Labels, head_data
 from tlcache.heads import Head
 from tlcache.recipe import EpochRecord
 from tlcache.sweep_fits import Fit, Tick, fit_settings, ticks
@@ -142,11 +142,13 @@ def sweep_heads(
             trains well.
         OptionError: If there is no setting.
     """
-    _check(features, settings)
+    if not settings:
+        raise OptionError("settings", expected="one or more", found="none", remedy="name some")
     started, numbered = time.perf_counter(), dict(enumerate(settings))
     splits = features.present_splits()
-    by_val = "val" in splits and not folds
-    count = 1 if by_val else folds or FOLDS
+    folds = folds_of(splits, folds)
+    check_images(features.split("train")[1], features.classes, folds)
+    by_val, count = not folds, folds or 1
     parts = iter([_rows(features, "val")]) if by_val else _folds(features, count, fold_seed)
     tick = _counter(progress, count * ticks(numbered, seeds))
     candidates, kept = _candidates(numbered, parts, seeds, tick)
@@ -160,7 +162,7 @@ def sweep_heads(
     return Sweep(
         candidates=[candidates[i] for i in sorted(candidates)],
         ranked=ranked,
-        selected_on="val" if by_val else f"{count}-fold cross-validation on train",
+        selected_on="val" if by_val else f"{folds}-fold cross-validation on train",
         fitted_on=("train", "val") if by_val and again is not None else ("train",),
         head=fit.head,
         history=kept.history if by_val else fit.history if "val" in splits else [],
@@ -242,11 +244,24 @@ def _counter(progress: Callable[[int, int], None] | None, total: int) -> Tick:
     return lambda: progress(next(done), total) if progress else None
 
 
-def _check(features: Features, settings: Sequence[Setting]) -> None:
-    if not settings:
-        raise OptionError("settings", expected="one or more", found="none", remedy="name some")
-    labels = features.split("train")[1]
-    present = [features.classes[label] for label in np.unique(labels)]
+def folds_of(splits: Sequence[str], folds: int) -> int:
+    """How many folds of train choose, if so many are asked for: 0 where val chooses."""
+    return folds or (0 if "val" in splits else FOLDS)
+
+
+def check_images(labels: Labels, classes: Sequence[str], folds: int) -> None:
+    """Refuse training images that nothing can be chosen on.
+
+    Args:
+        labels: (n,) of the training images, indices into ``classes``.
+        classes: Their names.
+        folds: That they are to be divided into; 0 for none.
+
+    Raises:
+        DataError: If all are of one class, or a class has fewer images than folds.
+        OptionError: If there are fewer than two folds.
+    """
+    present = [classes[label] for label in np.unique(labels)]
     if len(present) < 2:
         raise DataError(
             "the training images",
@@ -254,6 +269,8 @@ def _check(features: Features, settings: Sequence[Setting]) -> None:
             found=f"only {present[0]}" if present else "no image",
             remedy="add images of another class to train",
         )
+    if folds:
+        draw_folds(labels, folds, 0, classes=classes)
 
 
 def _none_good(found: str) -> DataError:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from tlcache.features import Embedding, Features
+    from tlcache.samples import ImageDataset
     from tlcache.scoring import Scored
     from tlcache.sweep import Candidate, Sweep
     from tlcache.sweep_settings import Setting
@@ -102,7 +103,7 @@ def run(
     from tlcache.cli.embed import embedding_of, summary
     from tlcache.recipe import Recipe
     from tlcache.runs import start_run
-    from tlcache.sweep import sweep_heads
+    from tlcache.sweep import check_images, folds_of, sweep_heads
     from tlcache.sweep_settings import Space, drawn, grid
 
     out = Output(as_json, quiet)
@@ -118,12 +119,18 @@ def run(
         seeds=seeds,
     )
     settings = grid(space) if draw is None else drawn(space, draw)
+
+    def check(dataset: ImageDataset) -> None:
+        labels = dataset.labels[dataset.indices("train")]
+        check_images(labels, dataset.classes, folds_of(dataset.present_splits(), folds))
+
     embedding = embedding_of(
         out,
         data,
         split=split,
         seed=seed,
         unsplit=True,
+        check=check,
         trunk=trunk,
         weights=weights,
         cache=cache_dir,
@@ -137,6 +144,7 @@ def run(
         rehash=rehash,
         transform=o.transform_changes(resize, crop, interpolation, mean, std),
     )
+    check(embedding.snapshot.dataset)  # of a snapshot, which is not checked above
     out.line(summary(embedding))
     folder = start_run(run_dir, "sweep", embedding.snapshot.dataset.name)
     started = time.perf_counter()
