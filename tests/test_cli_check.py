@@ -210,3 +210,10 @@ def test_the_real_photos_have_no_leak_and_one_ant_is_nearly_twice(
     knn = json.loads(call("knn", photos, *network, "--json").stdout)
     assert (knn["embedded"], knn["k"]) == (0, 5)
     assert knn["evaluation"]["val"]["accuracy"] == pytest.approx(0.948, abs=0.01)
+
+
+def test_help_says_when_the_exit_code_is_1_and_ends_with_a_real_command(call: Call) -> None:
+    result = call("check", "--help")
+    assert result.exit_code == 0
+    assert "Exits with 1 if" in result.stdout
+    assert "tlcache check hymenoptera_data" in result.stdout

@@ -154,3 +154,9 @@ def test_a_figure_that_cannot_be_written_is_one_clear_error(call: Call) -> None:
     assert result.exit_code == 1
     assert "error: " in result.stderr and "k.png" in result.stderr
     assert "k = " in result.stdout  # the result is not lost by it
+
+
+def test_help_ends_with_a_real_command(call: Call) -> None:
+    result = call("--help")
+    assert result.exit_code == 0
+    assert "tlcache knn hymenoptera_data" in result.stdout

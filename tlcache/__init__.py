@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from tlcache.garbage import collect_garbage
     from tlcache.head_training import train_head, train_heads
     from tlcache.heads import Head, Model, load_model, save_model
+    from tlcache.inspection import inspect
     from tlcache.inventory import list_cache
+    from tlcache.knn import knn_accuracy
+    from tlcache.leakage import near_duplicates
     from tlcache.recipe import Recipe
     from tlcache.samples import scan
     from tlcache.sweep import sweep_heads
@@ -44,9 +47,12 @@ __all__ = [
     "export_model",
     "few_shot_curve",
     "finetune",
+    "inspect",
+    "knn_accuracy",
     "list_cache",
     "load_model",
     "load_trunk",
+    "near_duplicates",
     "open_snapshot",
     "save_model",
     "scan",
@@ -69,7 +75,10 @@ _HOMES = {
     "garbage": ("collect_garbage",),
     "head_training": ("train_head", "train_heads"),
     "heads": ("Head", "Model", "load_model", "save_model"),
+    "inspection": ("inspect",),
     "inventory": ("list_cache",),
+    "knn": ("knn_accuracy",),
+    "leakage": ("near_duplicates",),
     "recipe": ("Recipe",),
     "samples": ("scan",),
     "sweep": ("sweep_heads",),
