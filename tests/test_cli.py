@@ -24,6 +24,8 @@ COMMANDS = [
     "finetune",
     "evaluate",
     "predict",
+    "crossval",
+    "fewshot",
     "bench",
     "cache",
 ]
