@@ -119,7 +119,7 @@ def test_views_are_read_in_their_order(dataset: ImageDataset, cache: Path) -> No
 def test_digests_survive_an_interruption_while_files_are_read(
     dataset: ImageDataset, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    digest, done, stop_at = tlcache.digests._digest, list[Path](), 10
+    digest, done, stop_at = tlcache.digests.digest_file, list[Path](), 10
 
     def counted(path: Path) -> tuple[tuple[int, int, int, int], bytes, str]:
         if len(done) == stop_at:
@@ -128,7 +128,7 @@ def test_digests_survive_an_interruption_while_files_are_read(
         return digest(path)
 
     monkeypatch.setattr(tlcache.snapshots, "SETTLED_NS", -(10**18))
-    monkeypatch.setattr(tlcache.digests, "_digest", counted)
+    monkeypatch.setattr(tlcache.digests, "digest_file", counted)
     with pytest.raises(KeyboardInterrupt):
         embed(dataset, small_trunk(), cache=cache)
     (draft,) = cache.glob("*/snapshots/.*.tmp")

@@ -41,7 +41,7 @@ def slowed(function, seconds):
 if slow == "pass":
     tlcache.forward_pass.decode = slowed(tlcache.forward_pass.decode, 0.2)
 if slow == "reading":
-    tlcache.digests._digest = slowed(tlcache.digests._digest, 0.2)
+    tlcache.digests.digest_file = slowed(tlcache.digests.digest_file, 0.2)
 if slow == "training":
     tlcache.head_training._epoch = slowed(tlcache.head_training._epoch, 0.2)
 sys.argv[1:] = sys.argv[2:]

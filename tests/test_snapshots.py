@@ -20,13 +20,13 @@ from tlcache.snapshots import Snapshot, load_snapshot, save_snapshot, take_snaps
 def digested(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """The names of the files that were read."""
     read: list[str] = []
-    digest = digests._digest
+    digest = digests.digest_file
 
     def noting(path: Path) -> Any:
         read.append(path.name)
         return digest(path)
 
-    monkeypatch.setattr(digests, "_digest", noting)
+    monkeypatch.setattr(digests, "digest_file", noting)
     yield read
     assert len(read) == len(set(read)), "a file was read twice"
 
@@ -214,14 +214,14 @@ def test_a_file_that_goes_before_it_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dataset = _old(tmp_path, "a.jpg")
-    digest = digests._digest
+    digest = digests.digest_file
 
     def going(path: Path) -> Any:
         if path == dataset.path(0):
             path.unlink()
         return digest(path)
 
-    monkeypatch.setattr(digests, "_digest", going)
+    monkeypatch.setattr(digests, "digest_file", going)
     assert take_snapshot(dataset).reasons == ["No such file or directory", "", "", ""]
 
 

@@ -83,13 +83,13 @@ def test_an_edit_that_keeps_size_and_mtime(
     tiny_data: Path, cache: Path, photo: Path, monkeypatch: pytest.MonkeyPatch, edit: Any
 ) -> None:
     set_clock(monkeypatch, lambda: time.time_ns() + 60 * 10**9)
-    digest, digested = digests._digest, []
+    digest, digested = digests.digest_file, []
 
     def spy(path: Path) -> Any:
         digested.append(path)
         return digest(path)
 
-    monkeypatch.setattr(digests, "_digest", spy)
+    monkeypatch.setattr(digests, "digest_file", spy)
     made_that_row_again(tiny_data, cache, photo, edit)
     # The files looked long at rest, so but for the edit the second run had no reason to read one.
     assert digested[IMAGES : IMAGES + 1] == [photo]
