@@ -23,7 +23,7 @@ def test_every_way_gives_the_same_classes(tmp_path: Path) -> None:
     assert len(done.stdout.splitlines()) == 6
     found = json.loads((tmp_path / "found.json").read_text())
     assert (found["large"]["rows"], found["large"]["left_out"]) == (300, 30)
-    assert found["large"]["accuracy"] > 0.2
+    assert found["large"]["row_bytes"] == 4 * 64 * 320
     compared = found["compared"]
     assert compared["agree"] == {"tlcache": 1, "numpy, all at once": 1, "scikit-learn": 1}
     assert compared["seconds"].keys() == compared["ratio"].keys() == compared["agree"].keys()
