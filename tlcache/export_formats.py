@@ -7,6 +7,7 @@ computes (``exporting``).
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
@@ -68,17 +69,23 @@ def _write_onnx(
 ) -> None:
     import onnx
 
-    # The older exporter, which needs no more packages and is three times as fast.
-    torch.onnx.export(
+    export = functools.partial(
+        torch.onnx.export,
         network,
         (example,),
         str(path),
-        opset_version=17,
-        dynamo=False,
         input_names=[INPUT],
         output_names=[OUTPUT],
-        dynamic_axes={INPUT: dynamic, OUTPUT: {0: dynamic[0]}},
+        opset_version=18,
     )
+    shapes, names = _free(dynamic), {INPUT: dynamic, OUTPUT: {0: dynamic[0]}}
+    try:
+        export(dynamo=True, dynamic_shapes=shapes, external_data=False, verbose=False)
+    except Exception as error:  # the older exporter follows some code that this one does not
+        try:
+            export(dynamo=False, dynamic_axes=names)
+        except Exception:
+            raise error from None
     model = onnx.load(path)
     onnx.helper.set_model_props(model, metadata)
     onnx.save(model, path)
@@ -112,8 +119,8 @@ def _read_torchscript(path: Path) -> tuple[Network, Metadata]:
 def _write_pt2(
     path: Path, network: nn.Module, example: Tensor, dynamic: dict[int, str], metadata: Metadata
 ) -> None:
-    free = {at: torch.export.Dim(name) for at, name in dynamic.items()}
-    program = torch.export.export(network, (example,), dynamic_shapes=(free,), strict=False)
+    shapes = _free(dynamic)
+    program = torch.export.export(network, (example,), dynamic_shapes=shapes, strict=False)
     torch.export.save(program, path, extra_files=metadata)
 
 
@@ -121,6 +128,10 @@ def _read_pt2(path: Path) -> tuple[Network, Metadata]:
     metadata: dict[str, Any] = dict.fromkeys(METADATA, "")
     program = torch.export.load(path, extra_files=metadata)
     return _run_by_torch(program.module()), _texts(metadata)
+
+
+def _free(dynamic: dict[int, str]) -> tuple[dict[int, Any]]:
+    return ({at: torch.export.Dim(name) for at, name in dynamic.items()},)
 
 
 def _texts(metadata: dict[str, Any]) -> Metadata:
@@ -137,7 +148,7 @@ def _run_by_torch(network: Callable[[Tensor], Tensor]) -> Network:
 
 
 FORMATS = {
-    "onnx": Format(".onnx", ("onnx", "onnxruntime"), _write_onnx, _read_onnx),
+    "onnx": Format(".onnx", ("onnx", "onnxscript", "onnxruntime"), _write_onnx, _read_onnx),
     "torchscript": Format(".pt", (), _write_torchscript, _read_torchscript),
     "pt2": Format(".pt2", (), _write_pt2, _read_pt2),
 }
