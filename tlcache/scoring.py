@@ -108,15 +108,15 @@ def score_images(
     workers: int | None = None,
 ) -> Iterator[tuple[NDArray[np.float32] | None, str]]:
     """Of each image, in order: (C,) logits and no reason, or None and why it cannot be read."""
-    from tlcache.devices import batch_size_for, resolve_device, usable_cpus
+    from tlcache.devices import batch_size_for, resolve_device, thread_count
     from tlcache.engines import make_engine
 
     where = resolve_device(device)
     made = run_pass(
-        make_engine(network, model.transform.crop, device=where),
+        make_engine(network, model.transform, device=where),
         [Job(path, b"", ((0, 0),)) for path in paths],
         [model.transform],
-        workers=workers or usable_cpus(),
+        workers=workers or thread_count(where),
         batch_size=batch_size_for(where),
     )
     for result in made:
