@@ -118,7 +118,8 @@ def test_train_evaluate_predict_show_start_from_the_run(call: Call, tiny_data: P
     assert json.loads(evaluated.stdout) == expected
 
     images = sorted((tiny_data / "val" / "ants").iterdir())
-    predicted = json.loads(call("predict", "run", *images, "--json").stdout)["predictions"]
+    lines = call("predict", "run", *images, "--json").stdout.splitlines()
+    predicted = [json.loads(line) for line in lines]
     assert [p["path"] for p in predicted] == [str(i) for i in images]
     hits = sum(p["class"] == "ants" for p in predicted)
     assert hits == expected["confusion"][0][0]

@@ -194,8 +194,8 @@ def test_auto_leaves_to_torch_what_mnn_cannot_do(monkeypatch: pytest.MonkeyPatch
 def test_a_closed_stdout_needs_no_silence() -> None:
     code = (
         "import os, sys; os.close(1); sys.stdout.close()\n"
-        "from tlcache.mnn_engine import _silence\n"
-        "with _silence(): print('done', file=sys.stderr)"
+        "from tlcache.silence import silent_stdout\n"
+        "with silent_stdout(): print('done', file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "done\n")

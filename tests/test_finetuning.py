@@ -12,6 +12,7 @@ import torch
 from small_trunk import DIM, TRANSFORM, small_trunk
 
 from tlcache.errors import DataError, ModelError, OptionError
+from tlcache.evaluation import evaluate
 from tlcache.finetuning import Finetuned, finetune
 from tlcache.heads import Head, initial_head, load_model, save_model
 from tlcache.networks import restore_network
@@ -88,6 +89,20 @@ def test_a_finetuned_model_says_the_same_after_saving(
     scored = score_split(model, network, dataset, "val", device="cpu")
     accuracy = (scored.logits.argmax(axis=1) == scored.labels).mean()
     assert accuracy == tuned.history[tuned.best_epoch - 1].val_accuracy
+
+
+def test_a_head_on_rows_of_length_one_stays_one(dataset: ImageDataset) -> None:
+    head = dataclasses.replace(initial_head(2, DIM, 5), normalise=True)
+    trunk = small_trunk(dropout=0.0)
+    tuned = _tune(dataset, trunk=trunk, head=head)
+    assert tuned.head.normalise
+    model = tuned.model(trunk, dataset.classes)
+    scored = score_split(model, restore_network(small_trunk(), model), dataset, "val", device="cpu")
+    judged = evaluate(scored.logits, scored.labels, model.classes)
+    best = tuned.history[tuned.best_epoch - 1]
+    assert (judged.accuracy, judged.loss) == pytest.approx(
+        (best.val_accuracy, best.val_loss), abs=1e-5
+    )
 
 
 def test_a_frozen_trunk_is_not_stored(dataset: ImageDataset) -> None:

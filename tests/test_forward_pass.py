@@ -100,10 +100,11 @@ def test_each_thread_has_a_run_of_its_own_made_before_there_are_threads(tmp_path
 
 def test_what_cannot_be_read_says_why_and_holds_up_nothing_else(tmp_path: Path) -> None:
     jobs = image_jobs(tmp_path, 8)
-    jobs[1].path.write_bytes(b"no image")
-    jobs[1] = Job(jobs[1].path, b"", jobs[1].crops)
-    jobs[3].path.unlink()
-    jobs[5].path.write_bytes(jobs[0].path.read_bytes())
+    paths = [Path(str(job.path)) for job in jobs]
+    paths[1].write_bytes(b"no image")
+    jobs[1] = Job(paths[1], b"", jobs[1].crops)
+    paths[3].unlink()
+    paths[5].write_bytes(paths[0].read_bytes())
     thin = tmp_path / "thin.png"
     Image.new("RGB", (1, 65000)).save(thin)
     jobs.append(Job(thin, b"", ((0, 0),)))

@@ -278,7 +278,7 @@ def test_heads_trained_side_by_side_end_as_each_would_alone(
     alone = [train_head(*data, recipe, classes=3) for recipe in RECIPES]
     if seconds == 0.0:
         pytest.importorskip("numba", reason="compiled steps need numba")
-    monkeypatch.setattr(tlcache.head_training, "_WORTH_SECONDS", seconds)
+    monkeypatch.setattr(tlcache.head_training, "WORTH_SECONDS", seconds)
     together = train_heads(*data, RECIPES, classes=3)
     assert len({head.head.weight.tobytes() for head in together}) == len(RECIPES)
     for one, other in zip(alone, together, strict=True):
@@ -311,7 +311,7 @@ def test_a_head_that_diverges_leaves_the_others_alone(
 ) -> None:
     if seconds == 0.0:
         pytest.importorskip("numba", reason="compiled steps need numba")
-    monkeypatch.setattr(tlcache.head_training, "_WORTH_SECONDS", seconds)
+    monkeypatch.setattr(tlcache.head_training, "WORTH_SECONDS", seconds)
     features, labels = arrays()
     recipes = [Recipe(lr=0.01), Recipe(lr=1e38), Recipe(lr=0.01)]
     told: list[tuple[int, int]] = []

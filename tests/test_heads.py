@@ -139,6 +139,25 @@ def test_a_run_folder_stands_for_its_model(tmp_path: Path) -> None:
     assert load_model(tmp_path).describe() == _model().describe()
 
 
+def test_a_head_on_rows_of_length_one_scales_every_row_and_comes_back_as_it_was(
+    tmp_path: Path,
+) -> None:
+    head = dataclasses.replace(initial_head(2, 5, 3), normalise=True)
+    model, path = dataclasses.replace(_model(), head=head), tmp_path / "model.safetensors"
+    save_model(path, model)
+    loaded = load_model(path)
+    assert loaded.head.normalise
+    assert loaded.describe() == model.describe()
+    assert (model.describe()["format"], model.describe()["normalise"]) == (3, True)
+    rows = np.random.default_rng(0).normal(size=(7, 5)).astype(np.float32)
+    units = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    expected = units @ head.weight.T + head.bias
+    for scale in (1, 1e-3, 1e3):
+        found = loaded.head.logits(rows * np.float32(scale))
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+
+
 def test_names_that_are_not_utf8(tmp_path: Path) -> None:
     folder = tmp_path / os.fsdecode(b"run-\xff")
     folder.mkdir()
@@ -212,6 +231,10 @@ def test_somebody_elses_safetensors(tmp_path: Path) -> None:
     [
         ({"tlcache.head.bias": None}, {}, "a safetensors file of another program"),
         ({}, {"format": 1}, "a model of format 1"),
+        ({}, {"format": 3}, "a model of another version"),
+        ({}, {"normalise": True}, "a model of another version"),
+        ({}, {"format": 3, "normalise": False}, "a model of another version"),
+        ({}, {"format": 4}, "a model of format 4"),
         ({}, {"trunk": None}, "KeyError: 'trunk'"),
         ({}, {"trunk": 5}, "a model of another version"),
         ({}, {"extra": 5}, "a model of another version"),

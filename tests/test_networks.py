@@ -47,6 +47,20 @@ def test_a_joined_network_is_the_trunk_and_then_the_head() -> None:
     assert head.weight.any()
 
 
+def test_a_joined_network_scales_features_for_a_head_that_wants_length_one() -> None:
+    trunk, head = small_trunk(), dataclasses.replace(initial_head(3, DIM, 1), normalise=True)
+    with torch.no_grad():
+        features = trunk.module(_images()).numpy()
+        found = join(trunk.module, head)(_images()).numpy()
+    np.testing.assert_allclose(found, head.logits(features), atol=1e-6)
+    plain = dataclasses.replace(head, normalise=False).logits(features)
+    assert np.abs(found - plain).max() > 1e-3
+    assert {name.partition(".")[0] for name in join(trunk.module, head).state_dict()} == {
+        "trunk",
+        "head",
+    }
+
+
 def test_a_finetuned_network_is_restored_onto_any_trunk_of_its_name() -> None:
     tuned, other = small_trunk(seed=1), small_trunk(seed=2)
     restored = restore_network(other, _model(tuned, finetuned=True))

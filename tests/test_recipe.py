@@ -49,6 +49,31 @@ def test_learning_rates_are_those_of_torchs_step_lr(
     assert [recipe.learning_rate(epoch) for epoch in range(25)] == theirs
 
 
+@pytest.mark.parametrize("epochs", [1, 2, 25])
+def test_a_cosine_is_that_of_torch(epochs: int) -> None:
+    recipe = Recipe(lr=0.003, epochs=epochs, schedule="cosine")
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=recipe.lr)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
+    for epoch in range(epochs):
+        theirs = optimizer.param_groups[0]["lr"]
+        assert recipe.learning_rate(epoch) == pytest.approx(theirs, rel=1e-9, abs=1e-12)
+        optimizer.step()
+        schedule.step()
+    assert recipe.learning_rate(0) == 0.003
+
+
+def test_a_constant_learning_rate_stays() -> None:
+    recipe = Recipe(lr=0.003, schedule="constant")
+    assert {recipe.learning_rate(epoch) for epoch in range(25)} == {0.003}
+
+
+def test_another_schedule_is_described_and_the_tutorials_is_as_it_always_was() -> None:
+    assert "schedule" not in Recipe(schedule="step").describe()
+    recipe = Recipe(schedule="cosine")
+    assert recipe.describe()["schedule"] == "cosine"
+    assert Recipe(**json.loads(json.dumps(recipe.describe()))) == recipe
+
+
 def test_orders_never_change() -> None:
     assert Recipe().epoch_order(0, 10).tolist() == [4, 9, 8, 7, 5, 3, 0, 1, 2, 6]
     assert Recipe().epoch_order(1, 10).tolist() == [3, 8, 9, 4, 6, 7, 2, 0, 1, 5]
@@ -94,6 +119,7 @@ def test_the_first_order_does_not_use_the_numbers_of_the_head() -> None:
         ({"step_size": 0}, "--step-size: expected a whole number over 0, found 0"),
         ({"gamma": 0}, "--gamma: expected a number over 0, found 0"),
         ({"gamma": math.nan}, "--gamma: expected a number over 0, found nan"),
+        ({"schedule": "cos"}, "--schedule: expected step or constant or cosine, found cos"),
         ({"seed": -1}, "--seed: expected a whole number from 0 to 2^63 - 1, found -1"),
         (
             {"seed": 2**63},

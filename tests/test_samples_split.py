@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tlcache.errors import DataError
 from tlcache.samples import SPLITS, ImageDataset, scan, subset
 
 BY_CLASS = ("ants/1.jpg", "ants/2.jpg", "bees/1.jpg", "bees/2.jpg")
@@ -131,3 +132,29 @@ def test_a_subset_may_keep_all(tiny_data: Path) -> None:
     dataset = scan(tiny_data)
     assert subset(dataset, 1000, None).paths == dataset.paths
     assert subset(dataset, 2, None).indices("val").tolist() == list(range(2, 10))
+
+
+def test_unsplit_classes_are_all_in_train(tmp_path: Path) -> None:
+    names = ["ants/1.jpg", "ants/deep/2.jpg", "bees/1.jpg"]
+    found = scan(_make(tmp_path, *names), unsplit=True)
+    assert _listing(found) == [("train", name.split("/")[0], name) for name in names]
+
+
+def test_a_split_is_kept_where_unsplit_classes_would_do(tmp_path: Path) -> None:
+    folder = _make(tmp_path, *(f"{s}/{c}/1.jpg" for s in ("train", "val") for c in ("a", "b")))
+    assert _listing(scan(folder, unsplit=True)) == _listing(scan(folder))
+
+
+@pytest.mark.parametrize(
+    ("paths", "words"),
+    [
+        (("train/a/1.jpg", "train/b/1.jpg"), "call the folder of held-out images val"),
+        (("photos/train/a/1.jpg", "more/a/1.jpg"), "did you mean"),
+    ],
+    ids=["half a split", "the folder above"],
+)
+def test_what_is_no_folder_of_unsplit_classes_is_refused(
+    tmp_path: Path, paths: tuple[str, ...], words: str
+) -> None:
+    with pytest.raises(DataError, match=words):
+        scan(_make(tmp_path, *paths), unsplit=True)

@@ -11,17 +11,24 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tlcache.benchmark import benchmark
+    from tlcache.crossval import cross_validate
     from tlcache.embedding import embed
     from tlcache.errors import TlcacheError
     from tlcache.evaluation import compare, evaluate
+    from tlcache.exporting import export_model
     from tlcache.features import open_snapshot
+    from tlcache.fewshot import few_shot_curve
     from tlcache.finetuning import finetune
     from tlcache.garbage import collect_garbage
     from tlcache.head_training import train_head, train_heads
     from tlcache.heads import Head, Model, load_model, save_model
+    from tlcache.inspection import inspect
     from tlcache.inventory import list_cache
+    from tlcache.knn import knn_accuracy
+    from tlcache.leakage import near_duplicates
     from tlcache.recipe import Recipe
     from tlcache.samples import scan
+    from tlcache.sweep import sweep_heads
     from tlcache.trunk import load_trunk
     from tlcache.verification import verify_cache
 
@@ -34,15 +41,22 @@ __all__ = [
     "benchmark",
     "collect_garbage",
     "compare",
+    "cross_validate",
     "embed",
     "evaluate",
+    "export_model",
+    "few_shot_curve",
     "finetune",
+    "inspect",
+    "knn_accuracy",
     "list_cache",
     "load_model",
     "load_trunk",
+    "near_duplicates",
     "open_snapshot",
     "save_model",
     "scan",
+    "sweep_heads",
     "train_head",
     "train_heads",
     "verify_cache",
@@ -50,17 +64,24 @@ __all__ = [
 
 _HOMES = {
     "benchmark": ("benchmark",),
+    "crossval": ("cross_validate",),
     "embedding": ("embed",),
     "errors": ("TlcacheError",),
     "evaluation": ("compare", "evaluate"),
+    "exporting": ("export_model",),
     "features": ("open_snapshot",),
+    "fewshot": ("few_shot_curve",),
     "finetuning": ("finetune",),
     "garbage": ("collect_garbage",),
     "head_training": ("train_head", "train_heads"),
     "heads": ("Head", "Model", "load_model", "save_model"),
+    "inspection": ("inspect",),
     "inventory": ("list_cache",),
+    "knn": ("knn_accuracy",),
+    "leakage": ("near_duplicates",),
     "recipe": ("Recipe",),
     "samples": ("scan",),
+    "sweep": ("sweep_heads",),
     "trunk": ("load_trunk",),
     "verification": ("verify_cache",),
 }

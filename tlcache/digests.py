@@ -25,10 +25,11 @@ def digested(dataset: ImageDataset, rows: list[int]) -> Iterator[tuple[Status, b
     with concurrent.futures.ThreadPoolExecutor() as pool:
         for start in range(0, len(rows), _FILES_AT_ONCE):  # not all: a million futures take 1 GB
             paths = [dataset.path(i) for i in rows[start : start + _FILES_AT_ONCE]]
-            yield from pool.map(_digest, paths)
+            yield from pool.map(digest_file, paths)
 
 
-def _digest(path: Path) -> tuple[Status, bytes, str]:
+def digest_file(path: Path) -> tuple[Status, bytes, str]:
+    """A file's status and SHA-256, or why it has none."""
     try:
         with path.open("rb") as file:
             before = _columns(os.fstat(file.fileno()))

@@ -17,16 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcache import bookkeeping
-from tlcache.errors import CacheError, DataError, OptionError, TrunkError
-from tlcache.feature_store import FeatureStore, open_store
+from tlcache.errors import CacheError, DataError, OptionError
+from tlcache.feature_store import FeatureStore
 from tlcache.features import Embedding, Report, UnreadableImagesError, said_once
 from tlcache.forward_pass import Job, Made, run_pass
-from tlcache.identity import DTYPES, PRECISIONS, Identity, library_versions
 from tlcache.samples import SPLITS, ImageDataset
 from tlcache.shards import Rows
 from tlcache.snapshots import Progress as Tick
 from tlcache.snapshots import Snapshot, take_snapshot
-from tlcache.trunk_memo import TrunkInfo, recall
+from tlcache.trunk_stores import check_words, described, stores_of
 
 if TYPE_CHECKING:
     from tlcache.trunk import Trunk
@@ -89,19 +88,9 @@ def embed(
     report, progress = said_once(report or (lambda line: None)), progress or _no_progress
     if views < 0:
         raise OptionError("--views", expected="0 or more", found=str(views), remedy="correct it")
-    if dtype not in DTYPES:
-        raise OptionError(
-            "--dtype", expected=" or ".join(DTYPES), found=dtype, remedy="name one of them"
-        )
-    if precision not in PRECISIONS:
-        raise OptionError(
-            "--precision",
-            expected=" or ".join(PRECISIONS),
-            found=precision,
-            remedy="name one of them",
-        )
-    info, load = _described(trunk, weights, cache / "weights", report)
-    stores = _stores(cache, info, transform or {}, precision, dtype, views, report)
+    check_words(precision, dtype)
+    info, load = described(trunk, weights, cache / "weights", report)
+    stores = stores_of(cache, info, transform or {}, precision, dtype, views, report)
     bookkeeping.announce(stores[0], report)
     own, known = bookkeeping.known_snapshots(stores[0], dataset.name, report)
     keep = bookkeeping.draft_of(stores[0], dataset.name)
@@ -119,11 +108,8 @@ def embed(
     reasons: dict[bytes, str] = {}
     if total := len(missing.images):
         with progress("embedding") as tick:
-            network, buffer = load(), _Buffer(stores)
             how = device, engine, workers, batch_size, report
-            jobs = missing.jobs(snapshot)
-            made = _pass(network, jobs, total, stores, buffer.commit_if_due, *how)
-            reasons = _commit_all(made, buffer, total, tick)
+            reasons = make_rows(load(), missing.jobs(snapshot), total, stores, *how, tick)
     pass_seconds = time.perf_counter() - pass_started
     if reasons:
         snapshot = bookkeeping.with_reasons(snapshot, reasons)
@@ -142,54 +128,6 @@ def embed(
         raise UnreadableImagesError(done)
     _check_still_a_dataset(snapshot)
     return done
-
-
-def _described(
-    trunk: str | Trunk, weights: str, memo: Path, report: Report
-) -> tuple[TrunkInfo, Callable[[], Trunk]]:
-    """What is known of a trunk, from the memo where it can be, and how to load it."""
-    if isinstance(trunk, str):
-        if info := recall(memo, trunk, weights, report):
-            return info, lambda: _load_as_described(info)
-        from tlcache.trunk import load_trunk
-
-        trunk = load_trunk(trunk, weights, memo)
-    loaded = trunk
-    return loaded.info, lambda: loaded
-
-
-def _load_as_described(info: TrunkInfo) -> Trunk:
-    from tlcache.trunk import load_trunk
-
-    trunk = load_trunk(info.name, info.weights)
-    if trunk.digest != info.digest:
-        raise TrunkError(
-            info.weights,
-            expected=f"the weights {info.digest[:8]} that were digested earlier",
-            found=trunk.digest[:8],
-            remedy="let the file come to rest and run again",
-        )
-    return trunk
-
-
-def _stores(
-    cache: Path,
-    info: TrunkInfo,
-    changes: dict[str, Any],
-    precision: str,
-    dtype: str,
-    views: int,
-    report: Report,
-) -> list[FeatureStore]:
-    """The store of the eval transform, and that of the train transform where views are wanted."""
-    transform = dataclasses.replace(info.transform, **changes)
-    versions = library_versions(info.name)
-    kinds = [transform, transform.as_train()] if views else [transform]
-    identities = [
-        Identity(info.name, info.digest, info.dim, kind, versions, precision=precision, dtype=dtype)
-        for kind in kinds
-    ]
-    return [open_store(cache, identity, info.label, report) for identity in identities]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -245,6 +183,35 @@ def _first_of_each(digests: NDArray[np.uint8]) -> NDArray[np.int64]:
 def _names(digests: NDArray[np.uint8]) -> NDArray[np.bytes_]:
     """(n, 32) digests as n texts, which can be sorted."""
     return np.ascontiguousarray(digests).view("S32")[:, 0]
+
+
+def make_rows(
+    trunk: Trunk,
+    jobs: Iterator[Job],
+    total: int,
+    stores: Sequence[FeatureStore],
+    device: str,
+    engine: str,
+    workers: int | None,
+    batch_size: int | None,
+    report: Report,
+    tick: Tick,
+) -> dict[bytes, str]:
+    """Do so many jobs in one pass and commit the rows as they come, however it ends.
+
+    Args:
+        stores: Of the transforms that the jobs' crops name, in this order.
+
+    Returns:
+        Digest and reason of each image that could not be read.
+
+    Raises:
+        CacheError: If rows cannot be committed.
+        OptionError: If the device or the engine cannot be had.
+    """
+    buffer, how = _Buffer(stores), (device, engine, workers, batch_size, report)
+    made = _pass(trunk, jobs, total, stores, buffer.commit_if_due, *how)
+    return _commit_all(made, buffer, total, tick)
 
 
 def _pass(

@@ -39,6 +39,10 @@ class DataError(TlcacheError):
     """A data set that is not laid out as expected."""
 
 
+class InputError(DataError, ValueError):
+    """A value handed to a function that makes no sense; a ``ValueError``, as scikit-learn wants."""
+
+
 class ImageError(TlcacheError):
     """An image file that cannot be read."""
 

@@ -185,7 +185,7 @@ def softmax(logits: ArrayLike) -> NDArray[np.float64]:
     return powers / powers.sum(axis=1, keepdims=True)
 
 
-def wilson_interval(successes: int, n: int) -> tuple[float, float]:
+def wilson_interval(successes: float, n: float) -> tuple[float, float]:
     """The 95% score interval (low, high) of a share, within 0 and 1: ``successes`` of ``n``.
 
     Wilson, "Probable inference, the law of succession, and statistical inference", JASA 1927.

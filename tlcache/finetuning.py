@@ -142,7 +142,8 @@ def finetune(
 def _result(run: Run, trunk: Trunk, unreadable: dict[str, str]) -> Finetuned:
     """The best epoch's network as arrays."""
     state = {name.removeprefix("trunk."): tensor for name, tensor in run.best.items()}
-    head = Head(state.pop("head.weight").numpy(), state.pop("head.bias").numpy())
+    weight, bias = state.pop("head.weight").numpy(), state.pop("head.bias").numpy()
+    head = Head(weight, bias, normalise=hasattr(run.network, "unit"))
     return Finetuned(
         head=head,
         network={name: tensor.numpy() for name, tensor in state.items()} or None,
@@ -176,7 +177,9 @@ def _plan(
     images = sorted(
         zip(dataset.paths, dataset.labels.tolist(), dataset.splits.tolist(), strict=True)
     )
+    unit = {"normalise": True} if head.normalise else {}
     return recipe.describe() | {
+        **unit,
         "trunk": f"{trunk.name} {trunk.digest}",
         "transform": trunk.transform.describe(),
         "classes": list(dataset.classes),

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from tlcache.engines import Engine
 from tlcache.errors import ImageError
-from tlcache.images import decode
+from tlcache.images import ImageInMemory, decode
 from tlcache.torch_engine import Run
 from tlcache.transforms import Transform, apply, cropped
 
@@ -38,13 +38,13 @@ class Job:
     """One image and the crops that are wanted of it.
 
     Attributes:
-        path: Of the image file.
+        path: Of the image file, or an image that is in none.
         digest: SHA-256 of its bytes, 32 bytes; bytes that have another are not decoded. Where
             it is empty, whatever the file holds is taken.
         crops: (index of the transform, view), in this order.
     """
 
-    path: Path
+    path: Path | ImageInMemory
     digest: bytes
     crops: Sequence[tuple[int, int]]
 

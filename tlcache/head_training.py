@@ -9,6 +9,7 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 import math
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 
@@ -25,7 +26,8 @@ from tlcache.recipe import EpochRecord, Recipe
 _NUMBERS_AT_ONCE = 1 << 24  # of rows, and of logits: bounds the memory whatever there is of them
 _STEP_SECONDS = 3e-5  # of numpy's calls, about
 _FLOPS = 1e10  # a second, about
-_WORTH_SECONDS = 0.7  # of numpy's time: loading numba takes about 0.4
+WORTH_SECONDS = 0.7
+"""Of numpy's time, from which on compiled steps pay: loading numba takes about 0.4."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +91,7 @@ def train_head(
         on_epoch=on_epoch and (lambda _, record: on_epoch(record)),
     )
     if trained.diverged:
-        raise _diverged(trained.history[-1])
+        raise divergence(trained.history[-1])
     return trained
 
 
@@ -132,16 +134,26 @@ def train_heads(
         check_widths(data, head)
     take, threads = _steps_for(data, recipes, compiled, device)
     trained: dict[int, TrainedHead] = {}
+    stop = threading.Event()
 
     def train(members: list[int]) -> None:
-        tell = on_epoch and (lambda at, record: on_epoch(members[at], record))
+        def tell(at: int, record: EpochRecord) -> None:
+            if stop.is_set():
+                raise concurrent.futures.CancelledError
+            if on_epoch is not None:
+                on_epoch(members[at], record)
+
         chosen = [heads[i] for i in members], [recipes[i] for i in members]
         trained.update(zip(members, _train_group(data, *chosen, take, tell), strict=True))
 
     groups = _groups(recipes, threads)
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-        for _ in pool.map(train, groups) if threads > 1 else map(train, groups):
-            pass
+        try:
+            for _ in pool.map(train, groups) if threads > 1 else map(train, groups):
+                pass
+        except BaseException:  # Ctrl-C: what is on its way ends with its epoch
+            stop.set()
+            raise
     return [trained[i] for i in range(len(recipes))]
 
 
@@ -154,7 +166,9 @@ def _steps_for(
 
         return steps_on(resolve_device(device)), 1
     if compiled is None:
-        compiled = can_compile() and _numpy_seconds(data, recipes) > _WORTH_SECONDS
+        _, rows, dim = data.views.shape
+        seconds = numpy_seconds(rows, dim, data.classes, recipes)
+        compiled = can_compile() and seconds > WORTH_SECONDS
     elif compiled and not can_compile():
         raise _no_numba()
     return (compiled_steps(), usable_cpus()) if compiled else (steps, 1)
@@ -171,14 +185,13 @@ def _groups(recipes: Sequence[Recipe], threads: int) -> list[list[int]]:
     return [part for group in alike.values() for k in range(parts) if (part := group[k::parts])]
 
 
-def _numpy_seconds(data: HeadData, recipes: Sequence[Recipe]) -> float:
-    """About how long numpy would take."""
-    _, rows, dim = data.views.shape
+def numpy_seconds(rows: int, dim: int, classes: int, recipes: Sequence[Recipe]) -> float:
+    """About how long numpy would take for heads on (rows, dim) features."""
     seconds = 0.0
     for group in _groups(recipes, 1):
         recipe = recipes[group[0]]
         steps_an_epoch = -(-rows // recipe.batch_size)
-        weights = len(group) * data.classes * dim
+        weights = len(group) * classes * dim
         # Two products of every row, and six passes over the weights in every step.
         work = (4 * rows + 6 * steps_an_epoch) * weights / _FLOPS
         seconds += recipe.epochs * (steps_an_epoch * _STEP_SECONDS + work)
@@ -215,7 +228,7 @@ def _train_group(
     heads: Sequence[Head],
     recipes: Sequence[Recipe],
     take: Steps,
-    tell: Callable[[int, EpochRecord], None] | None,
+    tell: Callable[[int, EpochRecord], None],
 ) -> list[TrainedHead]:
     """Train heads whose recipes share seed, batch size and number of epochs."""
     started, recipe, group = time.perf_counter(), recipes[0], _Group(heads)
@@ -233,8 +246,7 @@ def _train_group(
         for g in going:
             record = EpochRecord(epoch + 1, lrs[g], *train[g], *val[g], seconds)
             group.record(g, record)
-            if tell is not None:
-                tell(g, record)
+            tell(g, record)
         going = [g for g in going if _finite(group.history[g][-1])]
         if not going:
             break
@@ -308,7 +320,8 @@ def _no_numba() -> OptionError:
     )
 
 
-def _diverged(record: EpochRecord) -> DataError:
+def divergence(record: EpochRecord) -> DataError:
+    """That a head's loss is no longer finite, said of its last epoch."""
     return DataError(
         f"epoch {record.epoch}",
         expected="a finite loss",

@@ -18,6 +18,7 @@ from tlcache.files import write_atomically
 from tlcache.transforms import Transform
 
 MODEL_FORMAT = 2
+_NORMALISING_FORMAT = 3  # apart, so that a program that cannot normalise refuses such a model
 _WORDS = ("trunk", "weights", "digest", "precision", "dtype")
 _WEIGHT, _BIAS = "tlcache.head.weight", "tlcache.head.bias"
 
@@ -29,14 +30,24 @@ class Head:
     Attributes:
         weight: (C, D) float32.
         bias: (C,) float32.
+        normalise: Whether it was trained on rows of length 1, and scales every row to that first.
     """
 
     weight: NDArray[np.float32]
     bias: NDArray[np.float32]
+    normalise: bool = False
 
     def logits(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """(N, D) features to (N, C) logits."""
-        return features @ self.weight.T + self.bias
+        rows = unit_rows(features) if self.normalise else features
+        return rows @ self.weight.T + self.bias
+
+
+def unit_rows(features: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Rows (…, D), each divided by its Euclidean length; one of zeros stays as it is."""
+    squares = np.einsum("...d,...d->...", features, features, dtype=np.float64, casting="safe")
+    lengths = np.sqrt(squares)[..., None]
+    return (features / np.where(lengths > 0, lengths, 1)).astype(np.float32)
 
 
 def initial_head(classes: int, dim: int, seed: int) -> Head:
@@ -80,8 +91,9 @@ class Model:
 
     def describe(self) -> dict[str, Any]:
         """The model's metadata as plain JSON values."""
+        scaled = {"normalise": True} if self.head.normalise else {}
         return {
-            "format": MODEL_FORMAT,
+            "format": _NORMALISING_FORMAT if self.head.normalise else MODEL_FORMAT,
             "kind": "head" if self.network is None else "network",
             "classes": list(self.classes),
             "trunk": self.trunk,
@@ -90,6 +102,7 @@ class Model:
             "transform": self.transform.describe(),
             "precision": self.precision,
             "dtype": self.dtype,
+            **scaled,
         }
 
 
@@ -139,9 +152,10 @@ def _read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, NDArray[Any
 
 
 def _assembled(path: Path, values: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> Model:
-    if values["format"] != MODEL_FORMAT:
+    if values["format"] not in (MODEL_FORMAT, _NORMALISING_FORMAT):
         raise _no_model(path, f"a model of format {values['format']}")
-    head = Head(tensors.pop(_WEIGHT), tensors.pop(_BIAS))
+    normalise = values["format"] == _NORMALISING_FORMAT
+    head = Head(tensors.pop(_WEIGHT), tensors.pop(_BIAS), normalise)
     _check_head(path, head, values["classes"])
     for name, tensor in tensors.items():
         if np.isnan(tensor).any():

@@ -8,6 +8,7 @@ rotation.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import io
 import re
@@ -24,6 +25,39 @@ MAX_PIXELS = 178_956_970
 
 # Between half of MAX_PIXELS and MAX_PIXELS, Pillow decodes and warns; those images are fine here.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageInMemory:
+    """An image that is in no file; it stands for the PPM file that its RGB pixels make.
+
+    Attributes:
+        name: For errors.
+        image: Pillow's, of any mode; or (H, W, 3) uint8.
+    """
+
+    name: str
+    image: Image.Image | NDArray[np.uint8]
+
+    def __str__(self) -> str:
+        return self.name
+
+    def read_bytes(self) -> bytes:
+        """The whole PPM file.
+
+        Raises:
+            ImageError: If the pixels cannot be had.
+        """
+        pixels = self.image
+        if isinstance(pixels, Image.Image):
+            try:
+                pixels = np.asarray(_rgb(pixels, self.name))
+            except (ImageError, MemoryError):
+                raise
+            except Exception as error:  # a file that was opened and is damaged, or closed by now
+                raise _unreadable(self.name, str(error) or type(error).__name__) from error
+        height, width, _ = pixels.shape
+        return b"P6\n%d %d\n255\n" % (width, height) + pixels.tobytes()
 
 
 def decode(data: bytes, where: object) -> NDArray[np.uint8]:
@@ -85,12 +119,7 @@ def _turbo_agrees() -> bool:
 def _decoded_by_pillow(data: bytes, where: object) -> Image.Image:
     try:
         with Image.open(io.BytesIO(data)) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise _too_large(where, f"{image.width} x {image.height}")
-            if image.mode == "P" and isinstance(image.info.get("transparency"), bytes):
-                # The same pixels as from P straight to RGB, without Pillow's warning.
-                return image.convert("RGBA").convert("RGB")
-            return image.convert("RGB")
+            return _rgb(image, where)
     except (ImageError, MemoryError):
         raise
     except Image.DecompressionBombError as error:
@@ -101,6 +130,15 @@ def _decoded_by_pillow(data: bytes, where: object) -> Image.Image:
         raise _unreadable(where, "bytes that are no image") from error
     except Exception as error:  # a decoder given damaged bytes raises whatever it likes
         raise _unreadable(where, str(error) or type(error).__name__) from error
+
+
+def _rgb(image: Image.Image, where: object) -> Image.Image:
+    if image.width * image.height > MAX_PIXELS:
+        raise _too_large(where, f"{image.width} x {image.height}")
+    if image.mode == "P" and isinstance(image.info.get("transparency"), bytes):
+        # The same pixels as from P straight to RGB, without Pillow's warning.
+        return image.convert("RGBA").convert("RGB")
+    return image.convert("RGB")
 
 
 def _unreadable(where: object, found: str) -> ImageError:

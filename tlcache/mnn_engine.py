@@ -5,13 +5,11 @@ Covers no choosing and no check of its digits (``engines``).
 
 from __future__ import annotations
 
-import contextlib
-import os
 import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +18,7 @@ from numpy.typing import NDArray
 
 from tlcache.errors import OptionError
 from tlcache.folding import folded
+from tlcache.silence import silent_stdout
 from tlcache.torch_engine import Run
 
 if TYPE_CHECKING:
@@ -46,7 +45,7 @@ def mnn_runs(module: torch.nn.Module, crop: int, precision: str) -> Callable[[],
         model = _converted(module, crop, Path(folder)).read_bytes()
 
     def new_run() -> Run:
-        with _silence(), tempfile.TemporaryDirectory() as folder:
+        with silent_stdout(), tempfile.TemporaryDirectory() as folder:
             import MNN
 
             file = Path(folder) / "trunk.mnn"
@@ -66,27 +65,6 @@ def mnn_runs(module: torch.nn.Module, crop: int, precision: str) -> Callable[[],
         return run
 
     return new_run
-
-
-@contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """Nothing on the process's stdout, where a program may be reading JSON.
-
-    MNN greets there, and torch's exporter prints what it cannot express, both past Python's stdout.
-    """
-    try:
-        sys.stdout.flush()
-        stdout = os.dup(1)
-    except (AttributeError, ValueError, OSError):  # closed: nobody reads it
-        yield
-        return
-    try:
-        with Path(os.devnull).open("wb") as nowhere:
-            os.dup2(nowhere.fileno(), 1)
-        yield
-    finally:
-        os.dup2(stdout, 1)
-        os.close(stdout)
 
 
 def _batch(interpreter: Any, session: Any, pixels: Array) -> Array:
@@ -116,7 +94,7 @@ def _converted(module: torch.nn.Module, crop: int, folder: Path) -> Path:
     onnx, mnn = folder / "trunk.onnx", folder / "trunk.mnn"
     example = torch.zeros(_BATCH, 3, crop, crop)
     try:
-        with _silence(), warnings.catch_warnings():
+        with silent_stdout(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the older exporter, which needs no more packages
             torch.onnx.export(folded(module), (example,), str(onnx), opset_version=17, dynamo=False)
         command = [sys.executable, "-c", _CONVERT, "-f", "ONNX", "--bizCode", "MNN"]

@@ -64,14 +64,25 @@ def logits_of(
     return torch.cat(logits), torch.cat(labels)
 
 
+class UnitRows(nn.Module):
+    """Features (N, D), each row scaled to length 1 (``Head.normalise``)."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return nn.functional.normalize(features)
+
+
 def join(trunk: nn.Module, head: Head) -> nn.Sequential:
-    """The trunk, then the head as a layer of its own, under these names."""
+    """The trunk, then the head as a layer of its own, under these names.
+
+    Between them ``unit``, where the head wants rows of length 1.
+    """
     classes, dim = head.weight.shape
     linear = nn.utils.skip_init(nn.Linear, dim, classes)  # draws nothing from torch's own numbers
     with torch.no_grad():
         linear.weight.copy_(torch.from_numpy(head.weight))
         linear.bias.copy_(torch.from_numpy(head.bias))
-    return nn.Sequential(collections.OrderedDict(trunk=trunk, head=linear))
+    unit = {"unit": UnitRows()} if head.normalise else {}
+    return nn.Sequential(collections.OrderedDict(trunk=trunk, **unit, head=linear))
 
 
 def to_device(images: Tensor, device: torch.device) -> Tensor:

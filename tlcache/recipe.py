@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 
 from tlcache.errors import OptionError
 
+SCHEDULES = ("step", "constant", "cosine")
+
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """SGD with momentum and a step schedule. The defaults are the tutorial's.
+    """SGD with momentum and a schedule. The defaults are the tutorial's.
 
     Attributes:
         epochs: Passes over the training images.
@@ -26,10 +28,14 @@ class Recipe:
         lr: Learning rate of the first epoch.
         momentum: Of SGD, without dampening or Nesterov.
         weight_decay: L2 penalty, added to the gradient as torch's SGD does.
-        step_size, gamma: The learning rate is multiplied by ``gamma`` every ``step_size`` epochs.
+        step_size, gamma: The learning rate is multiplied by ``gamma`` every ``step_size`` epochs,
+            where the schedule is ``step``.
         seed: Of the first head and of every epoch's order.
         block: Rows that lie together and are shuffled among themselves, in blocks that are shuffled
             as wholes, so that rows can be read from a disk in turn; 0: all rows are one block.
+        schedule: ``step``; ``constant``; or ``cosine``, from ``lr`` to almost 0 along half a cosine
+            wave: Loshchilov and Hutter, "SGDR: Stochastic gradient descent with warm restarts",
+            ICLR 2017, without a restart.
 
     Raises:
         OptionError: If a value makes no sense.
@@ -44,6 +50,7 @@ class Recipe:
     gamma: float = 0.1
     seed: int = 0
     block: int = 0
+    schedule: str = "step"
 
     def __post_init__(self) -> None:
         _check(_whole(self.epochs, 1), "--epochs", "a whole number over 0", self.epochs)
@@ -59,9 +66,15 @@ class Recipe:
         good_seed = _whole(self.seed, 0) and self.seed < 2**63
         _check(_whole(self.block, 0), "block", "a whole number, or 0", self.block)
         _check(good_seed, "--seed", "a whole number from 0 to 2^63 - 1", self.seed)
+        known = " or ".join(SCHEDULES)
+        _check(self.schedule in SCHEDULES, "--schedule", known, self.schedule)
 
     def learning_rate(self, epoch: int) -> float:
-        """The learning rate of an epoch, counted from 0 (torch's StepLR)."""
+        """The learning rate of an epoch, counted from 0 (torch's StepLR or CosineAnnealingLR)."""
+        if self.schedule == "constant":
+            return self.lr
+        if self.schedule == "cosine":
+            return self.lr * (1 + math.cos(math.pi * epoch / self.epochs)) / 2
         rate = self.lr
         for _ in range(epoch // self.step_size):  # a power would round otherwise than StepLR does
             rate *= self.gamma
@@ -79,8 +92,14 @@ class Recipe:
         return np.concatenate(blocks)
 
     def describe(self) -> dict[str, Any]:
-        """Every option as a plain value."""
-        return dataclasses.asdict(self)
+        """Every option as a plain value; the schedule where it is not the tutorial's.
+
+        Runs that were described before there was another one thus stay what they are.
+        """
+        values = dataclasses.asdict(self)
+        if self.schedule == "step":
+            del values["schedule"]
+        return values
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +136,7 @@ def _whole(value: object, least: int) -> bool:
     return isinstance(value, int) and value >= least
 
 
-def _check(good: bool, name: str, expected: str, found: float) -> None:
+def _check(good: bool, name: str, expected: str, found: object) -> None:
     if not good:
         raise OptionError(
             name,

@@ -37,14 +37,18 @@ class Run:
     """What was done.
 
     Attributes:
-        command: ``train`` or ``finetune``.
+        command: ``train``, ``finetune`` or ``sweep``.
         options: Every option, as plain JSON values.
         dataset: The images.
-        model: Of the best epoch.
-        history: One record an epoch.
-        best_epoch: Counted from 1; chosen on val.
+        model: Of the best epoch, or of the last where none was chosen.
+        history: One record an epoch; empty where there were none.
+        best_epoch: Counted from 1; None where none was chosen.
         scored: The model's logits by split.
         seconds: By stage.
+        selected_on: What chose.
+        fitted_on: The splits that the model was trained on.
+        pictured: The split that pictures show.
+        more: What else programs may rely on, as plain JSON values.
     """
 
     command: str
@@ -52,9 +56,13 @@ class Run:
     dataset: ImageDataset
     model: Model
     history: list[EpochRecord]
-    best_epoch: int
+    best_epoch: int | None
     scored: dict[str, Scored]
     seconds: dict[str, float]
+    selected_on: str = "val"
+    fitted_on: tuple[str, ...] = ("train",)
+    pictured: str = "val"
+    more: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def start_run(folder: Path | None, command: str, dataset: str, *, resume: bool = False) -> Path:
@@ -115,7 +123,7 @@ def finish_run(folder: Path, run: Run, *, figures: bool) -> dict[str, Any]:
     judged = {s: evaluate(x.logits, x.labels, classes) for s, x in run.scored.items()}
     seconds = run.seconds | {"evaluate": time.perf_counter() - started}
     started = time.perf_counter()
-    for name, figure in (_figures(run, judged["val"]) if figures else {}).items():
+    for name, figure in (_figures(run, judged[run.pictured]) if figures else {}).items():
         save_png(figure, folder / f"{name}.png")
     seconds["figures"] = time.perf_counter() - started
     save_model(folder / MODEL, run.model)
@@ -125,9 +133,11 @@ def finish_run(folder: Path, run: Run, *, figures: bool) -> dict[str, Any]:
         "weights": run.model.weights,
         "epochs": len(run.history),
         "best_epoch": run.best_epoch,
-        "selected_on": "val",
+        "selected_on": run.selected_on,
+        "fitted_on": list(run.fitted_on),
         "seconds": seconds,
         "evaluation": {split: evaluation.to_dict() for split, evaluation in judged.items()},
+        **run.more,
     }
     history = [dataclasses.asdict(record) for record in run.history]
     write_atomically(folder / METRICS, _json(result | {"history": history}))
@@ -137,17 +147,20 @@ def finish_run(folder: Path, run: Run, *, figures: bool) -> dict[str, Any]:
         "data": str(run.dataset.root),
         "dataset": run.dataset.name,
         "model": run.model.describe(),
+        "selected_on": run.selected_on,
+        "fitted_on": list(run.fitted_on),
         "seconds": seconds,
     }
     write_atomically(folder / RUN, _json(about | describe_machine(run.model.trunk)))
     return result
 
 
-def _figures(run: Run, val: Evaluation) -> dict[str, Figure]:
+def _figures(run: Run, judged: Evaluation) -> dict[str, Figure]:
+    scored = run.scored[run.pictured]
     figures = {
-        "curves": learning_curves(run.history, run.best_epoch),
-        "confusion": confusion_figure(val.confusion, val.classes),
-        "predictions": prediction_picture(run.model, run.scored["val"], run.dataset.root),
+        "curves": learning_curves(run.history, run.best_epoch) if run.history else None,
+        "confusion": confusion_figure(judged.confusion, judged.classes),
+        "predictions": prediction_picture(run.model, scored, run.dataset.root),
     }
     return {name: figure for name, figure in figures.items() if figure is not None}
 

@@ -16,12 +16,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcache.errors import DataError
+from tlcache.layouts import (
+    IMAGE_EXTENSIONS,
+    check_classes,
+    listed,
+    no_folder,
+    no_images,
+    not_a_dataset,
+    wrong,
+)
 from tlcache.strata import check_shares, divide, sample
 
 SPLITS = ("train", "val", "test")
-IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-"""Torchvision's."""
 
 _Found = tuple[int, int, str]  # split, label, path
 
@@ -64,7 +70,13 @@ class ImageDataset:
         return [split for i, split in enumerate(SPLITS) if (self.splits == i).any()]
 
 
-def scan(folder: Path, fractions: Sequence[float] | None = None, seed: int = 0) -> ImageDataset:
+def scan(
+    folder: Path,
+    fractions: Sequence[float] | None = None,
+    seed: int = 0,
+    *,
+    unsplit: bool = False,
+) -> ImageDataset:
     """Read a data set from its folder.
 
     Args:
@@ -73,6 +85,7 @@ def scan(folder: Path, fractions: Sequence[float] | None = None, seed: int = 0) 
         fractions: Shares of train and val (and test), which sum to 1. Each class is split by
             itself, by a hash of seed and path: the same split on every machine.
         seed: Of that hash.
+        unsplit: Take ``<class>/…`` without ``fractions`` too: all of it is in train then.
 
     Raises:
         DataError: If the folder is missing or laid out otherwise, or a class is empty or unknown.
@@ -80,7 +93,7 @@ def scan(folder: Path, fractions: Sequence[float] | None = None, seed: int = 0) 
     """
     folder = Path(folder)
     with _reading(folder):
-        if fractions is None:
+        if fractions is None and not (unsplit and _is_unsplit(folder)):
             classes, found, ignored = _scan_splits(folder)
         else:
             classes, found, ignored = _scan_classes(folder, fractions, seed)
@@ -134,9 +147,9 @@ def subset(dataset: ImageDataset, train: int, val: int | None, seed: int = 0) ->
 def _scan_splits(folder: Path) -> tuple[list[str], list[_Found], int]:
     subfolders, ignored = _subfolders(folder)
     if "train" not in subfolders or "val" not in subfolders:
-        raise _not_a_dataset(folder, subfolders)
+        raise not_a_dataset(folder, subfolders)
     classes, _ = _subfolders(folder / "train")
-    _check_classes(folder / "train", classes)
+    check_classes(folder / "train", classes)
     labels = {name: label for label, name in enumerate(classes)}
     found: list[_Found] = []
     for split, name in enumerate(SPLITS):
@@ -145,14 +158,14 @@ def _scan_splits(folder: Path) -> tuple[list[str], list[_Found], int]:
         names, stray = _subfolders(folder / name)
         ignored += stray
         if unknown := sorted(set(names) - set(classes)):
-            raise _wrong(
+            raise wrong(
                 folder / name,
-                f"the classes of train ({_listed(classes)})",
-                f"{_listed(unknown)}, which train lacks",
+                f"the classes of train ({listed(classes)})",
+                f"{listed(unknown)}, which train lacks",
                 "remove the folder, rename it, or add the class to train",
             )
         if not names:
-            raise _no_images(folder / name)
+            raise no_images(folder / name)
         for cls in names:
             paths, stray = _images(folder / name / cls)
             found += [(split, labels[cls], f"{name}/{cls}/{path}") for path in paths]
@@ -160,25 +173,36 @@ def _scan_splits(folder: Path) -> tuple[list[str], list[_Found], int]:
     return classes, found, ignored
 
 
+def _is_unsplit(folder: Path) -> bool:
+    """Whether it holds no split; nor is it the folder above a data set, named by mistake."""
+    names, _ = _subfolders(folder)
+    above = any((folder / name / "train").is_dir() for name in names)
+    return not above and "train" not in names and "val" not in names
+
+
 def _scan_classes(
-    folder: Path, fractions: Sequence[float], seed: int
+    folder: Path, fractions: Sequence[float] | None, seed: int
 ) -> tuple[list[str], list[_Found], int]:
-    check_shares(fractions)
+    if fractions is not None:
+        check_shares(fractions)
     classes, ignored = _subfolders(folder)
     if "train" in classes and "val" in classes:
-        raise _wrong(
+        raise wrong(
             folder,
             "class folders to be split",
             "train and val folders, which are a split already",
             "leave out --split, or name a folder that holds the classes themselves",
         )
-    _check_classes(folder, classes)
+    check_classes(folder, classes)
     found: list[_Found] = []
     for label, cls in enumerate(classes):
         paths, stray = _images(folder / cls)
         ignored += stray
+        if fractions is None:
+            found += [(0, label, f"{cls}/{path}") for path in paths]
+            continue
         if len(paths) < len(fractions):
-            raise _wrong(
+            raise wrong(
                 folder / cls,
                 f"at least {len(fractions)} images, one for each part of --split",
                 str(len(paths)),
@@ -218,7 +242,7 @@ def _images(folder: Path) -> tuple[list[str], int]:
                 else:
                     ignored += 1
     if not paths:
-        raise _no_images(folder)
+        raise no_images(folder)
     return sorted(paths), ignored
 
 
@@ -239,61 +263,12 @@ def _reading(folder: Path) -> Iterator[None]:
     """Say in words what keeps a folder from being read."""
     try:
         if not folder.is_dir():
-            raise _no_folder(folder)
+            raise no_folder(folder)
         yield
     except OSError as error:
-        raise _wrong(
+        raise wrong(
             error.filename or folder,
             "a folder that can be read",
             error.strerror or type(error).__name__,
             "check its permissions",
         ) from error
-
-
-def _no_folder(folder: Path) -> DataError:
-    found, remedy = "a file", "name the folder that holds train/ and val/"
-    if not folder.exists():
-        above = next(p for p in folder.absolute().parents if p.is_dir())
-        found = f"no such folder; the nearest that exists is {above}, which holds {_held(above)}"
-        remedy = "correct the path (`tlcache data` fetches an example)"
-    return _wrong(folder, "a folder of images", found, remedy)
-
-
-def _check_classes(folder: Path, classes: list[str]) -> None:
-    if len(classes) < 2:
-        raise _wrong(
-            folder,
-            "a folder for each of at least two classes",
-            f"one class only ({classes[0]})" if classes else _held(folder),
-            "put the images of each class into a folder of its own",
-        )
-
-
-def _not_a_dataset(folder: Path, subfolders: list[str]) -> DataError:
-    remedy = "pass --split 0.8,0.2 if these are the classes"
-    if inside := [s for s in subfolders if (folder / s / "train").is_dir()]:
-        remedy = f"did you mean {folder / inside[0]}?"
-    elif "train" in subfolders:
-        remedy = "call the folder of held-out images val"
-    elif not subfolders:
-        remedy = "name the folder that holds the images"
-    return _wrong(folder, "folders train/ and val/", _held(folder), remedy)
-
-
-def _no_images(folder: Path) -> DataError:
-    images = f"images ({' '.join(IMAGE_EXTENSIONS)})"
-    return _wrong(folder, images, _held(folder), "put images there, or remove the folder")
-
-
-def _held(folder: Path) -> str:
-    """What a folder holds, in a few words."""
-    return _listed(sorted(path.name for path in folder.iterdir())) or "an empty folder"
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:6])
-    return f"{shown} and {len(names) - 6} more" if len(names) > 6 else shown
-
-
-def _wrong(where: object, expected: str, found: str, remedy: str) -> DataError:
-    return DataError(where, expected=expected, found=found, remedy=remedy)

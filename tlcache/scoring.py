@@ -1,12 +1,15 @@
 """What a model says of images: logits, from files through its network.
 
-Serves finetuned networks and heads on a frozen trunk alike. Covers no judging (``evaluation``).
+Serves finetuned networks and heads on a frozen trunk alike; of the latter, features may come from a
+cache. Covers no judging (``evaluation``).
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Generator, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.errors import DataError, ImageError, ModelError
-from tlcache.forward_pass import Job, run_pass
+from tlcache.feature_store import FeatureStore, open_store
+from tlcache.file_features import Compute, features_of
+from tlcache.forward_pass import Job, Made, run_pass
 from tlcache.heads import Model
+from tlcache.identity import Identity, library_versions
 from tlcache.samples import SPLITS, ImageDataset
 from tlcache.snapshots import Progress
 from tlcache.transforms import Transform
@@ -23,6 +29,8 @@ from tlcache.trunk_memo import TrunkInfo
 
 if TYPE_CHECKING:
     import torch
+
+    from tlcache.engines import Engine
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +40,21 @@ class Scored:
     logits: NDArray[np.float32]
     labels: NDArray[np.int32]
     paths: list[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoredImage:
+    """What a model says of one image file.
+
+    Attributes:
+        path: As it was named.
+        logits: (C,); None where the image cannot be read.
+        reason: Why it cannot be read; empty where it can.
+    """
+
+    path: str | Path
+    logits: NDArray[np.float32] | None
+    reason: str = ""
 
 
 def load_network(model: Model, weights: str | None = None, memo: Path | None = None) -> Any:
@@ -101,26 +124,100 @@ def check_classes(model: Model, classes: Sequence[str]) -> None:
 
 def score_images(
     model: Model,
-    network: torch.nn.Module,
-    paths: Sequence[Path],
+    network: Callable[[], torch.nn.Module],
+    paths: Iterable[str | Path | None],
     *,
     device: str = "auto",
+    engine: str = "auto",
     workers: int | None = None,
-) -> Iterator[tuple[NDArray[np.float32] | None, str]]:
-    """Of each image, in order: (C,) logits and no reason, or None and why it cannot be read."""
+    images: int = 0,
+    store: FeatureStore | None = None,
+) -> Generator[ScoredImage, None, None]:
+    """What a model says of image files, in the order given; memory is bounded.
+
+    Args:
+        network: Is called for the network when the first image has to go through it.
+        paths: Of the files. None means that the next may be long in coming: what is said of those
+            before it is yielded first.
+        images: How many are to come, where that is known: a fast engine pays for many.
+        store: See :func:`feature_store_of`; features found there are used, new ones are committed.
+
+    Raises:
+        CacheError: If the cache cannot be read or written.
+        OptionError: If the device or the engine cannot be had.
+    """
+    passing = _pass_of(model, network, device, engine, workers, images)
+    with contextlib.closing(features_of(paths, passing, store)) as features:
+        for made in features:
+            row = None if made.feature is None else model.head.logits(made.feature[None])[0]
+            yield ScoredImage(made.path, row, made.reason)
+
+
+def _pass_of(
+    model: Model,
+    network: Callable[[], torch.nn.Module],
+    device: str,
+    engine: str,
+    workers: int | None,
+    images: int,
+) -> Compute:
+    """The pass through a model's network, which is made ready once, when there is a first job."""
     from tlcache.devices import batch_size_for, resolve_device, thread_count
     from tlcache.engines import make_engine
 
-    where = resolve_device(device)
-    made = run_pass(
-        make_engine(network, model.transform, device=where),
-        [Job(path, b"", ((0, 0),)) for path in paths],
-        [model.transform],
-        workers=workers or thread_count(where),
-        batch_size=batch_size_for(where),
+    @functools.cache
+    def computing() -> tuple[Engine, int, int]:
+        where = resolve_device(device)
+        made = make_engine(
+            network(),
+            model.transform,
+            engine=engine,
+            precision=model.precision,
+            device=where,
+            images=images,
+        )
+        return made, batch_size_for(where), workers or thread_count(where)
+
+    def compute(jobs: Sequence[Job]) -> Generator[Made, None, None]:
+        made, batch_size, threads = computing()
+        return run_pass(made, jobs, [model.transform], workers=threads, batch_size=batch_size)
+
+    return compute
+
+
+def feature_store_of(
+    model: Model, cache: Path, report: Callable[[str], None] | None = None
+) -> FeatureStore:
+    """Where a cache keeps the features that a model's head stands on; needs no weights.
+
+    Raises:
+        ModelError: If the model's network was finetuned: its features are nobody else's.
+    """
+    if model.network is not None:
+        raise ModelError(
+            "--cache",
+            expected="a head on a frozen trunk",
+            found="a network that was finetuned, whose features serve no other model",
+            remedy="leave --cache out",
+        )
+    dim = model.head.weight.shape[1]
+    info = TrunkInfo(
+        name=model.trunk,
+        weights=model.weights,
+        digest=model.digest,
+        dim=dim,
+        transform=model.transform,
     )
-    for result in made:
-        yield (None if result.reason else model.head.logits(result.features)[0]), result.reason
+    identity = Identity(
+        model.trunk,
+        model.digest,
+        dim,
+        model.transform,
+        library_versions(model.trunk),
+        precision=model.precision,
+        dtype=model.dtype,
+    )
+    return open_store(cache, identity, info.label, report)
 
 
 def score_split(
@@ -145,15 +242,14 @@ def score_split(
     chosen = dataset.indices(split)
     if not len(chosen):
         raise no_split(dataset, split)
-    scored = score_images(
-        model, network, [dataset.path(i) for i in chosen], device=device, workers=workers
-    )
+    paths = [dataset.path(i) for i in chosen]
+    scored = score_images(model, lambda: network, paths, device=device, workers=workers)
     logits, kept, bad = [], [], []
-    for done, (i, (row, reason)) in enumerate(zip(chosen, scored, strict=True), 1):
-        if row is None:
-            bad.append(f"{dataset.paths[i]} ({reason})")
+    for done, (i, image) in enumerate(zip(chosen, scored, strict=True), 1):
+        if image.logits is None:
+            bad.append(f"{dataset.paths[i]} ({image.reason})")
         else:
-            logits.append(row)
+            logits.append(image.logits)
             kept.append(i)
         if progress is not None:
             progress(done, len(chosen))

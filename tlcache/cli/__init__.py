@@ -16,7 +16,24 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from tlcache.cli import bench, cache, data, demo, embed, evaluate, finetune, predict, show, train
+from tlcache.cli import (
+    bench,
+    cache,
+    check,
+    crossval,
+    data,
+    demo,
+    embed,
+    evaluate,
+    export,
+    fewshot,
+    finetune,
+    knn,
+    predict,
+    show,
+    sweep,
+    train,
+)
 from tlcache.errors import TlcacheError
 
 _STOPS = (signal.SIGINT, signal.SIGTERM)
@@ -56,7 +73,24 @@ app = typer.Typer(
     help="Embed images once with a frozen network, then train heads on the cached features.",
     epilog="Begin with: tlcache demo",
 )
-for command in (demo, data, show, embed, train, finetune, evaluate, predict, bench):
+for command in (
+    demo,
+    data,
+    show,
+    check,
+    embed,
+    train,
+    finetune,
+    evaluate,
+    predict,
+    export,
+    export,
+    sweep,
+    crossval,
+    fewshot,
+    knn,
+    bench,
+):
     app.command(name=command.__name__.rsplit(".", 1)[1], epilog=command.EXAMPLES)(command.run)
 app.add_typer(cache.app, name="cache")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from tlcache.cli.output import Output
 
 if TYPE_CHECKING:
     from tlcache.features import Embedding
+    from tlcache.samples import ImageDataset
 
 EXAMPLES = "tlcache embed hymenoptera_data --trunk mobilenet_v2 --weights mobilenet_v2.pth"
 
@@ -69,17 +71,44 @@ def run(
     out.result(embedding.describe())
 
 
-def embedding_of(out: Output, data: Path, *, split: str | None, seed: int, **how: Any) -> Embedding:
-    """The data set that ``DATA`` names, with its rows in the cache."""
+def embedding_of(
+    out: Output,
+    data: Path,
+    *,
+    split: str | None,
+    seed: int,
+    unsplit: bool = False,
+    warn: bool = True,
+    check: Callable[[ImageDataset], object] | None = None,
+    **how: Any,
+) -> Embedding:
+    """The data set that ``DATA`` names, with its rows in the cache.
+
+    Args:
+        out: The command's voice.
+        data: A folder of images, or a snapshot.
+        split, seed: How to split a folder of classes.
+        unsplit: Take such a folder as it is where nothing says how to split it.
+        warn: Say so in one line if an image is in two splits.
+        check: Raises what makes the data set useless for the command, before the long work.
+        how: All that :func:`tlcache.embedding.embed` takes.
+    """
     from tlcache.embedding import embed
     from tlcache.features import open_snapshot
+    from tlcache.leakage import leak_warning
 
     if data.is_file():
         embedding = open_snapshot(data, how["views"], out.note)
         _check_that_they_are_its_own(embedding, split, how)
-        return embedding
-    out.note_random(how["weights"])
-    return embed(scanned(out, data, split, seed), report=out.note, progress=out.progress, **how)
+    else:
+        out.note_random(how["weights"])
+        dataset = scanned(out, data, split, seed, unsplit=unsplit)
+        if check is not None:
+            check(dataset)
+        embedding = embed(dataset, report=out.note, progress=out.progress, **how)
+    if warn and (line := leak_warning(embedding.snapshot)):
+        out.note(f"warning: {line}")
+    return embedding
 
 
 def _check_that_they_are_its_own(embedding: Embedding, split: str | None, how: Any) -> None:
@@ -107,12 +136,12 @@ def _check_that_they_are_its_own(embedding: Embedding, split: str | None, how: A
             )
 
 
-def scanned(out: Output, data: Path, split: str | None, seed: int) -> Any:
+def scanned(out: Output, data: Path, split: str | None, seed: int, *, unsplit: bool = False) -> Any:
     """The data set in a folder; says in one line what was ignored."""
     from tlcache.samples import scan
 
     fractions = o.numbers("--split", split) if split is not None else None
-    dataset = scan(data, fractions, seed)
+    dataset = scan(data, fractions, seed, unsplit=unsplit)
     if dataset.ignored:
         files = "file that is" if dataset.ignored == 1 else "files that are"
         out.note(f"ignored {dataset.ignored} {files} no image by name")

@@ -35,6 +35,7 @@ def run(
     """Judge a model on a split: accuracy with its interval, loss, F1, calibration, confusion."""
     from tlcache.evaluation import evaluate
     from tlcache.heads import load_model
+    from tlcache.runs import read_run
 
     out = Output(as_json, quiet)
     loaded = load_model(model)
@@ -52,6 +53,8 @@ def run(
         skip_unreadable=skip_unreadable,
     )
     evaluation = evaluate(scored.logits, scored.labels, loaded.classes)
+    if on != "train" and on in read_run(model).get("fitted_on", ()):
+        out.note(f"{on}: this model was trained on these images too, so this is no score of it")
     out.line(f"{on}: {evaluation.summary()}")
     for name, row in evaluation.per_class.items():
         out.line(

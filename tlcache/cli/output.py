@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-_SURROGATE = re.compile("[\ud800-\udfff]")
+# Half a character, of a file name that is no UTF-8; what some readers take for the end of a line.
+_TO_ESCAPE = re.compile("[\ud800-\udfff\x85\u2028\u2029]")
 
 
 class Output:
@@ -44,13 +45,18 @@ class Output:
         """The result, for programs."""
         if self._as_json:
             text = json.dumps(values, ensure_ascii=False, allow_nan=False)
-            if _SURROGATE.search(text):  # of a file name that is no UTF-8
+            if _TO_ESCAPE.search(text):
                 text = json.dumps(values, allow_nan=False)
             print(text, flush=True)
 
     @contextlib.contextmanager
-    def progress(self, title: str, unit: str = "images") -> Iterator[Callable[[int, int], None]]:
-        """A progress bar with the speed and the time left; only where a person can see it."""
+    def progress(
+        self, title: str, unit: str = "images"
+    ) -> Iterator[Callable[[int, int | None], None]]:
+        """A progress bar with the speed and the time left; only where a person can see it.
+
+        It is told how many are done, and of how many, if that is known.
+        """
         if self._quiet or not sys.stderr.isatty():
             yield lambda done, total: None
             return
@@ -65,12 +71,13 @@ class Output:
             TextColumn("{task.fields[speed]}"),
             TimeLeft(),
             console=Console(stderr=True),
+            redirect_stdout=sys.stdout.isatty(),  # else results would go to the screen, not there
             transient=True,
         )
         with bar:
             task = bar.add_task(title, total=None, speed="")
 
-            def tick(done: int, total: int) -> None:
+            def tick(done: int, total: int | None) -> None:
                 elapsed = bar.tasks[0].elapsed or 0.0
                 speed = f"{done / elapsed:,.0f} {unit}/s" if elapsed > 0.5 else ""
                 bar.update(task, completed=done, total=total, speed=speed)

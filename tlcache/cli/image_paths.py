@@ -1,0 +1,95 @@
+"""The image files that a command's arguments name: files, folders, patterns, and stdin."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import io
+import os
+import select
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from tlcache.errors import DataError
+
+_BYTES_AT_ONCE = 1 << 16
+
+
+def listed_paths(argument: str) -> list[str]:
+    """The files that one argument names: itself, the images in a folder, or a pattern's matches.
+
+    Folders are taken whole, without what is hidden; ``**`` stands for any folders. A file that is
+    called like a pattern is that file.
+
+    Raises:
+        DataError: If there is no such file, or no image.
+    """
+    if os.path.isdir(argument):  # noqa: PTH112 -- a name that cannot be is no error here
+        return _below(argument)
+    if os.path.lexists(argument):
+        return [argument]
+    if not glob.has_magic(argument):
+        raise _no_image(argument or "IMAGE", "an image", "no such file", "correct the path")
+    found = list[str]()
+    for match in sorted(glob.glob(argument, recursive=True)):  # noqa: PTH207 -- of any root
+        if not os.path.isdir(match):  # noqa: PTH112
+            found.append(match)
+        elif "**" not in argument:  # which has named what is in it
+            with contextlib.suppress(DataError):  # one without images, beside others
+                found += _below(match)
+    if not found:
+        raise _no_image(argument, "images of this pattern", "none", "correct it, in quotes")
+    return found
+
+
+def _below(folder: str) -> list[str]:
+    from tlcache.samples import images_below
+
+    return [os.path.join(folder, name) for name in images_below(Path(folder))]  # noqa: PTH118
+
+
+def paths_on_stdin(null: bool) -> Iterator[str | None]:
+    """A path a line of stdin; None wherever the next is not there yet.
+
+    Args:
+        null: Each path ends with NUL instead.
+    """
+    stream = cast(io.BufferedReader, sys.stdin.buffer)
+    end, rest = b"\0" if null else b"\n", b""
+    while True:
+        if not _is_ready(stream):
+            yield None
+        if not (part := stream.read1(_BYTES_AT_ONCE)):
+            break
+        *names, rest = (rest + part).split(end)
+        yield from _paths(names)
+        if len(rest) > _BYTES_AT_ONCE:
+            found = f"{len(rest):,} bytes without an end of {'NUL' if null else 'line'}"
+            raise _no_image("-", "paths on stdin", found, "see --null, or correct what writes them")
+    yield from _paths([rest])
+
+
+def _paths(names: list[bytes]) -> Iterator[str]:
+    for name in names:
+        if os.name == "nt":
+            name = name.removesuffix(b"\r")
+        if name:
+            yield os.fsdecode(name)
+
+
+def _is_ready(stream: BinaryIO) -> bool:
+    """Whether reading would not have to wait."""
+    try:
+        descriptor = stream.fileno()
+    except io.UnsupportedOperation:  # no file, but bytes that are there
+        return True
+    try:
+        return bool(select.select([descriptor], [], [], 0)[0])
+    except (OSError, ValueError):  # a pipe on Windows
+        return False
+
+
+def _no_image(where: str, expected: str, found: str, remedy: str) -> DataError:
+    return DataError(where, expected=expected, found=found, remedy=remedy)

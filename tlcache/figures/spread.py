@@ -1,0 +1,75 @@
+"""The spread of repeated heads."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tlcache.figures.checks import check_counts
+from tlcache.figures.style import (
+    BLUE,
+    INK,
+    SOFT,
+    finish,
+    integer_ticks,
+    new_figure,
+    seconds_text,
+    tidy,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def accuracy_spread(accuracies: ArrayLike, seconds: ArrayLike) -> Figure:
+    """Repeated heads: how often each accuracy came out, and the seconds of each run.
+
+    Args:
+        accuracies, seconds: (n,) each, one a head, in the order of the runs.
+
+    Raises:
+        DataError: If there is no head, or the two differ in length.
+    """
+    values, times = np.asarray(accuracies, float).ravel(), np.asarray(seconds, float).ravel()
+    check_counts("accuracies", len(values), seconds=times)
+    figure = new_figure(8, 3.1)
+    left, right = figure.subplots(1, 2, width_ratios=(1.4, 1))
+    spread = f"mean {values.mean():.4f}, sd {values.std(ddof=len(values) > 1):.4f}"
+    tidy(left, f"Accuracy of {len(values):,} head{'s' * (len(values) > 1)}: {spread}", None)
+    _draw_counts(left, values)
+    tidy(right, f"Seconds a head: median {seconds_text(float(np.median(times)))}", "y")
+    size = 6 if len(times) <= 60 else 3.5
+    runs = np.arange(1, len(times) + 1)
+    right.plot(runs, times, "o", color=BLUE, ms=size, alpha=0.8, mew=0, clip_on=False)
+    right.axhline(float(np.median(times)), color=INK, lw=0.8, zorder=1)
+    right.set_ylim(0, (times.max() or 1) * 1.1)
+    integer_ticks(right, [1, len(times)], "run")
+    return finish(figure)
+
+
+def _draw_counts(axes: Axes, values: NDArray[np.float64]) -> None:
+    marks, counts = np.unique(values.round(9), return_counts=True)
+    if len(marks) > 40:
+        counts, edges = np.histogram(values, 30)
+        marks = (edges[:-1] + edges[1:]) / 2
+    gap = np.diff(marks).min() if len(marks) > 1 else 0.01
+    margin = max(gap, 0.002)
+    axes.set_xlim(marks[0] - margin, marks[-1] + margin)
+    if counts.max() <= 12:
+        heights = [k + 1 for count in counts for k in range(count)]
+        top = max(6, counts.max()) + 1
+        # In points: as large as its place in the pile and the distance to the next pile allow.
+        size = max(3.0, min(120 / top, 250 * gap / (marks[-1] - marks[0] + 2 * margin)))
+        axes.plot(np.repeat(marks, counts), heights, "o", color=BLUE, ms=size, mew=0)
+        axes.set_ylim(0.3, top)
+        axes.set_yticks([])
+        axes.spines["left"].set_visible(False)
+    else:
+        axes.bar(marks, counts, 0.8 * gap, color=BLUE)
+        axes.set_ylabel("heads", fontsize=8, color=SOFT)
+    axes.ticklabel_format(axis="x", useOffset=False, style="plain")
+    axes.locator_params(axis="x", nbins=6)
+    axes.set_xlabel("accuracy", fontsize=8, color=SOFT)
