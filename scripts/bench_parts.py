@@ -41,7 +41,11 @@ def pure_forward(
     """Measures how many images of noise a second an engine takes; it is set up here, once."""
     crop = trunk.transform.crop
     engine = make_engine(
-        trunk.module, crop, engine=engine_name, precision=precision, device=torch.device("cpu")
+        trunk.module,
+        trunk.transform,
+        engine=engine_name,
+        precision=precision,
+        device=torch.device("cpu"),
     )
     pixels = np.random.default_rng(0).standard_normal((FORWARD_BATCH, crop, crop, 3), np.float32)
     batches = -(-images // (FORWARD_BATCH * usable_cpus()))

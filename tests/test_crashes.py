@@ -55,7 +55,8 @@ class Hook:
             mine = len(self.steps) == self._at
             self.steps.append(name)
             if mine and self._side == "within":
-                path, data = arguments
+                path, parts = arguments
+                data = b"".join(parts)
                 path.write_bytes(data[: len(data) // 2])
             if mine and self._side != "after":
                 os.kill(os.getpid(), signal.SIGKILL)

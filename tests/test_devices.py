@@ -5,7 +5,8 @@ import os
 import pytest
 import torch
 
-from tlcache.devices import batch_size_for, resolve_device, usable_cpus
+from tlcache import devices
+from tlcache.devices import batch_size_for, resolve_device, thread_count, usable_cpus
 from tlcache.errors import OptionError
 
 
@@ -70,3 +71,10 @@ def test_usable_cpus_are_those_the_process_may_run_on() -> None:
 
 def test_a_gpu_takes_more_images_at_once_than_a_cpu() -> None:
     assert batch_size_for(torch.device("cpu")) < batch_size_for(torch.device("cuda", 0))
+
+
+def test_a_gpu_has_a_few_more_threads_than_there_are_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    for cores, threads in ((1, 2), (2, 3), (16, 20)):
+        monkeypatch.setattr(devices, "usable_cpus", lambda cores=cores: cores)
+        assert thread_count(torch.device("cpu")) == cores
+        assert thread_count(torch.device("cuda", 0)) == threads

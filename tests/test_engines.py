@@ -26,10 +26,12 @@ from trial_networks import (
     torchvision_network,
 )
 
-from tlcache.engines import BOUNDS, Engine, Run, folded, make_engine
+from tlcache.engines import BOUNDS, Engine, make_engine
 from tlcache.errors import OptionError
+from tlcache.folding import folded
 from tlcache.images import decode
-from tlcache.transforms import Transform, apply
+from tlcache.torch_engine import Run, normalised
+from tlcache.transforms import Transform, apply, cropped, normalisation
 from tlcache.trunk import load_trunk
 
 
@@ -84,7 +86,7 @@ def test_fp32_is_within_its_bound_of_eager(name: str) -> None:
     expected = eager(module, pixels)
     assert np.ptp(expected, axis=0).max() > 0, "images that differ must differ"
     assert norms_left(module) == left
-    run = make_engine(module, 64, device=CPU).new_run()
+    run = make_engine(module, Transform(crop=64), device=CPU).new_run()
     assert off(run(pixels), expected) <= BOUNDS["fp32"]
 
 
@@ -95,21 +97,47 @@ def test_fp32_is_within_its_bound_on_real_photos_with_real_weights(
     files = sorted((photos / "val" / "bees").glob("*.jpg"))[:8]
     views = [apply(decode(file.read_bytes(), file), Transform()) for file in files]
     pixels = np.stack(views).transpose(0, 2, 3, 1)
-    ours = make_engine(module, 224, device=CPU).new_run()(np.ascontiguousarray(pixels))
+    ours = make_engine(module, Transform(crop=224), device=CPU).new_run()(
+        np.ascontiguousarray(pixels)
+    )
     assert off(ours, eager(module, pixels)) <= BOUNDS["fp32"]
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_half_precisions_are_within_their_bounds_and_beyond_that_of_fp32(precision: str) -> None:
     module, pixels = torchvision_network("resnet18"), noise(3)
-    run = make_engine(module, 64, precision=precision, device=CPU).new_run()
+    run = make_engine(module, Transform(crop=64), precision=precision, device=CPU).new_run()
     assert BOUNDS["fp32"] < off(run(pixels), eager(module, pixels)) <= BOUNDS[precision]
+
+
+def test_bytes_are_normalised_to_the_very_numbers_that_they_are_elsewhere() -> None:
+    transform = Transform(crop=16, resize=20)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 40, 50, 3), np.uint8)
+    bytes_ = torch.from_numpy(np.stack([cropped(one, transform) for one in pixels]))
+    table = torch.from_numpy(normalisation(transform))
+    expected = np.stack([apply(one, transform).transpose(1, 2, 0) for one in pixels])
+    assert np.array_equal(normalised(bytes_, table).numpy(), expected)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+def test_a_gpu_keeps_each_precisions_bound(precision: str) -> None:
+    module, transform = torchvision_network("resnet18"), Transform(crop=64, resize=64)
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), np.uint8)
+    expected = eager(
+        module, np.stack([apply(one, transform) for one in pixels]).transpose(0, 2, 3, 1)
+    )
+    engine = make_engine(module, transform, precision=precision, device=torch.device("cuda", 0))
+    run = engine.new_run()
+    assert engine.raw
+    for part in (pixels, pixels[:2], pixels):  # buffers are used again
+        assert off(run(part), expected[: len(part)]) <= BOUNDS[precision]
 
 
 def test_the_given_module_is_left_as_it_is() -> None:
     module = torchvision_network("resnet18")
     before = copy.deepcopy(module)
-    make_engine(module, 64, precision="bf16", device=CPU).new_run()(noise(2))
+    make_engine(module, Transform(crop=64), precision="bf16", device=CPU).new_run()(noise(2))
     state, kept = module.state_dict(), before.state_dict()
     assert list(state) == list(kept)
     for name, value in kept.items():
@@ -181,7 +209,10 @@ def test_only_what_can_be_folded_is_and_the_features_stay(name: str) -> None:
     pixels = noise(3, 16)
     assert norms_left(module) == left
     assert (
-        off(make_engine(module, 16, device=CPU).new_run()(pixels), eager(module, pixels))
+        off(
+            make_engine(module, Transform(crop=16), device=CPU).new_run()(pixels),
+            eager(module, pixels),
+        )
         <= (BOUNDS["fp32"])
     )
 
@@ -193,13 +224,13 @@ def test_a_network_that_cannot_be_traced_still_works() -> None:
     assert not isinstance(folded(module), torch.fx.GraphModule)
     for sign in (-1, 1):
         pixels = sign * np.abs(noise(3, 16))
-        ours = make_engine(module, 16, device=CPU).new_run()(pixels)
+        ours = make_engine(module, Transform(crop=16), device=CPU).new_run()(pixels)
         assert off(ours, eager(module, pixels)) <= BOUNDS["fp32"]
 
 
 @pytest.fixture(scope="module")
 def engine() -> Engine:
-    return make_engine(torchvision_network("resnet18"), 64, device=CPU)
+    return make_engine(torchvision_network("resnet18"), Transform(crop=64), device=CPU)
 
 
 def test_the_same_batch_gives_the_same_bits_from_any_run_at_any_time(engine: Engine) -> None:
@@ -267,7 +298,7 @@ def test_an_engine_that_cannot_be_had_says_why(
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(OptionError) as refused:
-        make_engine(nn.Flatten(), 8, **({"device": CPU} | asked))  # type: ignore[arg-type]
+        make_engine(nn.Flatten(), Transform(crop=8), **({"device": CPU} | asked))  # type: ignore[arg-type]
     assert str(refused.value) == words
 
 
@@ -276,4 +307,4 @@ def test_auto_takes_torch_where_mnn_is_not_installed(
     images: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert make_engine(nn.Flatten(), 8, device=CPU, images=images).name == "torch"
+    assert make_engine(nn.Flatten(), Transform(crop=8), device=CPU, images=images).name == "torch"

@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -33,12 +33,14 @@ from trial_networks import (
 from typer.testing import CliRunner
 
 import tlcache.engines
+import tlcache.mnn_engine
 from tlcache.cli import app
 from tlcache.embedding import embed
-from tlcache.engines import BOUNDS, Engine, Run, make_engine
+from tlcache.engines import BOUNDS, Engine, make_engine
 from tlcache.errors import OptionError
 from tlcache.images import decode
 from tlcache.samples import ImageDataset, scan
+from tlcache.torch_engine import Run
 from tlcache.transforms import Transform, apply
 from tlcache.trunk import Trunk, load_trunk
 from tlcache.weights import state_digest
@@ -61,7 +63,7 @@ def _one_thread() -> Iterator[None]:
 @contextlib.contextmanager
 def converted_once() -> Iterator[None]:
     """A network is converted for the first precision, and taken as it is for the second."""
-    convert, kept = tlcache.engines._converted, dict[nn.Module, bytes]()
+    convert, kept = tlcache.mnn_engine._converted, dict[nn.Module, bytes]()
 
     def once(module: nn.Module, crop: int, folder: Path) -> Path:
         if module not in kept:
@@ -71,14 +73,15 @@ def converted_once() -> Iterator[None]:
         return file
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tlcache.engines, "_converted", once)
+        patch.setattr(tlcache.mnn_engine, "_converted", once)
         yield
 
 
 def both(module: nn.Module, crop: int) -> dict[str, Engine]:
     with converted_once():
         made = {
-            p: make_engine(module, crop, engine="mnn", precision=p, device=CPU) for p in PRECISIONS
+            p: make_engine(module, Transform(crop=crop), engine="mnn", precision=p, device=CPU)
+            for p in PRECISIONS
         }
     assert {engine.name for engine in made.values()} == {"mnn"}
     return made
@@ -165,7 +168,7 @@ def small() -> Trunk:
 
 def test_a_network_that_cannot_be_converted(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(OptionError) as refused:
-        make_engine(odd(), 16, engine="mnn", device=CPU)
+        make_engine(odd(), Transform(crop=16), engine="mnn", device=CPU)
     line = str(refused.value)
     assert line.startswith(
         "--engine mnn: expected a network that MNN takes, found one that cannot be converted ("
@@ -176,9 +179,26 @@ def test_a_network_that_cannot_be_converted(capfd: pytest.CaptureFixture[str]) -
 
 
 def test_auto_leaves_to_torch_what_mnn_cannot_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert make_engine(odd(), 16, device=CPU, images=10**6).name == "torch"
+    said: list[str] = []
+    many = {"device": CPU, "images": 10**6, "report": said.append}
+    assert make_engine(odd(), Transform(crop=16), **many).name == "torch"  # type: ignore[arg-type]
     monkeypatch.setitem(BOUNDS, "fp32", 0.0)
-    assert make_engine(small().module, 32, device=CPU, images=10**6).name == "torch"
+    engine = make_engine(small().module, Transform(crop=32), **many)  # type: ignore[arg-type]
+    assert engine.name == "torch"
+    unable, inexact = said
+    start = "computed by torch, not MNN: expected "
+    assert unable.startswith(f"{start}a network that MNN takes, found one that cannot be converted")
+    assert inexact.startswith(f"{start}features within 0 of torch's, found a difference of ")
+
+
+def test_a_closed_stdout_needs_no_silence() -> None:
+    code = (
+        "import os, sys; os.close(1); sys.stdout.close()\n"
+        "from tlcache.silence import silent_stdout\n"
+        "with silent_stdout(): print('done', file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "done\n")
 
 
 @pytest.mark.parametrize(
@@ -193,14 +213,14 @@ def test_auto_leaves_to_torch_what_mnn_cannot_do(monkeypatch: pytest.MonkeyPatch
 def test_a_converter_that_fails_is_quoted(
     code: str, found: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tlcache.engines, "_CONVERT", code)
+    monkeypatch.setattr(tlcache.mnn_engine, "_CONVERT", code)
     with pytest.raises(OptionError, match=rf"one that cannot be converted \({found}\); pass"):
-        make_engine(small().module, 32, engine="mnn", device=CPU)
+        make_engine(small().module, Transform(crop=32), engine="mnn", device=CPU)
 
 
 def test_the_converter_calls_no_server_and_installs_nothing() -> None:
     # MNN's own script does both, in MNN.tools, as soon as it is imported.
-    code, _ = tlcache.engines._CONVERT.split("; ")
+    code, _ = tlcache.mnn_engine._CONVERT.split("; ")
     code += "; print(*(n for n in sys.modules if n.split('.')[0] in ('_tools', 'MNN', 'aliyun')))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "_tools", done.stderr
@@ -216,16 +236,16 @@ def test_an_engine_that_misses_its_bound_is_refused(
 ) -> None:
     module = small().module
 
-    def made(*_: object) -> Engine:
-        return Engine("mnn", lambda: lambda pixels: eager(module, pixels) * np.float32(wrong))
+    def made(*_: object) -> Callable[[], Run]:
+        return lambda: lambda pixels: eager(module, pixels) * np.float32(wrong)
 
-    monkeypatch.setattr(tlcache.engines, "_mnn_engine", made)
+    monkeypatch.setattr(tlcache.engines, "mnn_runs", made)
     with pytest.raises(
         OptionError,
         match=f"^--engine mnn: expected {words}, found a difference of {found}; "
         "pass --engine torch$",
     ):
-        make_engine(module, 32, engine="mnn", precision=precision, device=CPU)
+        make_engine(module, Transform(crop=32), engine="mnn", precision=precision, device=CPU)
 
 
 @pytest.fixture
@@ -251,9 +271,9 @@ def test_auto_takes_mnn_from_so_many_images_on(
 def test_auto_leaves_other_precisions_to_torch() -> None:
     for precision in ("bf16", "fp16"):
         module = small().module
-        assert make_engine(module, 32, precision=precision, device=CPU, images=10**6).name == (
-            "torch"
-        )
+        assert make_engine(
+            module, Transform(crop=32), precision=precision, device=CPU, images=10**6
+        ).name == ("torch")
 
 
 def test_an_engine_is_no_part_of_the_identity_and_fast_is(

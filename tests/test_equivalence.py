@@ -137,7 +137,7 @@ def test_a_view_is_the_same_whatever_the_order_batch_size_and_workers(
             for i in order
         ]
         made = run_pass(
-            make_engine(trunk.module, 224, device=resolve_device("cpu")),
+            make_engine(trunk.module, Transform(crop=224), device=resolve_device("cpu")),
             jobs,
             [train],
             workers=workers,

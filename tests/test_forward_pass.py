@@ -18,7 +18,7 @@ import tlcache.forward_pass
 from tlcache.engines import BOUNDS, make_engine
 from tlcache.forward_pass import Job, Made, run_pass
 from tlcache.images import decode
-from tlcache.transforms import apply
+from tlcache.transforms import Transform, apply, cropped, normalisation
 
 CPU = torch.device("cpu")
 TASKS = Path("/proc/self/task")  # a folder for each thread
@@ -55,6 +55,21 @@ def test_crops_of_several_images_share_a_batch(tmp_path: Path) -> None:
     watched, jobs = Watched(), image_jobs(tmp_path, 5, [(0, 0), (1, 0)])
     check(list(run_pass(watched.engine, jobs, TRANSFORMS, workers=1, batch_size=4)), jobs)
     assert watched.sizes == [4, 4, 2]
+
+
+def test_an_engine_that_normalises_itself_gets_the_bytes_of_the_crops(tmp_path: Path) -> None:
+    jobs = image_jobs(tmp_path, 5, [(0, 0), (1, 0), (1, 1)])
+    made = list(run_pass(Watched(raw=True).engine, jobs, TRANSFORMS, workers=2, batch_size=4))
+    table = normalisation(TRANSFORM)
+    for result in made:
+        image = decode(result.job.path.read_bytes(), result.job.path)
+        for (which, view), row in zip(result.job.crops, result.features, strict=True):
+            pixels = cropped(image, TRANSFORMS[which], result.job.digest, view)
+            np.testing.assert_array_equal(row, features_of(pixels[None])[0])
+            seen = apply(image, TRANSFORMS[which], result.job.digest, view)
+            np.testing.assert_array_equal(
+                np.stack([table[c][pixels[..., c]] for c in range(3)]), seen
+            )
 
 
 def test_an_image_of_many_views_is_decoded_once_and_takes_several_batches(
@@ -145,7 +160,7 @@ def test_features_stay_within_the_bound_whatever_batches_and_threads(
     tmp_path: Path, precision: str
 ) -> None:
     jobs = image_jobs(tmp_path, 11, [(0, 0), (1, 3)])
-    engine = make_engine(small_trunk().module, 32, precision=precision, device=CPU)
+    engine = make_engine(small_trunk().module, Transform(crop=32), precision=precision, device=CPU)
     rows = [
         np.concatenate(
             [m.features for m in run_pass(engine, jobs, TRANSFORMS, workers=w, batch_size=b)]

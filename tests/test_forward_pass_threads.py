@@ -19,6 +19,7 @@ from trial_jobs import TRANSFORMS, Watched, features_of, image_jobs
 
 from tlcache.engines import Engine, make_engine
 from tlcache.forward_pass import Job, run_pass
+from tlcache.transforms import Transform
 
 CPU = torch.device("cpu")
 TASKS = Path("/proc/self/task")  # a folder for each thread
@@ -131,7 +132,7 @@ def test_an_error_in_a_thread_is_the_passs_own(tmp_path: Path) -> None:
 def threads_during_a_pass(folder: str, workers: int) -> tuple[set[int], int]:
     """torch's threads as each worker sees them, and how many the process has more than before."""
     torch.set_num_threads(4)
-    engine = make_engine(small_trunk().module, 32, device=CPU)
+    engine = make_engine(small_trunk().module, Transform(crop=32), device=CPU)
     run, seen = engine.new_run(), set[tuple[int, int]]()
 
     def watched(pixels: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -56,12 +56,12 @@ def run_until_full(data: Path, cache: Path, at: int, fill: Callable[[Path], None
     """A run whose disk is full from the given write on; the words of its error."""
     write, count = tlcache.files._write, 0
 
-    def counted(path: Path, content: bytes) -> None:
+    def counted(path: Path, parts: Sequence[bytes]) -> None:
         nonlocal count
         if count == at:
             fill(cache)
         count += 1
-        write(path, content)
+        write(path, parts)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tlcache.files, "_write", counted)

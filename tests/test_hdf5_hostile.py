@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import struct
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,9 +11,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from isolated import isolated
 
 from tlcache.errors import DamageError
-from tlcache.hdf5 import Layout, unpack
+from tlcache.hdf5 import Layout, pack, unpack
 
 LAYOUT: Layout = {"x": (("<f4",), 2)}
 X = np.arange(6, dtype="<f4").reshape(2, 3)
@@ -256,3 +258,31 @@ def test_plain_h5py_does_open_the_others(make: Callable[[h5py.File], None], sour
     with opened(sources) as others, h5py.File.in_memory(file_image=data) as file:
         assert file["x"][:].size
     assert set(others) & {"other.h5", "other-0.h5", "other.raw"}
+
+
+def read_endless() -> str:
+    """What is said of a heap whose first free block is followed by itself."""
+    data = bytearray(pack({"x": X}))
+    heap = data.index(b"HEAP")
+    size, _, segment = struct.unpack_from("<3Q", data, heap + 8)
+    block = size - 16
+    struct.pack_into("<Q", data, heap + 16, block)
+    struct.pack_into("<2Q", data, segment + block, block, 16)
+    try:
+        unpack(bytes(data), LAYOUT, "here")
+    except DamageError as error:
+        return str(error)
+    return "read"
+
+
+def test_a_list_of_free_blocks_without_an_end_is_refused_and_not_followed() -> None:
+    ended = isolated(read_endless)
+    assert ended.value == (
+        "here: expected a list of free blocks with an end, found one that never ends; "
+        "this is not a file that tlcache wrote"
+    ), ended
+
+
+def test_numbers_that_look_like_a_heap_are_read() -> None:
+    x = np.frombuffer(b"HEAP" * 12, "<f4").reshape(2, 6)
+    np.testing.assert_array_equal(unpack(pack({"x": x}), LAYOUT, "here")["x"], x)

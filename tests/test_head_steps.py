@@ -1,4 +1,4 @@
-"""Steps by numpy and by numba are those of torch's SGD on each head alone."""
+"""Steps by numpy, by numba and by torch are those of torch's SGD on each head alone."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import torch
 
 import tlcache
 from tlcache.head_steps import Steps, can_compile, compiled_steps, steps
+from tlcache.torch_steps import steps_on
 
 HAS_NUMBA = importlib.util.find_spec("numba") is not None
 needs_numba = pytest.mark.skipif(not HAS_NUMBA, reason="needs the optional package numba")
@@ -92,8 +93,10 @@ def torch_steps(g: Given) -> np.ndarray:
     return np.stack(ended)
 
 
-@pytest.fixture(params=["numpy", pytest.param("numba", marks=needs_numba)])
+@pytest.fixture(params=["numpy", pytest.param("numba", marks=needs_numba), "torch"])
 def take(request: pytest.FixtureRequest) -> Steps:
+    if request.param == "torch":
+        return steps_on(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     chosen = steps if request.param == "numpy" else compiled_steps()
     assert (chosen is steps) == (request.param == "numpy")
     return chosen

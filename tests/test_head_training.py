@@ -340,3 +340,21 @@ def test_memory_does_not_depend_on_how_many_rows_are_judged_at_once(
     for a, b in zip(whole, train_heads(*data, RECIPES[:6], classes=3), strict=True):
         np.testing.assert_allclose(a.last.weight, b.last.weight, atol=1e-6)
         assert a.history[-1].val_loss == pytest.approx(b.history[-1].val_loss, abs=1e-6)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_asked_for_and_not_there_is_refused() -> None:
+    features, labels = np.ones((3, 2), np.float32), np.arange(3)
+    with pytest.raises(OptionError, match="--device cuda: expected a CUDA GPU, found none"):
+        train_heads(features, labels, features, labels, [Recipe()], classes=3, device="cuda")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_heads_trained_on_a_gpu_are_those_of_the_cpu() -> None:
+    random = np.random.default_rng(0)
+    features, labels = random.normal(size=(90, 16)).astype(np.float32), random.integers(0, 3, 90)
+    recipes = [Recipe(epochs=4, lr=lr) for lr in (0.001, 0.01, 0.1)]
+    given = features, labels, features, labels, recipes
+    here, there = (train_heads(*given, classes=3, device=d) for d in ("cpu", "cuda"))
+    for one, other in zip(here, there, strict=True):
+        np.testing.assert_allclose(one.last.weight, other.last.weight, rtol=0, atol=1e-5)

@@ -17,7 +17,8 @@ from torchvision.transforms import functional as tvf
 
 from tlcache import transforms
 from tlcache.errors import ImageError, OptionError
-from tlcache.transforms import Transform, apply, denormalise
+from tlcache.pictures import denormalise
+from tlcache.transforms import Transform, apply
 
 DIGEST = hashlib.sha256(b"an image").digest()
 TRAIN = Transform().as_train()

@@ -11,8 +11,9 @@ import numpy as np
 from PIL import Image
 from small_trunk import TRANSFORM
 
-from tlcache.engines import Engine, Run
+from tlcache.engines import Engine
 from tlcache.forward_pass import Job
+from tlcache.torch_engine import Run
 
 TRANSFORMS = [TRANSFORM, TRANSFORM.as_train()]
 
@@ -20,17 +21,18 @@ TRANSFORMS = [TRANSFORM, TRANSFORM.as_train()]
 class Watched:
     """An engine whose features are each crop's mean and corner; it remembers what it was asked."""
 
-    def __init__(self) -> None:
+    def __init__(self, raw: bool = False) -> None:
         self.made_by: list[int] = []  # threads that called new_run
         self.calls: list[tuple[int, int, int]] = []  # run, thread, crops of each batch
-        self.engine = Engine("watched", self._new_run)
+        self.engine = Engine("watched", self._new_run, raw)
 
     def _new_run(self) -> Run:
         which = len(self.made_by)
         self.made_by.append(threading.get_ident())
 
         def run(pixels: np.ndarray) -> np.ndarray:
-            assert pixels.dtype == np.float32 and pixels.flags.c_contiguous
+            assert pixels.dtype == (np.uint8 if self.engine.raw else np.float32)
+            assert pixels.flags.c_contiguous
             self.calls.append((which, threading.get_ident(), len(pixels)))
             return features_of(pixels)
 

@@ -51,6 +51,12 @@ def usable_cpus() -> int:
     return os.cpu_count() or 1
 
 
+def thread_count(device: torch.device) -> int:
+    """Threads of the pass: one a core, and on a GPU a few more, since some always wait for it."""
+    cores = usable_cpus()
+    return cores if device.type == "cpu" else cores + max(1, cores // 4)
+
+
 def physical_memory() -> int:
     """Bytes of this machine's memory; where that is not told, more than any array needs."""
     try:

@@ -156,8 +156,7 @@ class _Missing:
 def _missing(snapshot: Snapshot, stores: Sequence[FeatureStore], views: int) -> _Missing:
     """Which rows of the readable images are not in the cache."""
     readable = np.flatnonzero(snapshot.readable())
-    _, first = np.unique(_names(snapshot.digests[readable]), return_index=True)
-    images = readable[np.sort(first)]
+    images = readable[_first_of_each(snapshot.digests[readable])]
     digests = snapshot.digests[images]
     plain = ~stores[0].has(digests, np.zeros(len(images), np.int32))
     lacking = np.zeros((len(images), views), bool)
@@ -169,6 +168,16 @@ def _missing(snapshot: Snapshot, stores: Sequence[FeatureStore], views: int) -> 
         lacking[augmented] = ~stores[1].has(wanted, numbers).reshape(-1, views)
     some = plain | lacking.any(axis=1)
     return _Missing(images[some], plain[some], lacking[some], int((~some).sum()))
+
+
+def _first_of_each(digests: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Where each distinct digest of (n, 32) comes first, rising; in a third of np.unique's room."""
+    names = _names(digests)
+    order = np.argsort(names, kind="stable")
+    ordered = names[order]
+    new = np.ones(len(order), bool)
+    new[1:] = ordered[1:] != ordered[:-1]
+    return np.sort(order[new])
 
 
 def _names(digests: NDArray[np.uint8]) -> NDArray[np.bytes_]:
@@ -217,17 +226,18 @@ def _pass(
     batch_size: int | None,
     report: Report,
 ) -> Generator[Made, None, None]:
-    from tlcache.devices import batch_size_for, resolve_device, usable_cpus
+    from tlcache.devices import batch_size_for, resolve_device, thread_count
     from tlcache.engines import make_engine
 
     where, identity = resolve_device(device), stores[0].identity
     computing = make_engine(
         trunk.module,
-        identity.transform.crop,
+        identity.transform,
         engine=engine,
         precision=identity.precision,
         device=where,
         images=total,
+        report=report,
     )
     if computing.name != "torch":
         report(f"computed by {computing.name}")
@@ -235,7 +245,7 @@ def _pass(
         computing,
         jobs,
         [store.identity.transform for store in stores],
-        workers=workers or usable_cpus(),
+        workers=workers or thread_count(where),
         batch_size=batch_size or batch_size_for(where),
         idle=idle,
     )

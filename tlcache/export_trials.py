@@ -66,7 +66,7 @@ def trials_of(
 
     from tlcache.engines import make_engine
 
-    compute = make_engine(network, model.transform.crop, device=torch.device("cpu")).new_run()
+    compute = make_engine(network, model.transform, device=torch.device("cpu")).new_run()
 
     def trial(images: Sequence[NDArray[np.uint8]]) -> Trial:
         crops = np.stack([apply(image, model.transform) for image in images])

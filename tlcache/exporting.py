@@ -271,9 +271,9 @@ def _in_words(format: str) -> Iterator[None]:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """No exporter's greetings, hints and warnings of what is out of date."""
-    from tlcache.engines import _silence
+    from tlcache.silence import silent_stdout
 
-    with _silence(), warnings.catch_warnings():
+    with silent_stdout(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 

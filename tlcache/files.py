@@ -12,6 +12,7 @@ import errno
 import os
 import secrets
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 
 from tlcache.errors import CacheError, DamageError
@@ -19,18 +20,18 @@ from tlcache.errors import CacheError, DamageError
 TEMPORARY = ".tmp"
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Make ``path`` hold ``data``, in one durable step; its folder must exist.
+def write_atomically(path: Path, *parts: bytes) -> None:
+    """Make ``path`` hold ``parts``, in one durable step; its folder must exist.
 
     Raises:
         CacheError: If the file cannot be written (no space, no permission, no folder). ``path``
-            then holds what it held before or, where the very last step failed, all of ``data``:
+            then holds what it held before or, where the very last step failed, all of ``parts``:
             never a part. No temporary file stays behind.
     """
     # Short, and without the final name: that may be as long as the file system allows.
     temporary = path.with_name(f".{secrets.token_hex(8)}{TEMPORARY}")
     try:
-        _write(temporary, data)
+        _write(temporary, parts)
         _rename(temporary, path)
         _fsync_folder(path.parent)
     except OSError as error:
@@ -105,11 +106,12 @@ def _open_at_once(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
-def _write(path: Path, data: bytes) -> None:
+def _write(path: Path, parts: Sequence[bytes]) -> None:
     with path.open("xb", buffering=0) as file:
-        view = memoryview(data)
-        while view:
-            view = view[file.write(view) :]
+        for part in parts:
+            view = memoryview(part)
+            while view:
+                view = view[file.write(view) :]
         _fsync(file.fileno())
 
 

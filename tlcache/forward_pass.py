@@ -17,14 +17,16 @@ import queue
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcache.engines import Engine, Run
+from tlcache.engines import Engine
 from tlcache.errors import ImageError
 from tlcache.images import ImageInMemory, decode
-from tlcache.transforms import Transform, apply
+from tlcache.torch_engine import Run
+from tlcache.transforms import Transform, apply, cropped
 
 IDLE_SECONDS = 1.0
 
@@ -95,7 +97,7 @@ def run_pass(
         own.run = runs.get()
 
     def do(task: Sequence[Job]) -> list[Made]:
-        return list(_made(own.run, task, transforms, batch_size, stop))
+        return list(_made(own.run, task, engine.raw, transforms, batch_size, stop))
 
     with (
         _exact_arithmetic(),
@@ -155,16 +157,17 @@ def _next(
 def _made(
     run: Run,
     task: Sequence[Job],
+    raw: bool,
     transforms: Sequence[Transform],
     batch_size: int,
     stop: threading.Event,
 ) -> Iterator[Made]:
     """The task's jobs, done; crops of several images share a batch."""
     reasons: dict[int, str] = {}
-    crops = _crops(task, transforms, reasons, stop)
+    crops = _crops(task, transforms, raw, reasons, stop)
     features: dict[int, list[NDArray[np.float32]]] = collections.defaultdict(list)
     while batch := list(itertools.islice(crops, batch_size)):
-        rows = run(np.stack([crop.transpose(1, 2, 0) for _, crop in batch]))  # as they lie
+        rows = run(np.stack([crop for _, crop in batch]))
         for (at, _), row in zip(batch, rows, strict=True):
             features[at].append(row)
     for at, job in enumerate(task):
@@ -177,10 +180,11 @@ def _made(
 def _crops(
     task: Sequence[Job],
     transforms: Sequence[Transform],
+    raw: bool,
     reasons: dict[int, str],
     stop: threading.Event,
-) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """(index of the job, crop) of every job that can be read; the others' reasons."""
+) -> Iterator[tuple[int, NDArray[Any]]]:
+    """(index of the job, (crop, crop, 3)) of every job that can be read; the others' reasons."""
     for at, job in enumerate(task):
         if stop.is_set():
             return
@@ -190,7 +194,9 @@ def _crops(
             _check_unchanged(job, digest)
             image = decode(data, job.path)
             for which, view in job.crops:
-                yield at, apply(image, transforms[which], digest, view)
+                wanted = image, transforms[which], digest, view
+                # As they lie in memory: channels last.
+                yield at, cropped(*wanted) if raw else apply(*wanted).transpose(1, 2, 0)
         except ImageError as error:
             reasons[at] = f"expected {error.expected}, found {error.found}"
         except OSError as error:

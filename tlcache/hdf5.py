@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import io
 import math
+import re
+import struct
 from collections.abc import Iterable, Mapping
 
 import h5py
@@ -21,6 +23,8 @@ Layout = Mapping[str, tuple[tuple[str, ...], int]]
 """Name of each data set -> (the dtypes it may have, its number of dimensions)."""
 
 Arrays = dict[str, NDArray[np.generic]]
+
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 _TYPES = {
     "<f2": h5py.h5t.IEEE_F16LE,
@@ -37,11 +41,11 @@ def pack(arrays: Mapping[str, NDArray[np.generic]]) -> bytes:
 
     The same arrays give the same bytes. No array may be empty: HDF5 would allocate nothing for it.
     """
-    with h5py.File.in_memory(libver=("earliest", "v108")) as file:
+    buffer = io.BytesIO()  # an in-memory file of HDF5's own would have to be copied
+    with h5py.File(buffer, "w", libver=("earliest", "v108")) as file:
         for name, array in sorted(arrays.items()):
             file.create_dataset(name, data=np.ascontiguousarray(array), track_times=False)
-        file.flush()
-        return bytes(file.id.get_file_image())
+    return buffer.getvalue()
 
 
 def unpack(data: bytes | memoryview, layout: Layout, where: object) -> Arrays:
@@ -52,6 +56,7 @@ def unpack(data: bytes | memoryview, layout: Layout, where: object) -> Arrays:
             hard links, dtype, number of dimensions, contiguous, allocated inside the file, without
             filters, external files or attributes.
     """
+    _check_heaps(memoryview(data), where)
     try:
         # A file object, not an image: HDF5 reads the few blocks it parses, and copies no data set.
         with h5py.File(io.BytesIO(data), "r") as file:
@@ -66,6 +71,26 @@ def unpack(data: bytes | memoryview, layout: Layout, where: object) -> Arrays:
         raise
     except Exception as error:  # whatever h5py makes of a malformed file, the file is at fault
         raise _refused(where, "an HDF5 file", f"{type(error).__name__}: {error}") from error
+
+
+def _check_heaps(data: memoryview, where: object) -> None:
+    """Refuse a local heap whose list of free blocks leads back into itself.
+
+    The HDF5 library would follow it for ever, and set memory aside at every step.
+    """
+    if data[:8] != _SIGNATURE:  # elsewhere, and addresses would count from there
+        raise _refused(where, "an HDF5 file", "another kind of file")
+    for heap in re.finditer(b"HEAP", data):
+        header = data[heap.start() + 8 : heap.start() + 32]
+        if len(header) < 24:
+            return
+        size, block, segment = struct.unpack("<3Q", header)
+        seen = set[int]()
+        while block not in seen and block + 16 <= size and segment + block + 16 <= len(data):
+            seen.add(block)
+            (block,) = struct.unpack_from("<Q", data, segment + block)
+        if block in seen:
+            raise _refused(where, "a list of free blocks with an end", "one that never ends")
 
 
 def _view(

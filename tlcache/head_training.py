@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcache.devices import usable_cpus
+from tlcache.devices import resolve_device, usable_cpus
 from tlcache.errors import DataError, OptionError
 from tlcache.head_data import Array, HeadData, Labels, check_widths, head_data
 from tlcache.head_steps import Steps, can_compile, compiled_steps, steps
@@ -106,6 +106,7 @@ def train_heads(
     heads: Sequence[Head] | None = None,
     on_epoch: Callable[[int, EpochRecord], None] | None = None,
     compiled: bool | None = None,
+    device: str = "cpu",
 ) -> list[TrainedHead]:
     """Train many heads on the same rows, side by side; each ends as it would alone.
 
@@ -116,6 +117,7 @@ def train_heads(
         on_epoch: Called with a head's index and its epoch's record, from several threads.
         compiled: Whether numba's steps are taken, or numpy's; by default, numba's where it is
             installed and there is enough to do.
+        device: ``cpu``, or a GPU (``cuda`` or ``cuda:N``), which pays for many heads or large ones.
 
     Returns:
         One a recipe. Training a head ends early where its loss is no longer finite: see
@@ -123,18 +125,14 @@ def train_heads(
 
     Raises:
         DataError: If the arrays do not fit together.
-        OptionError: If compiled steps are asked for and numba is not installed.
+        OptionError: If compiled steps are asked for and numba is not installed, or a GPU and there
+            is none.
     """
     data = head_data(features, labels, val_features, val_labels, classes)
     heads = heads or [initial_head(classes, data.views.shape[2], r.seed) for r in recipes]
     for head in heads:
         check_widths(data, head)
-    if compiled is None:
-        _, rows, dim = data.views.shape
-        compiled = can_compile() and numpy_seconds(rows, dim, classes, recipes) > WORTH_SECONDS
-    elif compiled and not can_compile():
-        raise _no_numba()
-    take, threads = (compiled_steps(), usable_cpus()) if compiled else (steps, 1)
+    take, threads = _steps_for(data, recipes, compiled, device)
     trained: dict[int, TrainedHead] = {}
     stop = threading.Event()
 
@@ -157,6 +155,23 @@ def train_heads(
             stop.set()
             raise
     return [trained[i] for i in range(len(recipes))]
+
+
+def _steps_for(
+    data: HeadData, recipes: Sequence[Recipe], compiled: bool | None, device: str
+) -> tuple[Steps, int]:
+    """What takes the steps, and by how many threads."""
+    if device != "cpu":
+        from tlcache.torch_steps import steps_on
+
+        return steps_on(resolve_device(device)), 1
+    if compiled is None:
+        _, rows, dim = data.views.shape
+        seconds = numpy_seconds(rows, dim, data.classes, recipes)
+        compiled = can_compile() and seconds > WORTH_SECONDS
+    elif compiled and not can_compile():
+        raise _no_numba()
+    return (compiled_steps(), usable_cpus()) if compiled else (steps, 1)
 
 
 def _groups(recipes: Sequence[Recipe], threads: int) -> list[list[int]]:

@@ -18,7 +18,7 @@ from tlcache.heads import Model
 from tlcache.images import decode
 from tlcache.samples import ImageDataset
 from tlcache.scoring import Scored
-from tlcache.transforms import Transform, apply, denormalise
+from tlcache.transforms import Transform, apply
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -74,3 +74,10 @@ def _seen(path: Path, transform: Transform, view: int = 0) -> NDArray[np.uint8]:
     data = path.read_bytes()
     pixels = apply(decode(data, path), transform, hashlib.sha256(data).digest(), view)
     return denormalise(pixels, transform)
+
+
+def denormalise(pixels: NDArray[np.float32], transform: Transform) -> NDArray[np.uint8]:
+    """A network input (3, H, W) as an image to look at, (H, W, 3) uint8."""
+    mean, std = np.array([transform.mean, transform.std], np.float32)[:, :, None, None]
+    values = np.clip(np.rint((pixels * std + mean) * 255), 0, 255)
+    return values.astype(np.uint8).transpose(1, 2, 0)

@@ -162,25 +162,24 @@ def _pass_of(
     images: int,
 ) -> Compute:
     """The pass through a model's network, which is made ready once, when there is a first job."""
-    from tlcache.devices import batch_size_for, resolve_device, usable_cpus
+    from tlcache.devices import batch_size_for, resolve_device, thread_count
     from tlcache.engines import make_engine
 
     @functools.cache
-    def computing() -> tuple[Engine, int]:
+    def computing() -> tuple[Engine, int, int]:
         where = resolve_device(device)
         made = make_engine(
             network(),
-            model.transform.crop,
+            model.transform,
             engine=engine,
             precision=model.precision,
             device=where,
             images=images,
         )
-        return made, batch_size_for(where)
+        return made, batch_size_for(where), workers or thread_count(where)
 
     def compute(jobs: Sequence[Job]) -> Generator[Made, None, None]:
-        made, batch_size = computing()
-        threads = workers or usable_cpus()
+        made, batch_size, threads = computing()
         return run_pass(made, jobs, [model.transform], workers=threads, batch_size=batch_size)
 
     return compute

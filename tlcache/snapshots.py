@@ -177,7 +177,7 @@ def save_snapshot(path: Path, snapshot: Snapshot) -> None:
         }
     )
     header = MAGIC + hashlib.sha256(body).hexdigest().encode() + b"\n"
-    write_atomically(path, header.ljust(HEADER, b"\0") + body)
+    write_atomically(path, header.ljust(HEADER, b"\0"), body)
 
 
 def load_snapshot(path: Path) -> Snapshot:
@@ -205,7 +205,8 @@ def _assembled(columns: dict[str, NDArray[np.generic]]) -> Snapshot:
     n = len(columns["labels"])
     paths, reasons = _split(columns["paths"], n), _split(columns["reasons"], n)
     labels, splits = columns["labels"].astype(np.int32), columns["splits"].astype(np.int8)
-    status, digests = columns["status"].astype(np.uint64), columns["digests"].astype(np.uint8)
+    status = columns["status"].astype(np.uint64, copy=False)  # read-only, as they lie in the file
+    digests = columns["digests"].astype(np.uint8, copy=False)
     if not len(splits) == len(status) == len(digests) == n:
         raise ValueError("columns of different lengths")
     if status.shape != (n, 4) or digests.shape != (n, 32):

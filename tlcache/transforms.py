@@ -34,6 +34,7 @@ INTERPOLATIONS = {
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+_AS_THEY_ARE = np.tile(np.arange(256, dtype=np.float32), (3, 1))
 _ONLY_EVAL = ("resize",)
 _ONLY_TRAIN = ("scale", "ratio", "hflip")
 
@@ -138,21 +139,39 @@ def apply(
     Raises:
         ImageError: If the image is so thin that resizing would blow it up.
     """
-    if transform.kind == "eval":
-        return _eval_view(pixels, transform).transpose(2, 0, 1)
+    made = _view(pixels, transform, normalisation(transform), digest, view)
+    return made.transpose(2, 0, 1)
+
+
+def cropped(
+    pixels: NDArray[np.uint8], transform: Transform, digest: bytes = b"", view: int = 0
+) -> NDArray[np.uint8]:
+    """As :func:`apply`, but not normalised: (crop, crop, 3), to be normalised where it goes.
+
+    Raises:
+        ImageError: If the image is so thin that resizing would blow it up.
+    """
+    return _view(pixels, transform, _AS_THEY_ARE, digest, view).astype(np.uint8)
+
+
+def normalisation(transform: Transform) -> NDArray[np.float32]:
+    """(3, 256): what each 8-bit value of each channel becomes, by torchvision's operations."""
+    return _table(transform.mean, transform.std)
+
+
+def _view(
+    pixels: NDArray[np.uint8], t: Transform, table: NDArray[np.float32], digest: bytes, view: int
+) -> NDArray[np.float32]:
+    """(crop, crop, 3), each channel's values looked up in the (3, 256) table."""
+    if t.kind == "eval":
+        return _eval_view(pixels, t, table)
     _check(len(digest) == 32, "digest", "32 bytes of SHA-256", f"{len(digest)} bytes")
-    numbers = _uniform(digest, view, transform)
-    return _train_view(pixels, transform, numbers).transpose(2, 0, 1)
+    return _train_view(pixels, t, table, _uniform(digest, view, t))
 
 
-def denormalise(pixels: NDArray[np.float32], transform: Transform) -> NDArray[np.uint8]:
-    """A network input (3, H, W) as an image to look at, (H, W, 3) uint8."""
-    mean, std = _channels(transform.mean), _channels(transform.std)
-    values = np.clip(np.rint((pixels * std + mean) * 255), 0, 255)
-    return values.astype(np.uint8).transpose(1, 2, 0)
-
-
-def _eval_view(pixels: NDArray[np.uint8], t: Transform) -> NDArray[np.float32]:
+def _eval_view(
+    pixels: NDArray[np.uint8], t: Transform, table: NDArray[np.float32]
+) -> NDArray[np.float32]:
     height, width = pixels.shape[:2]
     short, long = min(width, height), max(width, height)
     stretched = int(t.resize * long / short)
@@ -164,15 +183,18 @@ def _eval_view(pixels: NDArray[np.uint8], t: Transform) -> NDArray[np.float32]:
             found=f"{size[0]} x {size[1]}",
             remedy="crop it, or pass --skip-unreadable",
         )
-    return _resized(pixels, size, (_centre(size[0], t.crop), _centre(size[1], t.crop)), t)
+    return _resized(pixels, size, (_centre(size[0], t.crop), _centre(size[1], t.crop)), t, table)
 
 
 def _resized(
-    pixels: NDArray[np.uint8], size: tuple[int, int], corner: tuple[int, int], t: Transform
+    pixels: NDArray[np.uint8],
+    size: tuple[int, int],
+    corner: tuple[int, int],
+    t: Transform,
+    table: NDArray[np.float32],
 ) -> NDArray[np.float32]:
     """The crop at (left, top) of the image resized to (width, height): (crop, crop, 3)."""
     left, top = corner
-    table = _table(t.mean, t.std)
     source = pixels.shape[1], pixels.shape[0]
     if min(left, top) >= 0 and can_resample(source, size, t.interpolation):
         return resampled(pixels, size, corner, table, t.interpolation, t.crop)
@@ -193,11 +215,11 @@ def _centre(length: int, crop: int) -> int:
 
 
 def _train_view(
-    pixels: NDArray[np.uint8], t: Transform, numbers: Iterator[float]
+    pixels: NDArray[np.uint8], t: Transform, table: NDArray[np.float32], numbers: Iterator[float]
 ) -> NDArray[np.float32]:
     left, top, width, height = _random_box(pixels.shape[1], pixels.shape[0], t, numbers)
     box = pixels[top : top + height, left : left + width]
-    view = _resized(box, (t.crop, t.crop), (0, 0), t)
+    view = _resized(box, (t.crop, t.crop), (0, 0), t, table)
     return np.ascontiguousarray(view[:, ::-1]) if next(numbers) < t.hflip else view
 
 
@@ -236,15 +258,10 @@ def _uniform(digest: bytes, view: int, t: Transform) -> Iterator[float]:
 
 @functools.lru_cache(maxsize=16)
 def _table(mean: tuple[float, ...], std: tuple[float, ...]) -> NDArray[np.float32]:
-    """(3, 256): each channel's 8-bit values, normalised by torchvision's operations."""
     values = np.arange(256, dtype=np.float32) / np.float32(255)
     normalised = values - np.asarray(mean, np.float32)[:, None]
     normalised /= np.asarray(std, np.float32)[:, None]
     return normalised
-
-
-def _channels(values: tuple[float, float, float]) -> NDArray[np.float32]:
-    return np.asarray(values, np.float32)[:, None, None]
 
 
 def _no_description(found: str) -> OptionError:
