@@ -24,6 +24,7 @@ COMMANDS = [
     "finetune",
     "evaluate",
     "predict",
+    "export",
     "crossval",
     "fewshot",
     "bench",

@@ -17,15 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.errors import DataError, ImageError, ModelError
-from tlcache.feature_store import FeatureStore, open_store
+from tlcache.feature_store import FeatureStore
 from tlcache.file_features import Compute, features_of
 from tlcache.forward_pass import Job, Made, run_pass
 from tlcache.heads import Model
-from tlcache.identity import Identity, library_versions
 from tlcache.samples import SPLITS, ImageDataset
 from tlcache.snapshots import Progress
 from tlcache.transforms import Transform
 from tlcache.trunk_memo import TrunkInfo
+from tlcache.trunk_stores import stores_of
 
 if TYPE_CHECKING:
     import torch
@@ -208,16 +208,8 @@ def feature_store_of(
         dim=dim,
         transform=model.transform,
     )
-    identity = Identity(
-        model.trunk,
-        model.digest,
-        dim,
-        model.transform,
-        library_versions(model.trunk),
-        precision=model.precision,
-        dtype=model.dtype,
-    )
-    return open_store(cache, identity, info.label, report)
+    words = model.precision, model.dtype
+    return stores_of(cache, info, {}, *words, 0, report or (lambda line: None))[0]
 
 
 def score_split(
