@@ -13,8 +13,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from tlcache.comparison import compare
 from tlcache.embedding import embed
-from tlcache.evaluation import Evaluation, compare, evaluate
+from tlcache.evaluation import Evaluation, evaluate
 from tlcache.finetuning import finetune
 from tlcache.head_training import train_head
 from tlcache.recipe import EpochRecord, Recipe
