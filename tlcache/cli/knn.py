@@ -99,12 +99,12 @@ def run(
             progress=tick,
         )
     tell(out, found, len(train[0]))
-    if figure is not None:
-        draw(found, figure)
-        out.line(f"picture: {figure}")
     about = embedding.describe()
     names = "identity", "trunk", "weights", "dataset", "images", "embedded", "reused", "unreadable"
     out.result({name: about[name] for name in names} | found.describe())
+    if figure is not None:
+        draw(found, figure)
+        out.line(f"picture: {figure}")
 
 
 def tell(out: Output, found: KnnResult, trained: int) -> None:
