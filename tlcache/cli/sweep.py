@@ -205,6 +205,7 @@ def _finished(
         selected_on=swept.selected_on,
         fitted_on=swept.fitted_on,
         pictured=(unseen or ["train"])[-1],
+        identity=embedding.stores[0].identity.key,
         more={
             "best": swept.best.index,
             "ranked": swept.ranked,
