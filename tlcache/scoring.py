@@ -90,8 +90,16 @@ def check_trunk(model: Model, trunk: TrunkInfo) -> None:
         )
 
 
-def check_transform(model: Model, transform: Transform) -> None:
+def check_transform(
+    model: Model,
+    transform: Transform,
+    where: str = "the snapshot's transform",
+    remedy: str = "evaluate on the folder of images, or on a snapshot of the same transform",
+) -> None:
     """Refuse features of images that were prepared in another way.
+
+    Args:
+        where, remedy: Words of the error.
 
     Raises:
         ModelError: If the transform is not the model's.
@@ -100,10 +108,10 @@ def check_transform(model: Model, transform: Transform) -> None:
         ours, theirs = model.transform.describe(), transform.describe()
         differ = [name for name in ours.keys() | theirs if ours.get(name) != theirs.get(name)]
         raise ModelError(
-            "the snapshot's transform",
+            where,
             expected=", ".join(f"{name} {ours.get(name)}" for name in sorted(differ)),
             found=", ".join(f"{name} {theirs.get(name)}" for name in sorted(differ)),
-            remedy="evaluate on the folder of images, or on a snapshot of the same transform",
+            remedy=remedy,
         )
 
 
@@ -118,7 +126,7 @@ def check_classes(model: Model, classes: Sequence[str]) -> None:
             "the data set's classes",
             expected=f"{', '.join(model.classes[:6])} ({len(model.classes)} in all)",
             found=f"{', '.join(classes[:6])} ({len(classes)} in all)",
-            remedy="evaluate on a data set with the classes that the model was trained on",
+            remedy="name a data set with the classes that the model was trained on",
         )
 
 
