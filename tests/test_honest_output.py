@@ -68,7 +68,7 @@ def test_with_a_test_split_it_comes_last_as_the_result(call: Call, tiny_data: Pa
     assert notes(result) == []
     judged = call("evaluate", "run", tiny_data, "--on", "test")
     assert judged.stdout.startswith("test (the result): accuracy ")
-    assert "flatters" not in judged.stderr
+    assert "chosen by these images" not in judged.stderr
     found = json.loads(call("bench", tiny_data, *TINY, "--epochs", 1, "--json").stdout)
     assert (found["judged_on"], found["selected_on"]) == ("test", "val")
     low, high = found["comparison"]["difference_ci95"]
