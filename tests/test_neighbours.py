@@ -160,7 +160,7 @@ def test_the_most_similar_pairs_are_kept_and_all_are_counted() -> None:
 
 def test_pairs_of_equal_similarity_are_kept_in_the_order_of_their_indices() -> None:
     rows = np.ones((30, 2), np.float32)
-    for memory in (1, SMALL):
+    for memory in (1, TINY, SMALL):
         pairs = pairs_over(rows, None, 1.0, most=5, memory=memory)
         assert pairs.rows.tolist() == [[0, 1], [0, 2], [0, 3], [0, 4], [0, 5]]
         assert pairs.total == 30 * 29 // 2

@@ -140,7 +140,7 @@ def pairs_over(
     for start in range(0, n, tall):
         asked = slice(start, min(start + tall, n))
         vectors = unit_rows(rows, asked)
-        for first in range(start // wide * wide if among else 0, m, wide):
+        for first in range(start if among else 0, m, wide):
             block = slice(first, min(first + wide, m))
             found = _cosines(vectors, unit_rows(others, block))
             good = found >= threshold - TOLERANCE
