@@ -206,7 +206,7 @@ def test_images_to_a_model_that_predicts_as_it_was_judged(
     result = run("evaluate", "run", tiny_data, "--json")
     assert result.exit_code == 0, result.output
     evaluated = json.loads(result.stdout)
-    assert evaluated == found["evaluation"]["val"]
+    assert evaluated == found["evaluation"]["val"] | {"on": "val", "selected_on": "val"}
     images = sorted((tiny_data / "val" / "ants").iterdir())
     predicted = run("predict", "run", *images, "--json").stdout.splitlines()
     hits = sum(json.loads(line)["class"] == "ants" for line in predicted)
