@@ -25,6 +25,7 @@ COMMANDS = [
     "evaluate",
     "predict",
     "export",
+    "sweep",
     "crossval",
     "fewshot",
     "bench",

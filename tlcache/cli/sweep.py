@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tlcache.cli import options as o
-from tlcache.cli.output import Output, plain, tell_scores
+from tlcache.cli.output import Output, plain
+from tlcache.cli.sweep_table import heat_map_of, tell_sweep
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -18,11 +18,9 @@ if TYPE_CHECKING:
     from tlcache.features import Embedding, Features
     from tlcache.samples import ImageDataset
     from tlcache.scoring import Scored
-    from tlcache.sweep import Candidate, Sweep
-    from tlcache.sweep_settings import Setting
+    from tlcache.sweep import Sweep
 
 EXAMPLES = "tlcache sweep hymenoptera_data --lr 1e-4,1e-3,1e-2 --weight-decay 0,1e-2 --folds 5"
-SHOWN = 10
 
 LIST = "values with commas between them"
 
@@ -152,11 +150,11 @@ def run(
     seconds = {"embed": embedding.seconds, "read": time.perf_counter() - started}
     with out.progress("sweeping", "epochs") as tick:
         swept = sweep_heads(read, settings, seeds=seeds, folds=folds, fold_seed=seed, progress=tick)
-    picture = None if no_figures and figure is None else _picture(swept)
+    picture = None if no_figures and figure is None else heat_map_of(swept)
     result = _finished(folder, embedding, read, swept, options, seconds, not no_figures)
     if picture is not None:
         _save(picture, folder, figure, no_figures)
-    _tell(out, swept, result, folder)
+    tell_sweep(out, swept, result, folder)
     counts = embedding.describe()
     out.result({name: counts[name] for name in ("embedded", "reused", "unreadable")} | result)
 
@@ -225,82 +223,6 @@ def _scored(features: Features, swept: Sweep) -> dict[str, Scored]:
         if name == "train" or name not in swept.fitted_on
         for rows, labels in [features.split(name)]
     }
-
-
-def _tell(out: Output, swept: Sweep, result: dict[str, Any], folder: Path) -> None:
-    table = [swept.candidates[i] for i in swept.ranked[:SHOWN]]
-    words = [_setting(candidate.setting) for candidate in table]
-    width = max(map(len, words))
-    heads = sum(len(candidate.seeds) for candidate in swept.candidates)
-    out.line(
-        f"{len(swept.candidates)} settings, {heads} heads in {swept.seconds['sweep']:.2f} s; "
-        f"the best by {swept.selected_on}, which chose among them:"
-    )
-    out.line(f"{'':4}  {'':{width}}  accuracy (95%)         loss")
-    for candidate, text in zip(table, words, strict=True):
-        out.line(f"{candidate.index:4}  {text:{width}}  {_numbers(candidate)}")
-    if failed := sum(candidate.failed for candidate in swept.candidates):
-        out.note(f"{failed} settings failed to train: their loss was no longer finite")
-    again = "fitted again to" if len(swept.fitted_on) > 1 or "cross" in swept.selected_on else "of"
-    out.line(f"kept: setting {swept.best.index}, {again} {' and '.join(swept.fitted_on)}")
-    tell_scores(out, result, f"among {len(swept.candidates)}")
-    _note_honesty(out, swept, result)
-    out.line(f"model, metrics and pictures: {folder}")
-
-
-def _note_honesty(out: Output, swept: Sweep, result: dict[str, Any]) -> None:
-    if "test" in result["evaluation"]:
-        return
-    if swept.selected_on == "val":
-        out.note(
-            "no test split: val chose, so its accuracy flatters; --folds 5 lets train choose and "
-            "leaves val to score, and `tlcache crossval` or --split 0.7,0.15,0.15 give other scores"
-        )
-    elif "val" not in result["evaluation"]:
-        out.note(
-            "no test split: the folds chose, so their accuracy flatters, and nothing is left to "
-            "score the head; a test/ folder or --split 0.7,0.15,0.15 would be"
-        )
-
-
-def _setting(setting: Setting) -> str:
-    """A setting in a few words."""
-    values = setting.describe()
-    head = f"{values.pop('solver'):5}  {values.pop('features'):12}"
-    words = {"c": "C", "lr": "lr", "weight_decay": "decay", "schedule": "", "batch_size": "batch"}
-    rest = [
-        f"{words[name]} {value:.3g}".strip()
-        if isinstance(value, float)
-        else f"{words[name]} {value}"
-        for name, value in values.items()
-    ]
-    return f"{head}  {'  '.join(text.strip() for text in rest)}"
-
-
-def _numbers(candidate: Candidate) -> str:
-    if candidate.failed:
-        return "failed to train"
-    low, high = candidate.accuracy_ci95
-    return f"{candidate.accuracy:.3f} ({low:.3f}-{high:.3f})  {candidate.loss:7.4f}"
-
-
-def _picture(swept: Sweep) -> Figure:
-    """Learning rate by weight decay for SGD, C by features for L-BFGS."""
-    from tlcache.figures import HeatMap, heat_maps
-
-    maps = []
-    for title, across, down, names in (
-        ("SGD", "learning rate", "weight decay", ("lr", "weight_decay")),
-        ("L-BFGS", "C", "features", ("c", "features")),
-    ):
-        mine = [x for x in swept.candidates if (x.setting.recipe is not None) == (title == "SGD")]
-        if mine:
-            values = [candidate.setting.describe() for candidate in mine]
-            columns, rows = ([value[name] for value in values] for name in names)
-            accuracies = [math.nan if x.failed else x.accuracy for x in mine]
-            chosen = mine.index(swept.best) if swept.best in mine else None
-            maps.append(HeatMap(title, across, down, columns, rows, accuracies, chosen))
-    return heat_maps(maps, f"Best accuracy over all other values ({swept.selected_on} chose)")
 
 
 def _save(picture: Figure, folder: Path, figure: Path | None, no_figures: bool) -> None:
