@@ -11,6 +11,7 @@ import typer
 
 import tlcache
 from tlcache.figures import benchmark_figure, save_png
+from tlcache.selection import selection_note, split_role
 
 
 def main(
@@ -35,14 +36,19 @@ def main(
         on_epoch=lambda record: print(f"  {record.line(epochs)}", file=sys.stderr),
     )
     values = measured.describe()
-    save_png(benchmark_figure([c.describe() for c in measured.contenders]), figure)
+    judged = f"{measured.judged_on} ({split_role(measured.judged_on, 'val')})"
+    bars = [contender.describe() for contender in measured.contenders]
+    save_png(benchmark_figure(bars, f"Accuracy on {judged}"), figure)
     if output is not None:
         output.write_text(json.dumps(values, indent=2) + "\n")
     for contender in measured.contenders:
-        print(f"{contender.name:8} {contender.total:8.2f} s  {contender.evaluation.summary()}")
+        summary = f"{judged}: {contender.evaluation.summary()}"
+        print(f"{contender.name:8} {contender.total:8.2f} s  {summary}")
     print(f"one more head: {measured.head_seconds:.3f} s; speed-up {measured.speedup:.1f}; "
           f"break-even at {measured.break_even_heads} heads")  # fmt: skip
     print(values["comparison"]["sentence"])
+    if line := selection_note(["train", "val", measured.judged_on]):
+        print(line, file=sys.stderr)
     print(f"figure: {figure}")
 
 

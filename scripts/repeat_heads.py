@@ -11,7 +11,9 @@ from typing import Annotated
 import typer
 
 import tlcache
+from tlcache.evaluation import wilson_interval
 from tlcache.figures import accuracy_spread, save_png
+from tlcache.selection import final_split, selection_note, split_role
 
 
 def main(
@@ -33,14 +35,14 @@ def main(
             tlcache.scan(data), trunk, weights, cache=cache_dir, views=views, report=_note
         )
     features = embedding.read()
-    rows, labels = features.split("val")
+    judged_on = final_split(features.present_splits())
+    rows, labels = features.split(judged_on)
     accuracies, seconds = [], []
     for seed in range(heads):
         trained = tlcache.train_head(
             features.to_train_on(),
             features.split("train")[1],
-            rows,
-            labels,
+            *features.split("val"),
             tlcache.Recipe(epochs=epochs, seed=seed),
             classes=len(features.classes),
         )
@@ -49,17 +51,33 @@ def main(
         seconds.append(trained.seconds)
     if figure is not None:
         save_png(accuracy_spread(accuracies, seconds), figure)
+    mean = statistics.mean(accuracies)
+    # All heads are judged on the same images: however many heads there are, the images stay as few.
+    low, high = wilson_interval(mean * len(labels), len(labels))
     if as_json:
-        counts = {"embedded": embedding.embedded, "embed_seconds": embedding.seconds}
-        print(json.dumps(counts | {"accuracies": accuracies, "seconds": seconds}))
-        return
-    print(f"embedded {embedding.embedded} images in {embedding.seconds:.2f} s")
-    print(
-        f"{heads} heads: val accuracy mean {statistics.mean(accuracies):.4f}, "
-        f"sd {statistics.pstdev(accuracies):.4f}, "
-        f"from {min(accuracies):.4f} to {max(accuracies):.4f}"
-    )
-    print(f"seconds a head: median {statistics.median(seconds):.4f}, all {sum(seconds):.2f}")
+        values = {
+            "embedded": embedding.embedded,
+            "embed_seconds": embedding.seconds,
+            "selected_on": "val",
+            "judged_on": judged_on,
+            "accuracy": mean,
+            "accuracy_ci95": [low, high],
+            "n": len(labels),
+            "accuracies": accuracies,
+            "seconds": seconds,
+        }
+        print(json.dumps(values))
+    else:
+        print(f"embedded {embedding.embedded} images in {embedding.seconds:.2f} s")
+        print(
+            f"{heads} heads on {judged_on} ({split_role(judged_on, 'val')}): accuracy mean "
+            f"{mean:.4f} (95% {low:.4f}-{high:.4f}, n={len(labels)}), "
+            f"sd of seeds {statistics.pstdev(accuracies):.4f}, "
+            f"from {min(accuracies):.4f} to {max(accuracies):.4f}"
+        )
+        print(f"seconds a head: median {statistics.median(seconds):.4f}, all {sum(seconds):.2f}")
+    if line := selection_note(features.present_splits()):
+        _note(line)
 
 
 def _note(line: str) -> None:

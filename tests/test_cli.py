@@ -24,6 +24,7 @@ COMMANDS = [
     "finetune",
     "evaluate",
     "predict",
+    "export",
     "crossval",
     "fewshot",
     "bench",
@@ -117,7 +118,7 @@ def test_train_evaluate_predict_show_start_from_the_run(call: Call, tiny_data: P
 
     evaluated = call("evaluate", "run", tiny_data, "--json")
     expected = json.loads(trained.stdout)["evaluation"]["val"]
-    assert json.loads(evaluated.stdout) == expected
+    assert json.loads(evaluated.stdout) == expected | {"on": "val", "selected_on": "val"}
 
     images = sorted((tiny_data / "val" / "ants").iterdir())
     lines = call("predict", "run", *images, "--json").stdout.splitlines()

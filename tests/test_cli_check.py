@@ -125,6 +125,29 @@ def test_the_picture_of_sound_data_is_of_the_most_similar_pairs(
     assert not Path("pairs.png").exists()
 
 
+def test_a_folder_of_classes_is_checked_as_it_is(call: Call, tiny_data: Path) -> None:
+    copied(tiny_data, "train/ants/0.jpg", "train/bees/copy.jpg")
+    for words in (("--no-features",), RANDOM):
+        result = call("check", tiny_data / "train", *words)
+        assert "found 1 image in two classes;" in error_of(result)
+        assert result.stdout.startswith("17 images (train 17), 2 classes\n")
+
+
+def test_names_that_would_break_a_line_are_escaped(call: Call, tiny_data: Path) -> None:
+    copied(tiny_data, "train/ants/0.jpg", "val/ants/two\nlines.jpg")
+    result = call("check", tiny_data, "--no-features")
+    assert "    train/ants/0.jpg = val/ants/two\\nlines.jpg\n" in result.stdout
+    (line,) = [x for x in call("embed", tiny_data, *RANDOM).stderr.splitlines() if "image is" in x]
+    assert "val/ants/two\\nlines.jpg): what is measured there flatters" in line
+
+
+def test_a_picture_that_cannot_be_written_costs_no_result(call: Call, tiny_data: Path) -> None:
+    command = ("check", tiny_data, *RANDOM, "--threshold", "1", "--figure", "nowhere/pairs.png")
+    result = call(*command, "--json")
+    assert "pairs.png: expected a file that can be written" in error_of(result)
+    assert json.loads(result.stdout)["sound"] is True
+
+
 def test_a_snapshot_is_checked_without_its_images(call: Call) -> None:
     small_cache(Path("cache"))
     (path,) = Path("cache").glob("*/snapshots/*.h5")

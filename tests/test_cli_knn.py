@@ -63,7 +63,10 @@ def test_val_is_judged_by_the_k_that_train_chose(call: Call, tiny_data: Path) ->
     low, high = chosen["val"]["accuracy_ci95"]
     assert low <= chosen["val"]["accuracy"] <= high
     assert (said["embedded"], said["reused"], said["temperature"]) == (0, 24, 0.07)
-    assert f"val: accuracy {chosen['val']['accuracy']:.3f} (95% {low:.3f}-" in result.stdout
+    assert (
+        f"val (chose nothing): accuracy {chosen['val']['accuracy']:.3f} (95% {low:.3f}-"
+        in result.stdout
+    )
 
 
 def test_a_test_split_is_judged_too(call: Call, tiny_data: Path) -> None:

@@ -64,9 +64,8 @@ def test_the_ten_best_are_shown_and_what_chose_is_not_called_the_result(call: Ca
     pattern = r" +\d+  (sgd|lbfgs) +(raw|standardised) .* \d\.\d{3} \(\d\.\d{3}-\d\.\d{3}\) +\d"
     assert all(re.match(pattern, row) for row in rows), rows
     assert re.match(r"kept: setting \d+, of train$", lines[at + 12])
-    assert lines[at + 13].startswith("train: accuracy") and lines[at + 13].endswith("(trained on)")
-    assert lines[at + 14].startswith("  val: accuracy")
-    assert lines[at + 14].endswith("(chose, among 16)")
+    assert lines[at + 13].strip().startswith("train (trained on): accuracy ")
+    assert lines[at + 14].startswith("val (chose among 16): accuracy ")
     (note,) = [line for line in result.stderr.splitlines() if "no test split" in line]
     for word in ("flatters", "--folds 5", "`tlcache crossval`", "--split 0.7,0.15,0.15"):
         assert word in note
@@ -98,8 +97,10 @@ def test_json_holds_every_setting_and_the_run_keeps_them(call: Call) -> None:
 def test_test_scores_once_what_was_fitted_to_train_and_val(call: Call) -> None:
     result = call("--run-dir", "run", of="tested")
     assert "kept: setting" in result.stdout and "fitted again to train and val" in result.stdout
-    assert re.search(r"^ test: accuracy .*, loss \d\.\d+$", result.stdout, re.MULTILINE)
-    assert "val: accuracy" not in result.stdout and "no test split" not in result.stderr
+    assert re.search(
+        r"^ test \(the result\): accuracy .*, loss \d\.\d+$", result.stdout, re.MULTILINE
+    )
+    assert "val (" not in result.stdout and "no test split" not in result.stderr
     about = json.loads(Path("run/run.json").read_text())
     assert (about["selected_on"], about["fitted_on"]) == ("val", ["train", "val"])
 

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tlcache.errors import DataError, OptionError
-from tlcache.evaluation import Comparison, compare, evaluate, softmax, wilson_interval
+from tlcache.evaluation import evaluate, softmax, wilson_interval
 
 LN2 = math.log(2)
 
@@ -235,62 +235,3 @@ def test_a_share_that_is_none_is_refused(successes: int, n: int) -> None:
         f"successes of n: expected 0 <= successes <= n and n >= 1, found {successes} of {n}; "
         "count the images that are right and all images"
     )
-
-
-def paired(both: int, only_a: int, only_b: int, neither: int) -> Comparison:
-    a = [0] * both + [0] * only_a + [1] * only_b + [1] * neither
-    b = [0] * both + [1] * only_a + [0] * only_b + [1] * neither
-    return compare(predicting(a, 2), predicting(b, 2), np.zeros(len(a), dtype=int))
-
-
-def test_comparison_counts_who_is_right_and_tests_it_exactly() -> None:
-    result = paired(both=90, only_a=8, only_b=1, neither=4)
-    assert dataclasses.astuple(result)[:5] == (103, 90, 8, 1, 4)
-    assert result.accuracy_a == pytest.approx(98 / 103)
-    assert result.accuracy_b == pytest.approx(91 / 103)
-    assert result.difference == pytest.approx(7 / 103)
-    assert result.p_value == pytest.approx(2 * (1 + 9) / 2**9)  # two tails of 9 fair coins
-
-
-def test_comparison_is_symmetric() -> None:
-    there, back = paired(5, 3, 1, 2), paired(5, 1, 3, 2)
-    assert there.difference == -back.difference
-    assert there.p_value == back.p_value
-
-
-def test_models_that_never_differ_have_a_p_of_1() -> None:
-    result = paired(3, 0, 0, 2)
-    assert (result.p_value, result.difference) == (1.0, 0.0)
-    assert result.sentence() == "A gets 3 of 5 images right and B 3: the very same ones."
-
-
-def test_the_sentence_says_whether_chance_may_be_behind_it() -> None:
-    assert paired(140, 2, 5, 6).sentence("cached", "finetune") == (
-        "cached gets 142 of 153 images right and finetune 145 (difference -0.020; 2 only cached, "
-        "5 only finetune), which may well be chance (McNemar's exact test, p = 0.45)."
-    )
-    assert "(difference +0.049; 10 only A, 0 only B), which is unlikely to be chance" in (
-        paired(190, 10, 0, 3).sentence()
-    )
-
-
-def test_comparison_survives_json() -> None:
-    plain = paired(2, 1, 0, 0).to_dict()
-    promised = "n both only_a only_b neither accuracy_a accuracy_b difference p_value"
-    assert list(plain) == promised.split()
-    assert json.loads(json.dumps(plain, allow_nan=False)) == plain
-
-
-def test_models_of_different_shapes_are_not_compared() -> None:
-    with pytest.raises(DataError) as caught:
-        compare([[1.0, 2.0]], [[1.0, 2.0, 3.0]], [0])
-    assert str(caught.value) == (
-        "logits: expected two models' logits of one shape, as (1, 2), found (1, 3); "
-        "compare two models on the same images and classes"
-    )
-
-
-@pytest.mark.parametrize("labels", [[0, 1], [5]])
-def test_comparison_checks_labels_as_evaluation_does(labels: list[int]) -> None:
-    with pytest.raises(DataError, match="labels"):
-        compare([[1.0, 2.0]], [[1.0, 2.0]], labels)

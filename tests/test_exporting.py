@@ -102,6 +102,15 @@ def test_a_file_computes_the_models_probabilities_without_tlcache(
     assert not list(tmp_path.glob(".tlcache*"))
 
 
+@pytest.mark.parametrize("format", FILES)
+def test_a_head_on_rows_of_length_1_scales_them_in_the_file_too(
+    small: None, images: list[Path], tmp_path: Path, format: str
+) -> None:
+    scaling = dataclasses.replace(MODEL.head, normalise=True)
+    model = dataclasses.replace(MODEL, head=scaling)
+    assert export_model(model, tmp_path / "m", format, images=images).difference < 1e-5
+
+
 def tuned_model() -> Model:
     """A network that is nobody's but the model's."""
     trunk = load_trunk("mobilenet_v3_small", "random:1")

@@ -331,6 +331,26 @@ def test_a_head_that_diverges_leaves_the_others_alone(
     assert np.isfinite(trained[0].last.weight).all()
 
 
+def test_an_interruption_ends_the_heads_of_other_threads_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("numba", reason="threads train by compiled steps")
+    monkeypatch.setattr(tlcache.head_training, "usable_cpus", lambda: 2)
+    features, labels = arrays()
+    recipes = [Recipe(epochs=5000, seed=seed) for seed in (0, 1)]
+    told = [0, 0]
+
+    def stop(head: int, _: EpochRecord) -> None:
+        told[head] += 1
+        if head == 0:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        data = features, labels, features, labels
+        train_heads(*data, recipes, classes=3, on_epoch=stop, compiled=True)
+    assert told[0] == 1 and told[1] < 5000
+
+
 def test_memory_does_not_depend_on_how_many_rows_are_judged_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

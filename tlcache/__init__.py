@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tlcache.benchmark import benchmark
+    from tlcache.comparison import compare
     from tlcache.crossval import cross_validate
     from tlcache.embedding import embed
     from tlcache.errors import TlcacheError
-    from tlcache.evaluation import compare, evaluate
+    from tlcache.evaluation import evaluate
     from tlcache.exporting import export_model
     from tlcache.features import open_snapshot
     from tlcache.fewshot import few_shot_curve
@@ -64,10 +65,11 @@ __all__ = [
 
 _HOMES = {
     "benchmark": ("benchmark",),
+    "comparison": ("compare",),
     "crossval": ("cross_validate",),
     "embedding": ("embed",),
     "errors": ("TlcacheError",),
-    "evaluation": ("compare", "evaluate"),
+    "evaluation": ("evaluate",),
     "exporting": ("export_model",),
     "features": ("open_snapshot",),
     "fewshot": ("few_shot_curve",),

@@ -13,14 +13,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from tlcache.comparison import compare
 from tlcache.embedding import embed
-from tlcache.evaluation import Evaluation, compare, evaluate
+from tlcache.evaluation import Evaluation, evaluate
 from tlcache.finetuning import finetune
 from tlcache.head_training import train_head
 from tlcache.recipe import EpochRecord, Recipe
 from tlcache.runs import describe_machine
 from tlcache.samples import ImageDataset
 from tlcache.scoring import Scored, load_network, score_split
+from tlcache.selection import final_split
 from tlcache.trunk import Trunk, load_trunk
 
 NAMES = ("cached", "frozen", "finetune")
@@ -33,7 +35,7 @@ class Contender:
     Attributes:
         name: One of ``NAMES``.
         seconds: By stage.
-        scored: The best epoch's model on val.
+        scored: The model of the epoch that is best on val, on the split that is judged.
         evaluation: Of it.
     """
 
@@ -68,6 +70,8 @@ class Benchmark:
         recipe: That all of them followed.
         trunk: Name of the network.
         weights: Where its weights came from.
+        judged_on: The split of the accuracies: test where there is one, else val, which chose the
+            epochs.
     """
 
     contenders: Sequence[Contender]
@@ -75,6 +79,7 @@ class Benchmark:
     recipe: Recipe
     trunk: str
     weights: str
+    judged_on: str = "val"
 
     @property
     def speedup(self) -> float:
@@ -99,6 +104,8 @@ class Benchmark:
             "head_seconds": self.head_seconds,
             "speedup": self.speedup,
             "break_even_heads": self.break_even_heads,
+            "judged_on": self.judged_on,
+            "selected_on": "val",
             "comparison": paired.to_dict() | {"sentence": paired.sentence("cached", "finetune")},
             "trunk": self.trunk,
             "weights": self.weights,
@@ -120,7 +127,7 @@ def benchmark(
     on_start: Callable[[str], None] | None = None,
     on_epoch: Callable[[EpochRecord], None] | None = None,
 ) -> Benchmark:
-    """Train three ways by one recipe and judge each on val.
+    """Train three ways by one recipe, and judge each on test, or on val where there is no test.
 
     Args:
         views: Augmented views that the cached way trains on; 0: the plain images.
@@ -144,7 +151,8 @@ def benchmark(
         loops.append(
             _loop(name, dataset, loaded, recipe, device=device, workers=workers, on_epoch=on_epoch)
         )
-    return Benchmark([cached, *loops], head_seconds, recipe, trunk, weights)
+    judged_on = final_split(dataset.present_splits())
+    return Benchmark([cached, *loops], head_seconds, recipe, trunk, weights, judged_on)
 
 
 def _cached(
@@ -165,12 +173,13 @@ def _cached(
         started = time.perf_counter()
         features = embedding.read()
         read_seconds = time.perf_counter() - started
-    rows, labels = features.split("val")
-    arrays = (features.to_train_on(), features.split("train")[1], rows, labels)
+    arrays = (features.to_train_on(), features.split("train")[1], *features.split("val"))
     classes = len(dataset.classes)
     trained = train_head(*arrays, recipe, classes=classes, on_epoch=on_epoch)
     again = train_head(*arrays, dataclasses.replace(recipe, seed=recipe.seed + 1), classes=classes)
-    scored = Scored(trained.head.logits(rows), labels, features.split_paths("val"))
+    judged_on = final_split(features.present_splits())
+    rows, labels = features.split(judged_on)
+    scored = Scored(trained.head.logits(rows), labels, features.split_paths(judged_on))
     seconds = {"embed": embedding.seconds, "read": read_seconds, "train": trained.seconds}
     judged = evaluate(scored.logits, labels, dataset.classes)
     return Contender("cached", seconds, scored, judged), again.seconds
@@ -200,5 +209,6 @@ def _loop(
     seconds = {"train": time.perf_counter() - started}
     model = tuned.model(trunk, dataset.classes)
     network = trunk.module if model.network is None else load_network(model)
-    scored = score_split(model, network, dataset, "val", device=device, workers=workers)
+    judged_on = final_split(dataset.present_splits())
+    scored = score_split(model, network, dataset, judged_on, device=device, workers=workers)
     return Contender(name, seconds, scored, evaluate(scored.logits, scored.labels, model.classes))

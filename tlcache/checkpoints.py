@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tlcache.errors import ModelError
 from tlcache.files import write_atomically
-from tlcache.recipe import EpochRecord
+from tlcache.recipe import EpochRecord, StartRecord
 from tlcache.weights import state_digest
 
 CHECKPOINT_FORMAT = 1
@@ -37,6 +37,7 @@ class Checkpoint:
         history: One record a finished epoch.
         unreadable: Reason by path of the images that were left out.
         scaler: State of the gradient scaler; empty where there is none.
+        start: What the network made of val before the first epoch; None where nobody asked.
     """
 
     network: dict[str, Tensor]
@@ -45,6 +46,7 @@ class Checkpoint:
     history: list[EpochRecord]
     unreadable: dict[str, str]
     scaler: dict[str, Any]
+    start: StartRecord | None = None
 
 
 _TENSORS = ("network", "momentum", "best")
@@ -71,6 +73,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint, plan: Plan) -> None:
         "history": [dataclasses.asdict(record) for record in checkpoint.history],
         "unreadable": checkpoint.unreadable,
         "scaler": checkpoint.scaler,
+        "start": checkpoint.start and dataclasses.asdict(checkpoint.start),
     }
     write_atomically(path, safetensors.torch.save(tensors, {"tlcache": json.dumps(values)}))
 
@@ -94,6 +97,8 @@ def load_checkpoint(path: Path, plan: Plan) -> Checkpoint:
             history=[EpochRecord(**record) for record in values["history"]],
             unreadable=values["unreadable"],
             scaler=values["scaler"],
+            # Absent from the checkpoints of earlier versions.
+            start=StartRecord(**start) if (start := values.get("start")) else None,
             **{part: _part(tensors, f"{part}/") for part in _TENSORS},
         )
     except ModelError:

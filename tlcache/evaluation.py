@@ -1,4 +1,4 @@
-"""Logits and labels in, an :class:`Evaluation` out; two models' logits in, a :class:`Comparison`.
+"""Logits and labels in, an :class:`Evaluation` out.
 
 Every way of training is judged here, so that its numbers can be set side by side. Takes arrays
 only: how the logits came about, and from which files, is none of its business. Draws nothing.
@@ -65,47 +65,6 @@ class Evaluation:
         )
 
 
-@dataclasses.dataclass(frozen=True)
-class Comparison:
-    """Two models, a and b, on the same images: McNemar's exact test.
-
-    Attributes:
-        n: Images.
-        both, only_a, only_b, neither: Images that both, one or none of the models got right.
-        accuracy_a, accuracy_b: Share of images each got right.
-        difference: ``accuracy_a - accuracy_b``.
-        p_value: Two-sided, of an image that only one model gets right being as likely a's as
-            b's: McNemar, "Note on the sampling error of the difference between correlated
-            proportions or percentages", Psychometrika 1947, by the exact binomial distribution.
-    """
-
-    n: int
-    both: int
-    only_a: int
-    only_b: int
-    neither: int
-    accuracy_a: float
-    accuracy_b: float
-    difference: float
-    p_value: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, as they stand in tlcache's JSON."""
-        return dataclasses.asdict(self)
-
-    def sentence(self, a: str = "A", b: str = "B") -> str:
-        """The comparison in one English sentence; ``a`` and ``b`` name the models."""
-        right_a, right_b = self.both + self.only_a, self.both + self.only_b
-        rights = f"{a} gets {right_a} of {self.n} images right and {b} {right_b}"
-        if self.only_a + self.only_b == 0:
-            return f"{rights}: the very same ones."
-        verdict = "is unlikely to be" if self.p_value < 0.05 else "may well be"
-        return (
-            f"{rights} (difference {self.difference:+.3f}; {self.only_a} only {a}, {self.only_b} "
-            f"only {b}), which {verdict} chance (McNemar's exact test, p = {self.p_value:.2g})."
-        )
-
-
 def evaluate(logits: ArrayLike, labels: ArrayLike, classes: Sequence[str]) -> Evaluation:
     """Judge logits by labels.
 
@@ -118,8 +77,8 @@ def evaluate(logits: ArrayLike, labels: ArrayLike, classes: Sequence[str]) -> Ev
         DataError: If there is no image, a shape does not fit, a logit is not finite, a label is
             no class, or two classes share a name.
     """
-    scores = _checked_logits(logits)
-    truths = _checked_labels(labels, scores.shape)
+    scores = checked_logits(logits)
+    truths = checked_labels(labels, scores.shape)
     names = _checked_classes(classes, scores.shape[1])
     predictions = scores.argmax(axis=1)
     right = predictions == truths
@@ -138,49 +97,13 @@ def evaluate(logits: ArrayLike, labels: ArrayLike, classes: Sequence[str]) -> Ev
     )
 
 
-def compare(logits_a: ArrayLike, logits_b: ArrayLike, labels: ArrayLike) -> Comparison:
-    """Set two models side by side on the same images, in the same order.
-
-    Args:
-        logits_a, logits_b: (N, C) scores of each model, finite.
-        labels: (N,) integers in 0..C-1, the true classes.
-
-    Raises:
-        DataError: If the two are of different shapes, or for any reason :func:`evaluate` has.
-    """
-    from scipy.stats import binomtest
-
-    a, b = _checked_logits(logits_a), _checked_logits(logits_b)
-    if a.shape != b.shape:
-        raise DataError(
-            "logits",
-            expected=f"two models' logits of one shape, as {a.shape}",
-            found=str(b.shape),
-            remedy="compare two models on the same images and classes",
-        )
-    truths = _checked_labels(labels, a.shape)
-    right_a, right_b = a.argmax(axis=1) == truths, b.argmax(axis=1) == truths
-    only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
-    return Comparison(
-        n=len(truths),
-        both=int((right_a & right_b).sum()),
-        only_a=only_a,
-        only_b=only_b,
-        neither=int((~right_a & ~right_b).sum()),
-        accuracy_a=float(right_a.mean()),
-        accuracy_b=float(right_b.mean()),
-        difference=(only_a - only_b) / len(truths),
-        p_value=float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0,
-    )
-
-
 def softmax(logits: ArrayLike) -> NDArray[np.float64]:
     """Probabilities (N, C) of logits (N, C); no logit is too large for it.
 
     Raises:
         DataError: If the logits are not (N, C), or not finite.
     """
-    scores = _checked_logits(logits)
+    scores = checked_logits(logits)
     powers: NDArray[np.float64] = np.exp(scores - scores.max(axis=1, keepdims=True))
     return powers / powers.sum(axis=1, keepdims=True)
 
@@ -246,7 +169,12 @@ def _per_class(confusion: NDArray[np.int64], names: tuple[str, ...]) -> dict[str
     }
 
 
-def _checked_logits(logits: ArrayLike) -> NDArray[np.float64]:
+def checked_logits(logits: ArrayLike) -> NDArray[np.float64]:
+    """Logits as float64.
+
+    Raises:
+        DataError: If they are not (N, C), N and C at least 1, or not finite.
+    """
     scores = np.asarray(logits)
     if scores.ndim != 2 or 0 in scores.shape or scores.dtype.kind not in "fiu":
         raise DataError(
@@ -267,7 +195,15 @@ def _checked_logits(logits: ArrayLike) -> NDArray[np.float64]:
     return scores.astype(np.float64)
 
 
-def _checked_labels(labels: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.int64]:
+def checked_labels(labels: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.int64]:
+    """Labels as int64.
+
+    Args:
+        shape: (N, C) of their logits.
+
+    Raises:
+        DataError: If they are not N integers in 0..C-1.
+    """
     truths, (n, count) = np.asarray(labels), shape
     if truths.shape != (n,) or truths.dtype.kind not in "iu":
         raise DataError(

@@ -23,7 +23,7 @@ from tlcache.errors import ModelError, OptionError
 from tlcache.heads import Head, Model, initial_head
 from tlcache.loading import ImageLoader, Workers, worker_count
 from tlcache.networks import check_split, gpu_settings
-from tlcache.recipe import EpochRecord, Recipe
+from tlcache.recipe import EpochRecord, Recipe, StartRecord
 from tlcache.samples import ImageDataset
 from tlcache.training_loop import BatchNorm, Run
 from tlcache.trunk import Trunk
@@ -42,6 +42,8 @@ class Finetuned:
         best_epoch: Counted from 1: the first with the highest val accuracy.
         unreadable: (path, reason) of the images that were left out.
         seconds: Of all epochs, those before a resumption too.
+        start: Where a head was given: what the network made of val before the first epoch. It is no
+            candidate: the best epoch is the best of those that trained.
     """
 
     head: Head
@@ -51,13 +53,16 @@ class Finetuned:
     best_epoch: int
     unreadable: list[tuple[str, str]]
     seconds: float
+    start: StartRecord | None = None
 
-    def model(self, trunk: Trunk, classes: Sequence[str]) -> Model:
+    def model(self, trunk: Trunk, classes: Sequence[str], start: Model | None = None) -> Model:
         """What can be saved and used: with the trunk's state only if it changed.
 
         Args:
             trunk: The one that finetuning began with.
             classes: Names, in the order of the logits.
+            start: The model whose trunk that was: one that was finetuned itself hands on its state
+                where this run left it as it was.
         """
         return Model(
             head=self.head,
@@ -66,7 +71,7 @@ class Finetuned:
             weights=trunk.weights,
             digest=self.digest,
             transform=trunk.transform,
-            network=self.network,
+            network=self.network or (start.network if start else None),
         )
 
 
@@ -83,6 +88,7 @@ def finetune(
     views: int | None = None,
     skip_unreadable: bool = False,
     checkpoint: Path | None = None,
+    on_start: Callable[[StartRecord], None] | None = None,
     on_epoch: Callable[[EpochRecord], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Finetuned:
@@ -92,7 +98,10 @@ def finetune(
         dataset: With images in train and val.
         trunk: Where to start; it is left as it is.
         recipe: The tutorial's by default.
-        head: (C, D) to start from; a fresh one of the recipe's seed by default.
+        head: (C, D) to start from, such as one that was trained on cached features of this trunk:
+            Kumar et al., "Fine-Tuning can Distort Pretrained Features and Underperform
+            Out-of-Distribution", ICLR 2022 (LP-FT). It is judged on val before the first epoch. A
+            fresh one of the recipe's seed by default.
         freeze: Train the head only.
         bn: With ``freeze``: ``eval`` keeps the trunk fixed; ``train`` runs it in training mode, so
             that its BatchNorm statistics drift although its weights stay, as in the tutorial.
@@ -102,6 +111,7 @@ def finetune(
             by default.
         skip_unreadable: Go on without the images that cannot be read.
         checkpoint: A file to write after every epoch, and to go on from if it is there.
+        on_start: Called with what a head that was given does on val, also by a run that goes on.
         on_epoch: Called with each epoch's record, when its checkpoint has been written.
         progress: Called with how many images were taken, and how many will have been in all.
 
@@ -112,11 +122,10 @@ def finetune(
         CacheError: If the checkpoint cannot be written.
     """
     recipe = recipe or Recipe()
-    head = head or initial_head(len(dataset.classes), trunk.dim, recipe.seed)
-    _check(dataset, trunk, head, bn, views)
-    run = Run(trunk, head, recipe, resolve_device(device), freeze, bn)
-    plan = _plan(dataset, trunk, head, recipe, freeze, bn, views)
-    images = len(dataset.indices("train")) + len(dataset.indices("val"))
+    first = head or initial_head(len(dataset.classes), trunk.dim, recipe.seed)
+    _check(dataset, trunk, first, bn, views)
+    run = Run(trunk, first, recipe, resolve_device(device), freeze, bn)
+    plan = _plan(dataset, trunk, first, recipe, freeze, bn, views)
     loader = ImageLoader(
         dataset,
         trunk.transform,
@@ -128,8 +137,13 @@ def finetune(
         if checkpoint is not None and checkpoint.exists():
             run.resume(saved := load_checkpoint(checkpoint, plan))
             loader.unreadable |= saved.unreadable
+        judge = head is not None and not run.history
         if progress is not None:
-            loader.on_images = _counter(progress, len(run.history) * images, recipe.epochs * images)
+            loader.on_images = _counter(progress, dataset, run, judge)
+        if judge:
+            run.judge_start(dataset, loader)
+        if run.start is not None and on_start is not None:
+            on_start(run.start)
         while len(run.history) < recipe.epochs:
             run.epoch(dataset, loader, views)
             if checkpoint is not None:
@@ -152,10 +166,19 @@ def _result(run: Run, trunk: Trunk, unreadable: dict[str, str]) -> Finetuned:
         best_epoch=run.best_epoch,
         unreadable=list(unreadable.items()),
         seconds=math.fsum(record.seconds for record in run.history),
+        start=run.start,
     )
 
 
-def _counter(progress: Callable[[int, int], None], done: int, total: int) -> Callable[[int], None]:
+def _counter(
+    progress: Callable[[int, int], None], dataset: ImageDataset, run: Run, judge: bool
+) -> Callable[[int], None]:
+    """Tells how many images a run has taken, and will have, those before its first epoch too."""
+    val = len(dataset.indices("val"))
+    each, before = len(dataset.indices("train")) + val, val if run.start else 0
+    done = len(run.history) * each + before
+    total = run.recipe.epochs * each + (val if judge else before)
+
     def count(images: int) -> None:
         nonlocal done
         done += images

@@ -62,10 +62,6 @@ class Score:
         """Plain values, named as an Evaluation's."""
         return {"n": self.n, "accuracy": self.accuracy, "accuracy_ci95": list(self.interval)}
 
-    def __str__(self) -> str:
-        low, high = self.interval
-        return f"{self.accuracy:.3f} (95% {low:.3f}-{high:.3f}, n={self.n})"
-
 
 @dataclasses.dataclass(frozen=True)
 class KnnResult:

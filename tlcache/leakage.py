@@ -93,9 +93,14 @@ def leak_warning(snapshot: Snapshot) -> str | None:
     said += "".join(f", {count} in {where}" for where, count in more)
     a, b = leaks[0][0], leaks[0][dataset.splits[leaks[0]] != dataset.splits[leaks[0][0]]][0]
     return (
-        f"{said} (first: {dataset.paths[a]} = {dataset.paths[b]}): what is measured there "
-        "flatters; `tlcache check DATA` lists them"
+        f"{said} (first: {one_line(dataset.paths[a])} = {one_line(dataset.paths[b])}): what is "
+        "measured there flatters; `tlcache check DATA` lists them"
     )
+
+
+def one_line(name: str) -> str:
+    """A file's name as it can be shown in a line: what would break the line is escaped."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in name)
 
 
 def rows_of_features(snapshot: Snapshot) -> NDArray[np.int64]:

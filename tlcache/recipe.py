@@ -132,6 +132,25 @@ class EpochRecord:
         )
 
 
+@dataclasses.dataclass(frozen=True)
+class StartRecord:
+    """What a network that has learned already made of val before its first epoch.
+
+    Attributes:
+        val_loss, val_accuracy: Before the epoch.
+        n: Images of val.
+    """
+
+    val_loss: float
+    val_accuracy: float
+    n: int
+
+    def line(self, epochs: int) -> str:
+        """The start as if it were an epoch, for people."""
+        before = f"epoch {0:>{len(str(epochs))}}/{epochs}  {'as it came':<29}"
+        return f"{before}  val loss {self.val_loss:.4f} acc {self.val_accuracy:.4f}"
+
+
 def _whole(value: object, least: int) -> bool:
     return isinstance(value, int) and value >= least
 

@@ -21,6 +21,7 @@ from tlcache.files import write_atomically
 from tlcache.heads import Model, save_model
 from tlcache.identity import library_versions
 from tlcache.pictures import prediction_picture
+from tlcache.predictions import save_predictions
 from tlcache.recipe import EpochRecord
 from tlcache.samples import ImageDataset
 from tlcache.scoring import Scored
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MODEL, RUN, METRICS = "model.safetensors", "run.json", "metrics.json"
+PREDICTIONS = "predictions.safetensors"
 CHECKPOINT = "checkpoint.safetensors"
 
 
@@ -48,6 +50,7 @@ class Run:
         selected_on: What chose.
         fitted_on: The splits that the model was trained on.
         pictured: The split that pictures show.
+        identity: Key of the features that a head was trained on; None where there were none.
         more: What else programs may rely on, as plain JSON values.
     """
 
@@ -62,6 +65,7 @@ class Run:
     selected_on: str = "val"
     fitted_on: tuple[str, ...] = ("train",)
     pictured: str = "val"
+    identity: str | None = None
     more: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -127,6 +131,7 @@ def finish_run(folder: Path, run: Run, *, figures: bool) -> dict[str, Any]:
         save_png(figure, folder / f"{name}.png")
     seconds["figures"] = time.perf_counter() - started
     save_model(folder / MODEL, run.model)
+    save_predictions(folder / PREDICTIONS, _unseen(run))
     result = {
         "model": str(folder / MODEL),
         "trunk": run.model.trunk,
@@ -146,6 +151,7 @@ def finish_run(folder: Path, run: Run, *, figures: bool) -> dict[str, Any]:
         "options": run.options,
         "data": str(run.dataset.root),
         "dataset": run.dataset.name,
+        "identity": run.identity,
         "model": run.model.describe(),
         "selected_on": run.selected_on,
         "fitted_on": list(run.fitted_on),
@@ -153,6 +159,12 @@ def finish_run(folder: Path, run: Run, *, figures: bool) -> dict[str, Any]:
     }
     write_atomically(folder / RUN, _json(about | describe_machine(run.model.trunk)))
     return result
+
+
+def _unseen(run: Run) -> dict[str, Scored]:
+    """What the model said of the splits that it was not trained on; of one, if there is none."""
+    unseen = {split: of for split, of in run.scored.items() if split not in run.fitted_on}
+    return unseen or {run.pictured: run.scored[run.pictured]}
 
 
 def _figures(run: Run, judged: Evaluation) -> dict[str, Figure]:

@@ -17,15 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.errors import DataError, ImageError, ModelError
-from tlcache.feature_store import FeatureStore, open_store
+from tlcache.feature_store import FeatureStore
 from tlcache.file_features import Compute, features_of
 from tlcache.forward_pass import Job, Made, run_pass
 from tlcache.heads import Model
-from tlcache.identity import Identity, library_versions
 from tlcache.samples import SPLITS, ImageDataset
 from tlcache.snapshots import Progress
 from tlcache.transforms import Transform
 from tlcache.trunk_memo import TrunkInfo
+from tlcache.trunk_stores import stores_of
 
 if TYPE_CHECKING:
     import torch
@@ -90,8 +90,16 @@ def check_trunk(model: Model, trunk: TrunkInfo) -> None:
         )
 
 
-def check_transform(model: Model, transform: Transform) -> None:
+def check_transform(
+    model: Model,
+    transform: Transform,
+    where: str = "the snapshot's transform",
+    remedy: str = "evaluate on the folder of images, or on a snapshot of the same transform",
+) -> None:
     """Refuse features of images that were prepared in another way.
+
+    Args:
+        where, remedy: Words of the error.
 
     Raises:
         ModelError: If the transform is not the model's.
@@ -100,10 +108,10 @@ def check_transform(model: Model, transform: Transform) -> None:
         ours, theirs = model.transform.describe(), transform.describe()
         differ = [name for name in ours.keys() | theirs if ours.get(name) != theirs.get(name)]
         raise ModelError(
-            "the snapshot's transform",
+            where,
             expected=", ".join(f"{name} {ours.get(name)}" for name in sorted(differ)),
             found=", ".join(f"{name} {theirs.get(name)}" for name in sorted(differ)),
-            remedy="evaluate on the folder of images, or on a snapshot of the same transform",
+            remedy=remedy,
         )
 
 
@@ -118,7 +126,7 @@ def check_classes(model: Model, classes: Sequence[str]) -> None:
             "the data set's classes",
             expected=f"{', '.join(model.classes[:6])} ({len(model.classes)} in all)",
             found=f"{', '.join(classes[:6])} ({len(classes)} in all)",
-            remedy="evaluate on a data set with the classes that the model was trained on",
+            remedy="name a data set with the classes that the model was trained on",
         )
 
 
@@ -208,16 +216,8 @@ def feature_store_of(
         dim=dim,
         transform=model.transform,
     )
-    identity = Identity(
-        model.trunk,
-        model.digest,
-        dim,
-        model.transform,
-        library_versions(model.trunk),
-        precision=model.precision,
-        dtype=model.dtype,
-    )
-    return open_store(cache, identity, info.label, report)
+    words = model.precision, model.dtype
+    return stores_of(cache, info, {}, *words, 0, report or (lambda line: None))[0]
 
 
 def score_split(

@@ -23,7 +23,7 @@ from tlcache.errors import DataError
 from tlcache.heads import Head
 from tlcache.loading import Batch, ImageLoader
 from tlcache.networks import join, logits_of, to_device
-from tlcache.recipe import EpochRecord, Recipe
+from tlcache.recipe import EpochRecord, Recipe, StartRecord
 from tlcache.samples import ImageDataset
 from tlcache.trunk import Trunk
 
@@ -54,11 +54,18 @@ class Run:
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision is torch.float16)
         self.best: dict[str, Tensor] = {}
         self.history: list[EpochRecord] = []
+        self.start: StartRecord | None = None
 
     @property
     def best_epoch(self) -> int:
         """Counted from 1: the first with the highest val accuracy."""
         return max(self.history, key=lambda record: record.val_accuracy).epoch
+
+    def judge_start(self, dataset: ImageDataset, loader: ImageLoader) -> None:
+        """Validate the network as it came; it is none of the epochs that may be the best."""
+        loss, accuracy, n = self._validated(dataset, loader)
+        _check_finite("the network as it came", loss, "start from another head")
+        self.start = StartRecord(loss, accuracy, n)
 
     def epoch(self, dataset: ImageDataset, loader: ImageLoader, views: int | None) -> None:
         """Train on every image once, validate, and remember the network if it is the best."""
@@ -68,16 +75,24 @@ class Run:
         view = epoch % views if views else epoch
         with _seeded(self.device, self.recipe.seed, epoch):
             trained = self._train(loader.batches(order, self.recipe.batch_size, view), lr)
-        val = loader.batches(dataset.indices("val"), batch_size_for(self.device))
-        logits, labels = logits_of(self.network, val, self.device)
-        losses = cross_entropy(logits.double(), labels, reduction="none")
-        validated = _means([losses], [logits.argmax(1) == labels])
+        validated = self._validated(dataset, loader)[:2]
         seconds = time.perf_counter() - started
         record = EpochRecord(epoch + 1, lr, *trained, *validated, seconds)
-        _check_finite(record)
+        loss, remedy = (
+            record.train_loss + record.val_loss,
+            f"lower the learning rate (it was {lr:g})",
+        )
+        _check_finite(f"epoch {record.epoch}", loss, remedy)
         self.history.append(record)
         if self.best_epoch == record.epoch:
             self.best = self._state()
+
+    def _validated(self, dataset: ImageDataset, loader: ImageLoader) -> tuple[float, float, int]:
+        """Loss, accuracy and number of the images of val."""
+        val = loader.batches(dataset.indices("val"), batch_size_for(self.device))
+        logits, labels = logits_of(self.network, val, self.device)
+        losses = cross_entropy(logits.double(), labels, reduction="none")
+        return *_means([losses], [logits.argmax(1) == labels]), len(labels)
 
     def _train(self, batches: Iterator[Batch], lr: float) -> tuple[float, float]:
         """One epoch's steps; running loss and accuracy."""
@@ -122,6 +137,7 @@ class Run:
             history=self.history,
             unreadable=unreadable,
             scaler=self.scaler.state_dict(),
+            start=self.start,
         )
 
     def resume(self, saved: Checkpoint) -> None:
@@ -133,7 +149,7 @@ class Run:
                 self.optimizer.state[parameter]["momentum_buffer"] = buffer
         if saved.scaler:
             self.scaler.load_state_dict(saved.scaler)
-        self.best, self.history = saved.best, saved.history
+        self.best, self.history, self.start = saved.best, saved.history, saved.start
 
 
 def _means(losses: list[Tensor], hits: list[Tensor]) -> tuple[float, float]:
@@ -165,12 +181,6 @@ def _seeded(device: torch.device, seed: int, epoch: int) -> Iterator[None]:
             generator.set_state(state)
 
 
-def _check_finite(record: EpochRecord) -> None:
-    loss = record.train_loss + record.val_loss
+def _check_finite(where: str, loss: float, remedy: str) -> None:
     if not math.isfinite(loss):
-        raise DataError(
-            f"epoch {record.epoch}",
-            expected="a finite loss",
-            found=str(loss),
-            remedy=f"lower the learning rate (it was {record.learning_rate:g})",
-        )
+        raise DataError(where, expected="a finite loss", found=str(loss), remedy=remedy)

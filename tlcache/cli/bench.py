@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tlcache.cli import options as o
-from tlcache.cli.output import Output
+from tlcache.cli.output import Output, note_selection
 
 if TYPE_CHECKING:
     from tlcache.benchmark import Benchmark
@@ -65,7 +65,8 @@ def run(
         on_epoch=lambda record: out.note(f"  {record.line(epochs)}"),
     )
     if figure is not None:
-        save_png(benchmark_figure([c.describe() for c in measured.contenders]), figure)
+        bars = [contender.describe() for contender in measured.contenders]
+        save_png(benchmark_figure(bars, _judged(measured)), figure)
     tell(out, measured)
     out.result(measured.describe())
 
@@ -73,7 +74,7 @@ def run(
 def tell(out: Output, measured: Benchmark) -> None:
     """A benchmark as a table."""
     values = measured.describe()
-    out.line(f"{'':10} {'seconds':>9}   val accuracy (95%)")
+    out.line(f"{'':10} {'seconds':>9}   {_judged(measured)}, 95% interval")
     for contender in measured.contenders:
         low, high = contender.evaluation.accuracy_ci95
         out.line(
@@ -89,3 +90,10 @@ def tell(out: Output, measured: Benchmark) -> None:
         f"the cache pays from head {heads} on" if heads else "the cache does not pay at this size"
     )
     out.line(values["comparison"]["sentence"])
+    note_selection(out, ["train", "val", measured.judged_on])
+
+
+def _judged(measured: Benchmark) -> str:
+    from tlcache.selection import split_role
+
+    return f"Accuracy on {measured.judged_on} ({split_role(measured.judged_on, 'val')})"

@@ -84,6 +84,7 @@ def run(
             data,
             split=split,
             seed=seed,
+            unsplit=True,
             warn=False,
             trunk=trunk,
             weights=weights,
@@ -107,9 +108,9 @@ def run(
     with out.progress("reading headers") as tick:
         found = inspect(snapshot, near, transform.crop, imbalance, progress=tick)
     tell(out, found)
+    out.result(found.describe())
     if figure is not None:
         _draw(out, found, snapshot, rows, figure)
-    out.result(found.describe())
     if not found.sound:
         raise unsound(found)
     out.line("nothing makes results wrong")
@@ -117,6 +118,8 @@ def run(
 
 def tell(out: Output, found: Inspection) -> None:
     """What was found, for people: a line a kind, the first few of each."""
+    from tlcache.leakage import one_line
+
     dataset, near = found.dataset, found.near
     sizes = ", ".join(f"{split} {sum(n.values()):,}" for split, n in found.counts.items())
     out.line(f"{len(dataset):,} images ({sizes}), {len(dataset.classes):,} classes")
@@ -130,8 +133,10 @@ def tell(out: Output, found: Inspection) -> None:
         _tell(out, "near duplicates in train", _near(dataset, near.within), near.within.total)
     amiss = " out of balance:" if found.imbalance > found.most_imbalance else ""
     out.line(f"classes:{amiss} the largest is {found.imbalance:.3g} times the smallest in train")
-    _tell(out, "classes without an image", [f"{name} in {s}" for s, name in found.missing])
-    paths = dataset.paths
+    _tell(
+        out, "classes without an image", [f"{one_line(name)} in {s}" for s, name in found.missing]
+    )
+    paths = [one_line(path) for path in dataset.paths]
     _tell(out, "unreadable files", [f"{paths[i]} ({reason})" for i, reason in found.unreadable])
     if not found.headers:
         out.note(f"no images at {dataset.root}: their sizes and kinds were not looked at")
@@ -165,9 +170,10 @@ def _near(dataset: ImageDataset, pairs: Pairs) -> list[str]:
 
 def _image(dataset: ImageDataset, row: int) -> str:
     """A path, with split and class where they do not begin it."""
+    from tlcache.leakage import one_line
     from tlcache.samples import SPLITS
 
-    path, split = dataset.paths[row], SPLITS[dataset.splits[row]]
+    path, split = one_line(dataset.paths[row]), SPLITS[dataset.splits[row]]
     return path if path.startswith(f"{split}/") else f"{path} [{split}]"
 
 
@@ -246,4 +252,4 @@ def _snapshot(out: Output, data: Path, split: str | None, seed: int) -> Snapshot
     if data.is_file():
         return load_snapshot(data)
     with out.progress("reading files") as tick:
-        return take_snapshot(scanned(out, data, split, seed), progress=tick)
+        return take_snapshot(scanned(out, data, split, seed, unsplit=True), progress=tick)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tlcache.cli import options as o
-from tlcache.cli.output import Output
+from tlcache.cli.output import Output, note_selection
 
 if TYPE_CHECKING:
     from tlcache.features import Features
@@ -69,6 +69,7 @@ def _story(
     from tlcache.embedding import embed
     from tlcache.figures import benchmark_figure, save_png
     from tlcache.samples import scan, subset
+    from tlcache.selection import final_split, split_role
     from tlcache.trunk import load_trunk
 
     dataset = scan(data)
@@ -84,15 +85,17 @@ def _story(
         progress=out.progress,
     )
     features = embedding.read()
+    judged_on = final_split(features.present_splits())
+    title = f"Accuracy on {judged_on} ({split_role(judged_on, 'val')})"
     first, again = _train(features, 0), _train(features, 1)
     part = subset(dataset, FINETUNED_IMAGES, FINETUNED_IMAGES, seed=0)
     rows = [
         _row(f"embed {embedding.embedded} images, once", embedding.seconds),
-        _row("train a head, 25 epochs", first.seconds, *_accuracy(features, first)),
-        _row("train another, 25 epochs", again.seconds, *_accuracy(features, again)),
-        _finetuned(out, part, loaded, device, workers),
+        _row("train a head, 25 epochs", first.seconds, *_accuracy(features, first, judged_on)),
+        _row("train another, 25 epochs", again.seconds, *_accuracy(features, again, judged_on)),
+        _finetuned(out, part, loaded, judged_on, device, workers),
     ]
-    _print(out, rows)
+    _print(out, rows, title)
     shown = [
         {
             "name": "first head",
@@ -102,9 +105,10 @@ def _story(
         {"name": "finetune a part", "seconds_by_stage": {"train": rows[3]["seconds"]}},
     ]
     shown = [judged | bar for judged, bar in zip(rows[1:], shown, strict=True)]
-    save_png(benchmark_figure(shown), folder / "comparison.png")
+    save_png(benchmark_figure(shown, title), folder / "comparison.png")
     model = embedding.model(first.head)
     _draw(folder, dataset, features, first, model)
+    note_selection(out, features.present_splits())
     out.line(f"pictures: {', '.join(sorted(str(p) for p in folder.glob('*.png')))}")
     out.line(f"next: tlcache train {data} --trunk {trunk} --cache-dir {folder / 'cache'}")
     return {
@@ -112,6 +116,8 @@ def _story(
         "trunk": trunk,
         "embedded": embedding.embedded,
         "reused": embedding.reused,
+        "selected_on": "val",
+        "judged_on": judged_on,
         "steps": rows,
     }
 
@@ -124,34 +130,42 @@ def _train(features: Features, seed: int) -> TrainedHead:
     return train_head(*train, *val, Recipe(seed=seed), classes=len(features.classes))
 
 
-def _accuracy(features: Features, trained: TrainedHead) -> tuple[float, tuple[float, float]]:
+def _accuracy(
+    features: Features, trained: TrainedHead, split: str
+) -> tuple[float, tuple[float, float]]:
     from tlcache.evaluation import evaluate
 
-    rows, labels = features.split("val")
+    rows, labels = features.split(split)
     judged = evaluate(trained.head.logits(rows), labels, features.classes)
     return judged.accuracy, judged.accuracy_ci95
 
 
 def _finetuned(
-    out: Output, part: ImageDataset, trunk: Trunk, device: str, workers: int | None
+    out: Output,
+    part: ImageDataset,
+    trunk: Trunk,
+    judged_on: str,
+    device: str,
+    workers: int | None,
 ) -> dict[str, Any]:
     """One epoch of finetuning on a part of the images."""
-    from tlcache.evaluation import wilson_interval
+    from tlcache.evaluation import evaluate
     from tlcache.finetuning import finetune
     from tlcache.recipe import Recipe
+    from tlcache.scoring import load_network, score_split
 
+    how: dict[str, Any] = {"device": device, "workers": workers}
     with out.progress("finetuning") as tick:
-        tuned = finetune(
-            part, trunk, Recipe(epochs=1), device=device, workers=workers, progress=tick
-        )
-    images = len(part.indices("train"))
-    right = round(tuned.history[0].val_accuracy * len(part.indices("val")))
-    interval = wilson_interval(right, len(part.indices("val")))
+        tuned = finetune(part, trunk, Recipe(epochs=1), progress=tick, **how)
+    model = tuned.model(trunk, part.classes)
+    with out.progress("evaluating") as tick:
+        scored = score_split(model, load_network(model), part, judged_on, progress=tick, **how)
+    judged = evaluate(scored.logits, scored.labels, part.classes)
     return _row(
-        f"finetune, 1 epoch on {images} of the training images",
+        f"finetune, 1 epoch on {len(part.indices('train'))} of the training images",
         tuned.seconds,
-        tuned.history[0].val_accuracy,
-        interval,
+        judged.accuracy,
+        judged.accuracy_ci95,
     )
 
 
@@ -169,9 +183,9 @@ def _row(
     }
 
 
-def _print(out: Output, rows: list[dict[str, Any]]) -> None:
+def _print(out: Output, rows: list[dict[str, Any]], title: str) -> None:
     width = max(len(row["step"]) for row in rows)
-    out.line(f"{'':{width}}   seconds   val accuracy (95%)")
+    out.line(f"{'':{width}}   seconds   {title}, 95% interval")
     for row in rows:
         judged = ""
         if row["accuracy"] is not None:

@@ -33,6 +33,7 @@ def run(
     quiet: o.Quiet = False,
 ) -> None:
     """Judge a model on a split: accuracy with its interval, loss, F1, calibration, confusion."""
+    from tlcache.cli.standing import standing_of
     from tlcache.evaluation import evaluate
     from tlcache.heads import load_model
     from tlcache.runs import read_run
@@ -53,15 +54,16 @@ def run(
         skip_unreadable=skip_unreadable,
     )
     evaluation = evaluate(scored.logits, scored.labels, loaded.classes)
-    if on != "train" and on in read_run(model).get("fitted_on", ()):
-        out.note(f"{on}: this model was trained on these images too, so this is no score of it")
-    out.line(f"{on}: {evaluation.summary()}")
+    standing = standing_of(read_run(model), data, on, split, seed)
+    out.line(f"{standing.label}: {evaluation.summary()}")
     for name, row in evaluation.per_class.items():
         out.line(
             f"  {name}: precision {row['precision']:.3f}, recall {row['recall']:.3f}, "
             f"F1 {row['f1']:.3f}, {row['support']:.0f} images"
         )
-    out.result(evaluation.to_dict())
+    if standing.note:
+        out.note(f"{on}: this model {standing.note}")
+    out.result(evaluation.to_dict() | standing.describe())
 
 
 def scores(

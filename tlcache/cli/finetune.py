@@ -4,21 +4,49 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from tlcache.cli import options as o
 from tlcache.cli.output import Output, plain, tell_result
 
-EXAMPLES = "tlcache finetune hymenoptera_data --epochs 5 --batch-size 8 --lr 0.002"
+if TYPE_CHECKING:
+    from tlcache.finetuning import Finetuned
+    from tlcache.heads import Model
+    from tlcache.recipe import StartRecord
+    from tlcache.samples import ImageDataset
+    from tlcache.trunk import Trunk
+
+EXAMPLES = "tlcache finetune hymenoptera_data --from runs/ants --epochs 5 --batch-size 8 --lr 0.002"
 
 
 def run(
     data: o.Data,
     split: o.Split = None,
-    trunk: o.Trunk = "resnet18",
-    weights: o.Weights = "imagenet",
+    start: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="MODEL",
+            help="Start from the head of a run, and from its network if that was finetuned.",
+            show_default="a random head",
+        ),
+    ] = None,
+    trunk: Annotated[
+        str | None,
+        typer.Option(
+            help="A torchvision network, timm/<name>, or efficientnet_lite0.",
+            show_default="that of --from, else resnet18",
+        ),
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            help="imagenet, a file (.pth or .safetensors), or random[:SEED].",
+            show_default="those of --from, else imagenet",
+        ),
+    ] = None,
     cache_dir: o.CacheDir = Path("cache"),
     freeze: Annotated[
         bool, typer.Option("--freeze", help="Train the head only; the trunk runs all the same.")
@@ -54,22 +82,28 @@ def run(
     as_json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Train the whole network end to end; every epoch pays for every pixel."""
+    """Train the whole network end to end; every epoch pays for every pixel.
+
+    With --from, the head that was trained on cached features comes first (LP-FT: Kumar et al.,
+    2022): a random one sends large gradients through the network and distorts what it has learned.
+    What it does on val before the first epoch is said as epoch 0. The model that is kept is the
+    best epoch's on val, and epoch 0 is none of them.
+    """
     options = plain(locals())
+    options["from"] = options.pop("start")
     from tlcache.cli.embed import scanned
     from tlcache.finetuning import finetune
     from tlcache.recipe import Recipe
     from tlcache.runs import CHECKPOINT, Run, finish_run, start_run
-    from tlcache.scoring import load_network, score_split
-    from tlcache.trunk import load_trunk
 
     out = Output(as_json, quiet)
     recipe = Recipe(epochs, batch_size, lr, momentum, weight_decay, step_size, gamma, seed)
     dataset = scanned(out, data, split, seed)
-    out.note_random(weights)
-    loaded = load_trunk(trunk, weights, cache_dir / "weights")
     changes = o.transform_changes(resize, crop, interpolation, mean, std)
-    loaded = dataclasses.replace(loaded, transform=dataclasses.replace(loaded.transform, **changes))
+    before, loaded = _beginning(out, start, dataset, trunk, weights, cache_dir / "weights", changes)
+    options |= {"trunk": loaded.name, "weights": loaded.weights}
+    if start is not None:
+        _warn(out, start, dataset, split, seed)
     folder = start_run(run_dir, "finetune", dataset.name, resume=resume)
     out.line(f"run: {folder} (if it stops: the same command with --run-dir {folder} --resume)")
     passing: dict[str, Any] = {"device": device, "workers": o.worker_count(workers)}
@@ -78,28 +112,18 @@ def run(
             dataset,
             loaded,
             recipe,
+            head=before.head if before else None,
             freeze=freeze,
             bn=bn,
             skip_unreadable=skip_unreadable,
             checkpoint=folder / CHECKPOINT,
+            on_start=lambda record: out.line(f"{record.line(epochs)} {_interval(record)}"),
             on_epoch=lambda record: out.line(record.line(epochs)),
             progress=tick,
             **passing,
         )
-    model = tuned.model(loaded, dataset.classes)
-    network = loaded.module if model.network is None else load_network(model)
-    scored = {}
-    for name in dataset.present_splits():
-        with out.progress(f"evaluating {name}") as tick:
-            scored[name] = score_split(
-                model,
-                network,
-                dataset,
-                name,
-                skip_unreadable=skip_unreadable,
-                progress=tick,
-                **passing,
-            )
+    model = tuned.model(loaded, dataset.classes, before)
+    scored = _scored(out, model, loaded, dataset, skip_unreadable=skip_unreadable, **passing)
     run = Run(
         command="finetune",
         options=options,
@@ -109,8 +133,104 @@ def run(
         best_epoch=tuned.best_epoch,
         scored=scored,
         seconds={"train": tuned.seconds},
+        more=_start_values(start, tuned.start),
     )
     result = finish_run(folder, run, figures=not no_figures)
     (folder / CHECKPOINT).unlink(missing_ok=True)
     tell_result(out, result, folder)
+    _tell_gain(out, start, tuned)
     out.result(result | {"unreadable": [{"path": p, "reason": r} for p, r in tuned.unreadable]})
+
+
+def _beginning(
+    out: Output,
+    start: Path | None,
+    dataset: ImageDataset,
+    trunk: str | None,
+    weights: str | None,
+    memo: Path,
+    changes: dict[str, Any],
+) -> tuple[Model | None, Trunk]:
+    """The model to start from, if any, and the trunk; whatever does not fit is refused."""
+    from tlcache.heads import load_model
+    from tlcache.scoring import check_classes, check_transform
+    from tlcache.starting_points import check_name, trunk_of
+    from tlcache.trunk import load_trunk
+
+    if start is None:
+        out.note_random(weights or "imagenet")
+        loaded = load_trunk(trunk or "resnet18", weights or "imagenet", memo)
+        transform = dataclasses.replace(loaded.transform, **changes)
+        return None, dataclasses.replace(loaded, transform=transform)
+    model = load_model(start)
+    check_classes(model, dataset.classes)
+    check_name(model, trunk or model.trunk)
+    asked = dataclasses.replace(model.transform, **changes)
+    remedy = "leave such options out, or start from a model of that transform"
+    check_transform(model, asked, "the transform", remedy)
+    out.note_random(weights or model.weights)
+    return model, trunk_of(model, weights, memo)
+
+
+def _warn(out: Output, start: Path, dataset: ImageDataset, split: str | None, seed: int) -> None:
+    """Says so where the model that is started from has learned images of val."""
+    from tlcache.runs import read_run
+
+    about = read_run(start)
+    options = about.get("options")
+    theirs = options if isinstance(options, dict) else {}
+    same_images = split is not None and about.get("data") == str(dataset.root)
+    if same_images and (theirs.get("split"), theirs.get("seed")) != (split, seed):
+        out.note(
+            f"warning: {start} was trained on another split of these images (--split "
+            f"{theirs.get('split')} --seed {theirs.get('seed')}), so it has learned some of val"
+        )
+    if "val" in about.get("fitted_on", ()):
+        out.note(f"warning: {start} was trained on val too, so val says nothing good or bad of it")
+
+
+def _scored(
+    out: Output, model: Model, loaded: Trunk, dataset: ImageDataset, **passing: Any
+) -> dict[str, Any]:
+    """What the tuned model says of every split."""
+    from tlcache.scoring import load_network, score_split
+
+    kept = model.digest == loaded.digest
+    network, scored = loaded.module if kept else load_network(model), {}
+    for name in dataset.present_splits():
+        with out.progress(f"evaluating {name}") as tick:
+            scored[name] = score_split(model, network, dataset, name, progress=tick, **passing)
+    return scored
+
+
+def _interval(record: StartRecord) -> str:
+    low, high = _bounds(record)
+    return f"(95% {low:.3f}-{high:.3f}, n={record.n})"
+
+
+def _bounds(record: StartRecord) -> tuple[float, float]:
+    from tlcache.evaluation import wilson_interval
+
+    return wilson_interval(round(record.val_accuracy * record.n), record.n)
+
+
+def _start_values(start: Path | None, record: StartRecord | None) -> dict[str, Any]:
+    """The starting point, for programs."""
+    if start is None or record is None:
+        return {}
+    accuracy = {"val_accuracy": record.val_accuracy, "val_accuracy_ci95": list(_bounds(record))}
+    return {"start": {"model": str(start), "val_loss": record.val_loss, **accuracy}}
+
+
+def _tell_gain(out: Output, start: Path | None, tuned: Finetuned) -> None:
+    """What finetuning gained over the model that it started from."""
+    if start is None or tuned.start is None:
+        return
+    before, best = tuned.start, tuned.history[tuned.best_epoch - 1]
+    gain = best.val_accuracy - before.val_accuracy
+    out.line(
+        f"val accuracy before finetuning {before.val_accuracy:.3f} {_interval(before)}, "
+        f"in the best epoch {gain:+.3f}; `tlcache compare` says what chance has to do with it"
+    )
+    if gain <= 0:
+        out.note(f"no epoch did better on val than {start} as it came")

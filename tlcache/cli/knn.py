@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tlcache.cli import options as o
-from tlcache.cli.output import Output
+from tlcache.cli.output import Output, accuracy_text
 
 if TYPE_CHECKING:
     from tlcache.knn import KnnResult, Score
@@ -99,17 +99,18 @@ def run(
             progress=tick,
         )
     tell(out, found, len(train[0]))
-    if figure is not None:
-        draw(found, figure)
-        out.line(f"picture: {figure}")
     about = embedding.describe()
     names = "identity", "trunk", "weights", "dataset", "images", "embedded", "reused", "unreadable"
     out.result({name: about[name] for name in names} | found.describe())
+    if figure is not None:
+        draw(found, figure)
+        out.line(f"picture: {figure}")
 
 
 def tell(out: Output, found: KnnResult, trained: int) -> None:
     """The table, the result, and what is to be known about it."""
     from tlcache.knn import SELECTED_ON
+    from tlcache.selection import split_role
 
     if found.capped:
         out.note(f"k ends at {found.ks[-1]}: there are {trained} training images")
@@ -124,7 +125,8 @@ def tell(out: Output, found: KnnResult, trained: int) -> None:
         out.line(f"{k:5}   {''.join(f'{cell:22}' for cell in cells)}{mark}".rstrip())
     out.line(f"k = {found.k}, chosen on {SELECTED_ON}: no other split had a say in it")
     for name, score in found.chosen().items():
-        out.line(f"{name:>5}: accuracy {score}")
+        role = split_role(name, SELECTED_ON)
+        out.line(f"{name} ({role}): {accuracy_text(score.to_dict())}")
 
 
 def _judged(present: list[str], root: Path) -> list[str]:

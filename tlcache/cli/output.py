@@ -6,9 +6,11 @@ import contextlib
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from tlcache.selection import selection_note, split_role
 
 # Half a character, of a file name that is no UTF-8; what some readers take for the end of a line.
 _TO_ESCAPE = re.compile("[\ud800-\udfff\x85\u2028\u2029]")
@@ -96,18 +98,32 @@ def tell_result(out: Output, result: dict[str, Any], folder: Path) -> None:
     out.line(
         f"trained in {seconds['train']:.2f} s; best epoch {result['best_epoch']}, chosen on val"
     )
-    for split, evaluation in result["evaluation"].items():
-        low, high = evaluation["accuracy_ci95"]
-        out.line(
-            f"{split:>5}: accuracy {evaluation['accuracy']:.3f} "
-            f"(95% {low:.3f}-{high:.3f}, n={evaluation['n']}), loss {evaluation['loss']:.3f}"
-        )
-    if "test" not in result["evaluation"]:
-        out.note(
-            "no test split: val chose the epoch, so its accuracy flatters a little; "
-            "a test/ folder or --split 0.7,0.15,0.15 gives one that did not choose"
-        )
+    tell_scores(out, result)
+    note_selection(out, result["evaluation"])
     out.line(f"model, metrics and pictures: {folder}")
+
+
+def tell_scores(out: Output, result: dict[str, Any], chose: str = "the epoch") -> None:
+    """A run's accuracy on each split, with its interval and what the split was to the model."""
+    labels = {
+        split: f"{split} ({split_role(split, result['selected_on'], result['fitted_on'], chose)})"
+        for split in result["evaluation"]
+    }
+    width = max(map(len, labels.values()))
+    for split, judged in result["evaluation"].items():
+        out.line(f"{labels[split]:>{width}}: {accuracy_text(judged)}, loss {judged['loss']:.3f}")
+
+
+def accuracy_text(judged: Mapping[str, Any]) -> str:
+    """An evaluation's accuracy with its interval and the number of images."""
+    low, high = judged["accuracy_ci95"]
+    return f"accuracy {judged['accuracy']:.3f} (95% {low:.3f}-{high:.3f}, n={judged['n']})"
+
+
+def note_selection(out: Output, splits: Collection[str], chose: str = "the epoch") -> None:
+    """One line where the split that is judged chose, and what to do; nothing where test is left."""
+    if line := selection_note(splits, chose=chose):
+        out.note(line)
 
 
 def _safe(text: str) -> str:

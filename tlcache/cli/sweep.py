@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tlcache.cli import options as o
-from tlcache.cli.output import Output, plain
+from tlcache.cli.output import Output, plain, tell_scores
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -205,6 +205,7 @@ def _finished(
         selected_on=swept.selected_on,
         fitted_on=swept.fitted_on,
         pictured=(unseen or ["train"])[-1],
+        identity=embedding.stores[0].identity.key,
         more={
             "best": swept.best.index,
             "ranked": swept.ranked,
@@ -242,14 +243,7 @@ def _tell(out: Output, swept: Sweep, result: dict[str, Any], folder: Path) -> No
         out.note(f"{failed} settings failed to train: their loss was no longer finite")
     again = "fitted again to" if len(swept.fitted_on) > 1 or "cross" in swept.selected_on else "of"
     out.line(f"kept: setting {swept.best.index}, {again} {' and '.join(swept.fitted_on)}")
-    for split, found in result["evaluation"].items():
-        low, high = found["accuracy_ci95"]
-        role = " (trained on)" if split in swept.fitted_on else ""
-        role = f" (chose, among {len(swept.candidates)})" if split == swept.selected_on else role
-        out.line(
-            f"{split:>5}: accuracy {found['accuracy']:.3f} (95% {low:.3f}-{high:.3f}, "
-            f"n={found['n']}), loss {found['loss']:.3f}{role}"
-        )
+    tell_scores(out, result, f"among {len(swept.candidates)}")
     _note_honesty(out, swept, result)
     out.line(f"model, metrics and pictures: {folder}")
 

@@ -102,6 +102,7 @@ def run(
         best_epoch=trained.best_epoch,
         scored=scored,
         seconds={"embed": embedding.seconds, "read": read_seconds, "train": trained.seconds},
+        identity=embedding.stores[0].identity.key,
     )
     result = finish_run(folder, run, figures=not no_figures)
     tell_result(out, result, folder)

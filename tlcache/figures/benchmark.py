@@ -27,12 +27,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def benchmark_figure(contenders: Sequence[Mapping[str, Any]]) -> Figure:
+def benchmark_figure(
+    contenders: Sequence[Mapping[str, Any]], accuracy_title: str = "Accuracy and 95% interval"
+) -> Figure:
     """Seconds by stage as stacked bars, accuracies with their intervals beside.
 
     Args:
         contenders: Of each ``name``, ``seconds_by_stage`` {stage: seconds}, ``accuracy`` and
             ``accuracy_ci95`` (low, high); drawn from the top.
+        accuracy_title: What the accuracies are of.
 
     Raises:
         DataError: If there is none.
@@ -43,7 +46,7 @@ def benchmark_figure(contenders: Sequence[Mapping[str, Any]]) -> Figure:
     times, accuracies = figure.subplots(1, 2, sharey=True, width_ratios=(3, 1.3))
     faster = " (×: times faster than the slowest)" if count > 1 else ""
     tidy(times, f"Seconds by stage{faster}", "x", pad=20)
-    tidy(accuracies, "Accuracy and 95% interval", "x", pad=20)
+    tidy(accuracies, accuracy_title, "x", pad=20)
     _stack_seconds(times, contenders)
     for row, contender in enumerate(contenders):
         accuracy, interval = contender["accuracy"], contender["accuracy_ci95"]

@@ -1,0 +1,182 @@
+"""``tlcache compare``: two models on the same images, and whether chance may be behind it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tlcache.cli import options as o
+from tlcache.cli.output import Output, accuracy_text
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from tlcache.cli.standing import Standing
+    from tlcache.comparison import Comparison
+    from tlcache.heads import Model
+    from tlcache.scoring import Scored
+
+EXAMPLES = "tlcache compare runs/cached runs/finetuned hymenoptera_data --on test"
+
+
+def run(
+    a: Annotated[
+        Path,
+        typer.Argument(
+            metavar="A", help="A run folder, or its model.safetensors.", show_default=False
+        ),
+    ],
+    b: Annotated[Path, typer.Argument(metavar="B", help="Another.", show_default=False)],
+    data: o.Data,
+    on: Annotated[str, typer.Option(help="train, val or test.")] = "val",
+    split: o.Split = None,
+    seed: o.Seed = 0,
+    weights_a: Annotated[
+        str | None,
+        typer.Option(
+            help="Where the weights of A's trunk are now, if not where they were.",
+            show_default=False,
+        ),
+    ] = None,
+    weights_b: Annotated[
+        str | None, typer.Option(help="The same of B's trunk.", show_default=False)
+    ] = None,
+    cache_dir: o.CacheDir = Path("cache"),
+    device: o.Device = "auto",
+    workers: o.Workers = "auto",
+    skip_unreadable: o.SkipUnreadable = False,
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Set two models side by side on the same images of a split, whatever their trunks.
+
+    McNemar's exact test says how likely so large a difference is by chance; the paired bootstrap
+    says within what bounds the difference lies.
+    """
+    from tlcache.cli.evaluate import scores
+    from tlcache.cli.standing import standing_of
+    from tlcache.comparison import compare
+    from tlcache.heads import load_model
+    from tlcache.runs import read_run
+
+    out = Output(as_json, quiet)
+    paths, models = (a, b), (load_model(a), load_model(b))
+    check_same_classes(*models)
+    standings = [standing_of(read_run(path), data, on, split, seed) for path in paths]
+    scored = []
+    for name, model, weights in zip("AB", models, (weights_a, weights_b), strict=True):
+        out.note(f"{name}: {_kind(model)}")
+        found = scores(
+            out,
+            model,
+            data,
+            on=on,
+            split=split,
+            seed=seed,
+            weights=weights,
+            cache_dir=cache_dir,
+            device=device,
+            workers=o.worker_count(workers),
+            skip_unreadable=skip_unreadable,
+        )
+        scored.append(found)
+    logits_b = aligned(*scored)
+    compared = compare(scored[0].logits, logits_b, scored[0].labels)
+    right = compared.both + compared.only_a, compared.both + compared.only_b
+    about = [_describe(paths[i], models[i], standings[i], right[i], compared.n) for i in range(2)]
+    _tell(out, compared, about, standings)
+    paired = compared.to_dict() | {"sentence": compared.sentence()}
+    out.result({"on": on, "a": about[0], "b": about[1], "comparison": paired})
+
+
+def check_same_classes(a: Model, b: Model) -> None:
+    """Refuse two models whose answers mean different things.
+
+    Raises:
+        ModelError: If their classes differ.
+    """
+    from tlcache.errors import ModelError
+
+    if a.classes != b.classes:
+        raise ModelError(
+            "B's classes",
+            expected=f"A's {', '.join(a.classes[:6])} ({len(a.classes)} in all)",
+            found=f"{', '.join(b.classes[:6])} ({len(b.classes)} in all)",
+            remedy="compare two models that were trained on the same classes",
+        )
+
+
+def aligned(a: Scored, b: Scored) -> NDArray[np.float32]:
+    """B's logits in the order of A's images, which are found by their paths.
+
+    Raises:
+        DataError: If the two were not judged on the same images under the same labels.
+    """
+    import numpy as np
+
+    from tlcache.errors import DataError
+
+    at = {path: row for row, path in enumerate(b.paths)}
+    odd = sorted(set(a.paths) ^ at.keys())
+    if odd:
+        raise DataError(
+            "the images of A and B",
+            expected="the same ones",
+            found=f"{len(odd)} that only one was judged on, {odd[0]} the first",
+            remedy="compare again, when no other program changes the images",
+        )
+    rows = np.array([at[path] for path in a.paths])
+    differ = np.flatnonzero(b.labels[rows] != a.labels)
+    if len(differ):
+        raise DataError(
+            f"the label of {a.paths[differ[0]]}",
+            expected="the same one for A and B",
+            found=f"{a.labels[differ[0]]} and {b.labels[rows][differ[0]]}",
+            remedy="compare again, when no other program changes the images",
+        )
+    return b.logits[rows]
+
+
+def _kind(model: Model) -> str:
+    precision = "" if model.precision == "fp32" else f" in {model.precision}"
+    if model.network is None:
+        return f"a head on {model.trunk}{precision}"
+    return f"{model.trunk}, finetuned"
+
+
+def _describe(path: Path, model: Model, standing: Standing, right: int, n: int) -> dict[str, Any]:
+    from tlcache.evaluation import wilson_interval
+
+    return {
+        "model": str(path),
+        "trunk": model.trunk,
+        "weights": model.weights,
+        "precision": model.precision,
+        "finetuned": model.network is not None,
+        "accuracy": right / n,
+        "accuracy_ci95": list(wilson_interval(right, n)),
+        "n": n,
+        "selected_on": standing.selected_on,
+    }
+
+
+def _tell(
+    out: Output, compared: Comparison, about: list[dict[str, Any]], standings: list[Standing]
+) -> None:
+    for name, one, standing in zip("AB", about, standings, strict=True):
+        out.line(f"{name}: {one['model']}: {standing.label}: {accuracy_text(one)}")
+    cells = [compared.both, compared.only_a, compared.only_b, compared.neither]
+    words = [f"{cell:,}" for cell in cells]
+    width = max(7, *map(len, words))
+    out.line(f"{'':9}{'B right':>{width}}  {'B wrong':>{width}}")
+    out.line(f"{'A right':9}{words[0]:>{width}}  {words[1]:>{width}}")
+    out.line(f"{'A wrong':9}{words[2]:>{width}}  {words[3]:>{width}}")
+    out.line(compared.sentence())
+    notes = {standing.note for standing in standings if standing.note}
+    for note in sorted(notes):
+        names = [n for n, x in zip("AB", standings, strict=True) if x.note == note]
+        who = names[0] if len(names) == 1 else "each of A and B"
+        out.note(f"{standings[0].on}: {who} {note}")
