@@ -27,6 +27,8 @@ from tlcache.figures import save_png
 from tlcache.forward_pass import Job, Made
 from tlcache.head_steps import can_compile
 from tlcache.identity import Identity
+from tlcache.missing_rows import missing_rows
+from tlcache.row_buffer import RowBuffer
 from tlcache.runs import describe_machine
 from tlcache.samples import ImageDataset
 from tlcache.snapshots import Snapshot
@@ -81,13 +83,13 @@ def fill(cache: Path, count: int, dim: int) -> Measured:
     # Once with a row: what is imported on the way is not of the rows.
     warm = open_store(cache.parent / "warm", identity, "random")
     first = _made(Job(Path(), bytes(32), [(0, 0)]), pool, 0)
-    embedding._commit_all(_closable([first]), embedding._Buffer([warm]), 1, _silent)
+    embedding._commit_all(_closable([first]), RowBuffer([warm]), 1, _silent)
     before, started = peak_bytes(), time.perf_counter()
     bookkeeping.keep_snapshot(snapshot, None, store, print)
-    missing = embedding._missing(snapshot, [store], 0)
+    missing = missing_rows(snapshot, [store], 0)
     planned, plan_peak = time.perf_counter(), peak_bytes()
     made = (_made(job, pool, at) for at, job in enumerate(missing.jobs(snapshot)))
-    embedding._commit_all(made, embedding._Buffer([store]), len(missing.images), _silent)
+    embedding._commit_all(made, RowBuffer([store]), len(missing.images), _silent)
     committed = time.perf_counter()
     return {
         "rows": count,

@@ -17,6 +17,7 @@ from PIL import Image
 from small_trunk import DIM, small_trunk
 
 import tlcache.embedding
+import tlcache.row_buffer
 import tlcache.snapshots
 from tlcache.feature_store import FeatureStore
 from tlcache.features import Features, open_snapshot
@@ -195,7 +196,7 @@ def _value(process: Running) -> Any:
 
 def _write(writer: Writer, folder: Path, me: int, count: int, held: bool) -> Wrote:
     torch.set_num_threads(1)
-    tlcache.embedding.COMMIT_BYTES = writer.rows * 4 * DIM - 1
+    tlcache.row_buffer.COMMIT_BYTES = writer.rows * 4 * DIM - 1
     tlcache.snapshots.KEEP_SECONDS = 0.0  # drafts as well
     commit, shards, times, said = FeatureStore.commit, list[Path](), list[float](), list[str]()
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from small_trunk import small_trunk
 
-import tlcache.embedding
+import tlcache.row_buffer
 import tlcache.snapshots
 import tlcache.trunk
 from tlcache.embedding import embed
@@ -66,7 +66,7 @@ def small_steps() -> Iterator[None]:
     """The small network by whatever name; many commits, and a draft while files are read."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tlcache.trunk, "load_trunk", load_small)
-        patch.setattr(tlcache.embedding, "COMMIT_BYTES", 800)
+        patch.setattr(tlcache.row_buffer, "COMMIT_BYTES", 800)
         patch.setattr(tlcache.snapshots, "time", _Clock)
         yield
 

@@ -190,7 +190,7 @@ def test_who_stops_asking_keeps_what_was_made(files: list[Path], tmp_path: Path)
 def test_rows_are_committed_while_it_goes_on(
     files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tlcache.file_features, "COMMIT_BYTES", 2 * 4 * DIM)
+    monkeypatch.setattr(tlcache.row_buffer, "COMMIT_BYTES", 2 * 4 * DIM - 1)
     found = features_of(files[:3], Pass(), store_in(tmp_path))
     next(found), next(found)
     there = sum(len(rows.views) for rows in store_in(tmp_path).rows())

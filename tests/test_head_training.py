@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+import tlcache.head_epochs
 import tlcache.head_training
 from tlcache.errors import DataError, OptionError
 from tlcache.head_training import train_head, train_heads
@@ -356,7 +357,7 @@ def test_memory_does_not_depend_on_how_many_rows_are_judged_at_once(
     features, labels = arrays()
     data = features, labels, features, labels
     whole = train_heads(*data, RECIPES[:6], classes=3)
-    monkeypatch.setattr(tlcache.head_training, "_NUMBERS_AT_ONCE", 1)
+    monkeypatch.setattr(tlcache.head_epochs, "_NUMBERS_AT_ONCE", 1)
     for a, b in zip(whole, train_heads(*data, RECIPES[:6], classes=3), strict=True):
         np.testing.assert_allclose(a.last.weight, b.last.weight, atol=1e-6)
         assert a.history[-1].val_loss == pytest.approx(b.history[-1].val_loss, abs=1e-6)

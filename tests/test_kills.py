@@ -14,7 +14,7 @@ import pytest
 from interrupted import Committed, committed, images_of
 from isolated import Running, isolated
 
-import tlcache.embedding
+import tlcache.row_buffer
 from tlcache.embedding import embed
 from tlcache.features import Features, open_snapshot
 from tlcache.samples import scan
@@ -48,7 +48,7 @@ def trunk(mobilenet_weights: Path) -> bytes:
 
 def run(data: Path, cache: Path, trunk: bytes) -> Ran:
     """Embed the photos: what was embedded, what was said, and the seconds."""
-    tlcache.embedding.COMMIT_BYTES = COMMIT_BYTES
+    tlcache.row_buffer.COMMIT_BYTES = COMMIT_BYTES
     started = time.monotonic()
     said: list[str] = []
     done = embed(

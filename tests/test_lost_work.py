@@ -16,6 +16,7 @@ from small_trunk import DIM, small_trunk
 
 import tlcache.embedding
 import tlcache.forward_pass
+import tlcache.row_buffer
 from tlcache.embedding import embed
 from tlcache.forward_pass import Job, Made
 from tlcache.images import decode
@@ -67,7 +68,7 @@ def test_a_row_that_was_made_waits_ten_seconds_at_most(
     assert len(committed(tmp_path / "cache")) == len(data)
     # Nor is everything committed by itself.
     shards = len(list(tmp_path.glob("cache/*/shards/*.h5")))
-    assert shards <= 1 + clock.now / tlcache.embedding.COMMIT_SECONDS
+    assert shards <= 1 + clock.now / tlcache.row_buffer.COMMIT_SECONDS
 
 
 def test_what_was_made_is_committed_while_one_image_takes_for_ever(
@@ -87,7 +88,7 @@ def test_what_was_made_is_committed_while_one_image_takes_for_ever(
 
     monkeypatch.setattr(tlcache.forward_pass, "decode", slow)
     monkeypatch.setattr(tlcache.forward_pass, "IDLE_SECONDS", 0.01)
-    monkeypatch.setattr(tlcache.embedding, "COMMIT_SECONDS", 0.05)
+    monkeypatch.setattr(tlcache.row_buffer, "COMMIT_SECONDS", 0.05)
     embed(data, small_trunk(), cache=tmp_path / "cache", workers=2)
     assert seen.is_set()  # all but the images of the same task were there before it was decoded
     assert len(committed(tmp_path / "cache")) == len(data)
@@ -128,7 +129,7 @@ def test_what_the_threads_have_made_is_kept_when_a_pass_is_stopped_at_its_first_
 
     with monkeypatch.context() as patch:
         patch.setattr(tlcache.forward_pass, "_made", counted)
-        patch.setattr(tlcache.embedding._Buffer, "add", stop)
+        patch.setattr(tlcache.row_buffer.RowBuffer, "add", stop)
         with pytest.raises(KeyboardInterrupt):
             embed(data, small_trunk(), cache=tmp_path / "cache", workers=2)
     # All but the row in hand of the eight tasks of eight images that may be under way.

@@ -26,7 +26,7 @@ from tlcache.cli import main
 slow, folder = sys.argv[1].split("@")
 sys.path.insert(0, folder)
 tlcache.trunk.load_trunk = lambda *_: small_trunk.small_trunk()
-tlcache.embedding.COMMIT_SECONDS = 0.05
+tlcache.row_buffer.COMMIT_SECONDS = 0.05
 seen, late = 0, 12 if slow == "training" else 28  # of 25 epochs, of 48 images
 def slowed(function, seconds):
     def wrapped(*arguments, **options):
@@ -43,7 +43,7 @@ if slow == "pass":
 if slow == "reading":
     tlcache.digests.digest_file = slowed(tlcache.digests.digest_file, 0.2)
 if slow == "training":
-    tlcache.head_training._epoch = slowed(tlcache.head_training._epoch, 0.2)
+    tlcache.head_training.train_epoch = slowed(tlcache.head_training.train_epoch, 0.2)
 sys.argv[1:] = sys.argv[2:]
 main()
 """

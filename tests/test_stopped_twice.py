@@ -18,6 +18,7 @@ from isolated import Ended, Running, isolated
 import tlcache.cli
 import tlcache.embedding
 import tlcache.forward_pass
+import tlcache.row_buffer
 import tlcache.trunk
 from tlcache.features import Features
 from tlcache.forward_pass import Made
@@ -32,7 +33,7 @@ def embed_slowly(data: Path, cache: Path, said: Path, made: Path) -> int:
 
     What it says goes to one file, and the digest of each image that is handed over to another.
     """
-    add = tlcache.embedding._Buffer.add
+    add = tlcache.row_buffer.RowBuffer.add
 
     def logged(buffer: Any, result: Made) -> None:
         add(buffer, result)
@@ -44,7 +45,7 @@ def embed_slowly(data: Path, cache: Path, said: Path, made: Path) -> int:
         return decode(content, path)
 
     tlcache.trunk.load_trunk = load_small
-    tlcache.embedding._Buffer.add = logged  # type: ignore[assignment, method-assign]
+    tlcache.row_buffer.RowBuffer.add = logged  # type: ignore[assignment, method-assign]
     tlcache.forward_pass.decode = slow  # type: ignore[attr-defined, assignment]
     for stream in (sys.stdout, sys.stderr):
         os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream.fileno())

@@ -26,7 +26,7 @@ from PIL import Image
 from small_trunk import small_trunk
 from typer.main import get_command
 
-import tlcache.embedding
+import tlcache.row_buffer
 import tlcache.snapshots
 import tlcache.trunk
 from tlcache.cli import app
@@ -120,7 +120,7 @@ def make_sound(folder: Path, seed: int = 0) -> Sound:
 
 def fill(data: Path, cache: Path, seed: int = 0) -> Sound:
     """Make a cache of the images, in many shards of few rows."""
-    tlcache.embedding.COMMIT_BYTES = 600
+    tlcache.row_buffer.COMMIT_BYTES = 600
     done = _embed(data, cache, [], seed)
     assert done.embedded == 12
     return Sound(data, cache, _numbers(done))

@@ -7,32 +7,27 @@ commits them as it goes. Covers no reading back (``features``).
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tlcache import bookkeeping
 from tlcache.errors import CacheError, DataError, OptionError
 from tlcache.feature_store import FeatureStore
 from tlcache.features import Embedding, Report, UnreadableImagesError, said_once
 from tlcache.forward_pass import Job, Made, run_pass
+from tlcache.missing_rows import missing_rows
+from tlcache.row_buffer import RowBuffer
 from tlcache.samples import SPLITS, ImageDataset
-from tlcache.shards import Rows
 from tlcache.snapshots import Progress as Tick
 from tlcache.snapshots import Snapshot, take_snapshot
 from tlcache.trunk_stores import check_words, described, stores_of
 
 if TYPE_CHECKING:
     from tlcache.trunk import Trunk
-
-COMMIT_SECONDS = 5.0
-"""Rows are committed at least this often: about the most work that a killed process loses."""
-COMMIT_BYTES = 16 << 20
 
 Progress = Callable[[str], contextlib.AbstractContextManager[Tick]]
 """Makes a progress bar with the given title."""
@@ -103,7 +98,7 @@ def embed(
     own = bookkeeping.keep_snapshot(snapshot, own, stores[0], report)
     for store in stores:
         bookkeeping.keep_description(store, report)
-    missing = _missing(snapshot, stores, views)
+    missing = missing_rows(snapshot, stores, views)
     pass_started = time.perf_counter()
     reasons: dict[bytes, str] = {}
     if total := len(missing.images):
@@ -130,61 +125,6 @@ def embed(
     return done
 
 
-@dataclasses.dataclass(frozen=True)
-class _Missing:
-    """Rows to make.
-
-    Attributes:
-        images: (m,) indices of distinct images that lack a row.
-        plain: (m,) whether the row of the eval transform is among those.
-        views: (m, V) which views are.
-        reused: How many distinct images lack none.
-    """
-
-    images: NDArray[np.int64]
-    plain: NDArray[np.bool_]
-    views: NDArray[np.bool_]
-    reused: int
-
-    def jobs(self, snapshot: Snapshot) -> Iterator[Job]:
-        for image, plain, views in zip(self.images, self.plain, self.views, strict=True):
-            crops = [(0, 0)] * bool(plain) + [(1, int(view)) for view in np.flatnonzero(views)]
-            path, digest = snapshot.dataset.path(int(image)), snapshot.digests[image].tobytes()
-            yield Job(path, digest, crops)
-
-
-def _missing(snapshot: Snapshot, stores: Sequence[FeatureStore], views: int) -> _Missing:
-    """Which rows of the readable images are not in the cache."""
-    readable = np.flatnonzero(snapshot.readable())
-    images = readable[_first_of_each(snapshot.digests[readable])]
-    digests = snapshot.digests[images]
-    plain = ~stores[0].has(digests, np.zeros(len(images), np.int32))
-    lacking = np.zeros((len(images), views), bool)
-    if views:
-        train = readable[snapshot.dataset.splits[readable] == SPLITS.index("train")]
-        augmented = np.isin(_names(digests), _names(snapshot.digests[train]))
-        wanted = np.repeat(digests[augmented], views, axis=0)
-        numbers = np.tile(np.arange(views, dtype=np.int32), int(augmented.sum()))
-        lacking[augmented] = ~stores[1].has(wanted, numbers).reshape(-1, views)
-    some = plain | lacking.any(axis=1)
-    return _Missing(images[some], plain[some], lacking[some], int((~some).sum()))
-
-
-def _first_of_each(digests: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Where each distinct digest of (n, 32) comes first, rising; in a third of np.unique's room."""
-    names = _names(digests)
-    order = np.argsort(names, kind="stable")
-    ordered = names[order]
-    new = np.ones(len(order), bool)
-    new[1:] = ordered[1:] != ordered[:-1]
-    return np.sort(order[new])
-
-
-def _names(digests: NDArray[np.uint8]) -> NDArray[np.bytes_]:
-    """(n, 32) digests as n texts, which can be sorted."""
-    return np.ascontiguousarray(digests).view("S32")[:, 0]
-
-
 def make_rows(
     trunk: Trunk,
     jobs: Iterator[Job],
@@ -209,7 +149,7 @@ def make_rows(
         CacheError: If rows cannot be committed.
         OptionError: If the device or the engine cannot be had.
     """
-    buffer, how = _Buffer(stores), (device, engine, workers, batch_size, report)
+    buffer, how = RowBuffer(stores), (device, engine, workers, batch_size, report)
     made = _pass(trunk, jobs, total, stores, buffer.commit_if_due, *how)
     return _commit_all(made, buffer, total, tick)
 
@@ -252,7 +192,7 @@ def _pass(
 
 
 def _commit_all(
-    made: Generator[Made, None, None], buffer: _Buffer, total: int, tick: Tick
+    made: Generator[Made, None, None], buffer: RowBuffer, total: int, tick: Tick
 ) -> dict[bytes, str]:
     """Commit the rows as they come; digest and reason of each image that could not be read.
 
@@ -280,7 +220,7 @@ def _commit_all(
 
 
 def _add_the_rest(
-    made: Generator[Made, None, None], buffer: _Buffer, error: KeyboardInterrupt
+    made: Generator[Made, None, None], buffer: RowBuffer, error: KeyboardInterrupt
 ) -> None:
     """Take what the threads have made from a pass that is interrupted."""
     with contextlib.suppress(KeyboardInterrupt, StopIteration):
@@ -289,39 +229,6 @@ def _add_the_rest(
             if not result.reason:
                 buffer.keep(result)
             result = next(made)
-
-
-class _Buffer:
-    """Rows that wait to be committed, for each store."""
-
-    def __init__(self, stores: Sequence[FeatureStore]) -> None:
-        self._stores = stores
-        self._clear()
-
-    def add(self, made: Made) -> None:
-        self.keep(made)
-        self.commit_if_due()
-
-    def keep(self, made: Made) -> None:
-        for (which, view), feature in zip(made.job.crops, made.features, strict=True):
-            self._rows[which].append((feature, made.job.digest, view))
-            self._bytes += feature.nbytes
-
-    def commit_if_due(self) -> None:
-        if self._bytes > COMMIT_BYTES or time.monotonic() - self._since > COMMIT_SECONDS:
-            self.commit()
-
-    def commit(self) -> None:
-        for store, rows in zip(self._stores, self._rows, strict=True):
-            if rows:
-                features, digests, views = zip(*rows, strict=True)
-                images = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32)
-                store.commit(Rows(np.stack(features), images, np.array(views, np.int32)))
-        self._clear()
-
-    def _clear(self) -> None:
-        self._rows: list[list[tuple[NDArray[np.float32], bytes, int]]] = [[] for _ in self._stores]
-        self._bytes, self._since = 0, time.monotonic()
 
 
 def _check_still_a_dataset(snapshot: Snapshot) -> None:

@@ -23,6 +23,7 @@ from tlcache.feature_store import FeatureStore
 from tlcache.features import Report, said_once
 from tlcache.forward_pass import Job
 from tlcache.images import ImageInMemory
+from tlcache.missing_rows import first_of_each
 from tlcache.samples import ImageDataset
 from tlcache.snapshots import take_snapshot
 from tlcache.trunk_stores import check_words, described, stores_of
@@ -62,9 +63,10 @@ def extract(
     digests, reasons = _digested(images)
     view = np.zeros(len(images), np.int32)
     features, found = store.gather(digests, view)
-    lacking = _first_of_each(digests, ~found & digests.any(axis=1))
+    lacking = np.flatnonzero(~found & digests.any(axis=1))
+    lacking = lacking[first_of_each(digests[lacking])]
     if len(lacking):
-        jobs = (Job(images[i], digests[i].tobytes(), ((0, 0),)) for i in lacking)
+        jobs = (Job(images[int(i)], digests[i].tobytes(), ((0, 0),)) for i in lacking)
         how = device, engine, workers, batch_size, report
         bad = make_rows(load(), jobs, len(lacking), [store], *how, lambda done, total: None)
         reasons = [old or bad.get(d.tobytes(), "") for old, d in zip(reasons, digests, strict=True)]
@@ -140,13 +142,6 @@ def _digested(images: Sequence[Path | ImageInMemory]) -> tuple[Digests, list[str
             except ImageError as error:
                 reasons[i] = f"expected {error.expected}, found {error.found}"
     return digests, reasons
-
-
-def _first_of_each(digests: Digests, wanted: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Indices of the first of each distinct digest among those that are wanted."""
-    at = np.flatnonzero(wanted)
-    _, first = np.unique(digests[at], axis=0, return_index=True)
-    return at[first]
 
 
 def _check_pass(device: str, engine: str, workers: int | None, batch_size: int | None) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import dataclasses
-import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -19,13 +18,10 @@ from numpy.typing import NDArray
 from tlcache.digests import digest_file, look
 from tlcache.feature_store import FeatureStore
 from tlcache.forward_pass import Job, Made
-from tlcache.shards import Rows
+from tlcache.row_buffer import RowBuffer
 
 BLOCK = 8192
 """Files that are looked up in the cache at once: each look-up reads all of its rows."""
-COMMIT_SECONDS = 5.0
-"""Rows are committed at least this often: about the most work that a killed process loses."""
-COMMIT_BYTES = 16 << 20
 
 Compute = Callable[[Sequence[Job]], Generator[Made, None, None]]
 """The pass: what becomes of each job, in the order of the jobs."""
@@ -141,26 +137,17 @@ def _in_order(entries: Iterable[_Entry], results: Iterable[Made]) -> Iterator[Fi
 
 def _kept(made: Generator[Made, None, None], store: FeatureStore) -> Generator[Made, None, None]:
     """Passes results on; they are committed, however it ends."""
-    rows, since = list[Made](), time.monotonic()
-    most = max(1, COMMIT_BYTES // (4 * store.identity.dim))
+    buffer = RowBuffer([store])
     try:
         with contextlib.closing(made):
             for result in made:
-                if not result.reason:
-                    rows.append(result)
-                if len(rows) >= most or time.monotonic() - since > COMMIT_SECONDS:
-                    _commit(store, rows)
-                    rows, since = [], time.monotonic()
+                if result.reason:
+                    buffer.commit_if_due()
+                else:
+                    buffer.add(result)
                 yield dataclasses.replace(result, features=_stored(result.features, store))
     finally:
-        _commit(store, rows)
-
-
-def _commit(store: FeatureStore, rows: Sequence[Made]) -> None:
-    if rows:
-        images = np.frombuffer(b"".join(row.job.digest for row in rows), np.uint8).reshape(-1, 32)
-        features = np.concatenate([row.features for row in rows])
-        store.commit(Rows(features, images, np.zeros(len(rows), np.int32)))
+        buffer.commit()
 
 
 def _stored(features: NDArray[np.float32], store: FeatureStore) -> NDArray[np.float32]:

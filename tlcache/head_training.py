@@ -11,19 +11,18 @@ import dataclasses
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tlcache.devices import resolve_device, usable_cpus
 from tlcache.errors import DataError, OptionError
 from tlcache.head_data import Array, HeadData, Labels, check_widths, head_data
+from tlcache.head_epochs import judge, train_epoch
 from tlcache.head_steps import Steps, can_compile, compiled_steps, steps
 from tlcache.heads import Head, initial_head
 from tlcache.recipe import EpochRecord, Recipe
 
-_NUMBERS_AT_ONCE = 1 << 24  # of rows, and of logits: bounds the memory whatever there is of them
 _STEP_SECONDS = 3e-5  # of numpy's calls, about
 _FLOPS = 1e10  # a second, about
 WORTH_SECONDS = 0.7
@@ -240,8 +239,8 @@ def _train_group(
         lrs = [r.learning_rate(epoch) for r in recipes]
         rates = np.array(lrs, np.float32), momentum, decay
         with np.errstate(over="ignore", invalid="ignore"):  # what diverges is recorded as such
-            train = _epoch(group, data, epoch, recipe, take, rates)
-            val = _judged(group, data)
+            train = train_epoch(group.weight, group.velocity, data, epoch, recipe, take, rates)
+            val = judge(group.weight, data)
         seconds = time.perf_counter() - epoch_started
         for g in going:
             record = EpochRecord(epoch + 1, lrs[g], *train[g], *val[g], seconds)
@@ -252,59 +251,6 @@ def _train_group(
             break
     seconds = time.perf_counter() - started
     return [group.trained(g, seconds) for g in range(len(heads))]
-
-
-def _epoch(
-    group: _Group,
-    data: HeadData,
-    epoch: int,
-    recipe: Recipe,
-    take: Steps,
-    rates: tuple[Array, Array, Array],
-) -> list[tuple[float, float]]:
-    """One pass of SGD; each head's running loss and accuracy."""
-    view, n = data.views[epoch % len(data.views)], len(data.labels)
-    order = recipe.epoch_order(epoch, n)
-    sums = np.zeros((2, len(group.weight)))
-    for part in _parts(n, group, recipe.batch_size):
-        rows, labels = _with_ones(view[order[part]]), data.labels[order[part]]
-        logits = take(group.weight, group.velocity, rows, labels, recipe.batch_size, *rates)
-        sums += _loss_and_hits(logits, labels)
-    return [(float(loss), float(hits)) for loss, hits in (sums / n).T]
-
-
-def _judged(group: _Group, data: HeadData) -> list[tuple[float, float]]:
-    """Loss and accuracy of each head on val."""
-    count, classes, width = group.weight.shape
-    flat, n = group.weight.reshape(count * classes, width), len(data.val_labels)
-    sums = np.zeros((2, count))
-    for part in _parts(n, group, 1):
-        logits = (_with_ones(data.val[part]) @ flat.T).reshape(-1, count, classes)
-        sums += _loss_and_hits(logits, data.val_labels[part])
-    return [(float(loss), float(hits)) for loss, hits in (sums / n).T]
-
-
-def _parts(n: int, group: _Group, batch_size: int) -> Iterator[slice]:
-    """Rows to take at once: whole batches, and so many that they and their logits fit in memory."""
-    count, classes, width = group.weight.shape
-    largest = max(count * classes, width) * batch_size
-    size = max(1, _NUMBERS_AT_ONCE // largest) * batch_size
-    return (slice(start, start + size) for start in range(0, n, size))
-
-
-def _with_ones(rows: Array) -> Array:
-    return np.column_stack([rows, np.ones(len(rows), np.float32)])
-
-
-def _loss_and_hits(logits: Array, labels: Labels) -> NDArray[np.float64]:
-    """(2, G): summed cross-entropy in nats, and labels hit, of (n, G, C) logits."""
-    shifted = np.moveaxis(logits, 2, 0).astype(
-        np.float64, order="C"
-    )  # classes first: sums are fast
-    hits = shifted.argmax(axis=0) == labels[:, None]
-    shifted -= shifted.max(axis=0)
-    losses = np.log(np.exp(shifted).sum(axis=0)) - shifted[labels, np.arange(len(labels))]
-    return np.stack([losses.sum(axis=0), hits.sum(axis=0)])
 
 
 def _finite(record: EpochRecord) -> bool:
