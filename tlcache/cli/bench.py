@@ -12,6 +12,7 @@ from tlcache.cli.output import Output, note_selection
 
 if TYPE_CHECKING:
     from tlcache.benchmark import Benchmark
+    from tlcache.samples import ImageDataset
 
 EXAMPLES = "tlcache bench hymenoptera_data --epochs 3 --figure bench.png"
 
@@ -36,6 +37,10 @@ def run(
     figure: Annotated[
         Path | None, typer.Option(help="A PNG of the result.", show_default=False)
     ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="An HTML page of the result.", show_default=False)
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a report that is there.")] = False,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
@@ -48,12 +53,16 @@ def run(
     from tlcache.cli.embed import scanned
     from tlcache.figures import benchmark_figure, save_png
     from tlcache.recipe import Recipe
+    from tlcache.report import check_output
 
     out = Output(as_json, quiet)
     recipe = Recipe(epochs, batch_size, lr, momentum, weight_decay, step_size, gamma, seed)
+    if report is not None:
+        check_output(report, force)
     out.note_random(weights)
+    dataset = scanned(out, data, split, seed)
     measured = benchmark(
-        scanned(out, data, split, seed),
+        dataset,
         trunk,
         weights,
         recipe,
@@ -69,6 +78,17 @@ def run(
         save_png(benchmark_figure(bars, _judged(measured)), figure)
     tell(out, measured)
     out.result(measured.describe())
+    if report is not None:  # last: what took minutes has been said by now, whatever happens
+        _write_report(out, measured, dataset, report)
+
+
+def _write_report(out: Output, measured: Benchmark, dataset: ImageDataset, path: Path) -> None:
+    from tlcache.report import bench_page, save_page
+
+    counts = {name: len(dataset.indices(name)) for name in dataset.present_splits()}
+    page = bench_page(measured.describe(), str(dataset.root), counts)
+    size = save_page(path, lambda room: page)
+    out.line(f"report: {path} ({size / 1e3:.0f} KB)")
 
 
 def tell(out: Output, measured: Benchmark) -> None:

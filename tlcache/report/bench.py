@@ -1,0 +1,104 @@
+"""The page of a benchmark: seconds by stage, accuracies, break-even and the paired test."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tlcache.report.charts import Scale, Tick
+from tlcache.report.page import rendered
+from tlcache.selection import split_role
+
+LEFT, RIGHT, TOP, ROW = 4, 540, 4, 58  # pixels; the total of a bar stands right of it
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """A stage's piece of a bar: its place, and which colour of the legend it has."""
+
+    x: float
+    width: float
+    colour: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Bar:
+    """A contender's time.
+
+    Attributes:
+        name: The contender.
+        top: Of its row.
+        parts: By stage.
+        total: Seconds.
+        times: How many times as fast as the slowest.
+    """
+
+    name: str
+    top: float
+    parts: list[Part]
+    total: float
+    times: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Bars:
+    """Stacked bars, with the legend's stages and the ticks of the seconds."""
+
+    stages: list[str]
+    bars: list[Bar]
+    ticks: list[Tick]
+    height: float
+
+
+def stacked(contenders: Sequence[Mapping[str, Any]]) -> Bars:
+    """The seconds of contenders, stage upon stage."""
+    stages = list(dict.fromkeys(stage for c in contenders for stage in c["seconds_by_stage"]))
+    slowest = max(c["seconds"] for c in contenders) or 1.0
+    scale = Scale(0.0, slowest, LEFT, RIGHT)
+    bars = []
+    for row, contender in enumerate(contenders):
+        parts, start = [], 0.0
+        for colour, stage in enumerate(stages):
+            end = start + contender["seconds_by_stage"].get(stage, 0.0)
+            if end > start:
+                parts.append(Part(scale(start), round(scale(end) - scale(start), 1), colour))
+            start = end
+        times = slowest / start if start else 1.0
+        bars.append(Bar(contender["name"], TOP + row * ROW, parts, start, times))
+    return Bars(stages, bars, scale.ticks(5), TOP + ROW * len(bars))
+
+
+def bench_page(measured: Mapping[str, Any], data: str, images: Mapping[str, int]) -> bytes:
+    """The page of a benchmark.
+
+    Args:
+        measured: What ``Benchmark.describe`` gives.
+        data: The folder of images.
+        images: How many, by split.
+    """
+    contenders = [measured[name] for name in ("cached", "frozen", "finetune")]
+    split, recipe = measured["judged_on"], measured["recipe"]
+    facts = [
+        ("Data", data),
+        ("Images", ", ".join(f"{count:,} {name}" for name, count in images.items())),
+        ("Trunk", f"{measured['trunk']}, weights {measured['weights']}"),
+        ("Recipe", ", ".join(f"{name} {value}" for name, value in recipe.items())),
+        ("Judged on", f"{split}, {images[split]:,} images"),
+        ("Epochs selected on", measured["selected_on"]),
+        *(
+            (word, ", ".join(f"{name} {value}" for name, value in measured[key].items()))
+            for word, key in (("Versions", "versions"), ("Machine", "machine"))
+        ),
+    ]
+    values = {
+        "title": "Benchmark: cached features, frozen loop, finetuning",
+        "contenders": contenders,
+        "chart": stacked(contenders),
+        "measured": measured,
+        "split": split,
+        "role": split_role(split, measured["selected_on"]),
+        "n": images[split],
+        "facts": facts,
+    }
+    return rendered("bench.html", values)

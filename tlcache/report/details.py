@@ -1,0 +1,171 @@
+"""What a model got wrong and how sure it was: mistakes, calibration, confusions, classes.
+
+Takes arrays and evaluations; draws nothing and reads no file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlcache.evaluation import Evaluation, softmax, wilson_interval
+from tlcache.scoring import Scored
+
+BINS = 15
+
+
+@dataclasses.dataclass(frozen=True)
+class Judged:
+    """One image: what it is, and what the model takes it for.
+
+    Attributes:
+        path: Relative to the data's folder.
+        truth, prediction: Class names.
+        probability: Of the prediction.
+        true_probability: Of the true class.
+    """
+
+    path: str
+    truth: str
+    prediction: str
+    probability: float
+    true_probability: float
+
+    @property
+    def right(self) -> bool:
+        """Whether the prediction is the truth."""
+        return self.truth == self.prediction
+
+
+@dataclasses.dataclass(frozen=True)
+class Bin:
+    """Images whose probability of the prediction lies in (low, high].
+
+    Attributes:
+        count: How many.
+        confidence: Their mean probability.
+        accuracy: How many of them are right, as a share.
+        interval: Of it, 95%.
+    """
+
+    low: float
+    high: float
+    count: int
+    confidence: float
+    accuracy: float
+    interval: tuple[float, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassRow:
+    """How one class fares; ``interval`` is that of the recall, None where it has no image."""
+
+    name: str
+    support: int
+    recall: float
+    interval: tuple[float, float] | None
+    precision: float
+    f1: float
+
+
+def judged(scored: Scored, classes: Sequence[str]) -> list[Judged]:
+    """Each image of a split, in order."""
+    probabilities = softmax(scored.logits)
+    found = probabilities.argmax(axis=1)
+    rows = np.arange(len(found))
+    return [
+        Judged(path, classes[truth], classes[prediction], float(p), float(q))
+        for path, truth, prediction, p, q in zip(
+            scored.paths,
+            scored.labels,
+            found,
+            probabilities[rows, found],
+            probabilities[rows, scored.labels],
+            strict=True,
+        )
+    ]
+
+
+def worst_first(images: Sequence[Judged]) -> list[Judged]:
+    """The mistakes, the surest first."""
+    wrong = [image for image in images if not image.right]
+    return sorted(wrong, key=lambda image: (-image.probability, image.path))
+
+
+def calibration(images: Sequence[Judged]) -> list[Bin]:
+    """The bins of the expected calibration error that hold any image, rising."""
+    edges = np.linspace(0, 1, BINS + 1)
+    sure = np.array([image.probability for image in images])
+    right = np.array([image.right for image in images])
+    places = np.digitize(sure, edges[1:-1], right=True)
+    bins = []
+    for place in np.unique(places):
+        inside = places == place
+        count, hits = int(inside.sum()), int(right[inside].sum())
+        low, high = float(edges[place]), float(edges[place + 1])
+        mean, bounds = float(sure[inside].mean()), wilson_interval(hits, count)
+        bins.append(Bin(low, high, count, mean, hits / count, bounds))
+    return bins
+
+
+def class_rows(evaluation: Evaluation, most: int) -> list[ClassRow]:
+    """The classes in their order; where there are more than ``most``, those of the lowest F1."""
+    rows = []
+    for i, name in enumerate(evaluation.classes):
+        values = evaluation.per_class[name]
+        support = sum(evaluation.confusion[i])
+        bounds = wilson_interval(evaluation.confusion[i][i], support) if support else None
+        numbers = values["recall"], bounds, values["precision"], values["f1"]
+        rows.append(ClassRow(name, support, *numbers))
+    if len(rows) <= most:
+        return rows
+    with_images = [row for row in rows if row.support] or rows
+    return sorted(with_images, key=lambda row: (row.f1, row.name))[:most]
+
+
+def confusions(evaluation: Evaluation, most: int) -> list[tuple[str, str, int, int]]:
+    """(truth, prediction, how often, images of the truth) of the most frequent mistakes."""
+    counts = np.array(evaluation.confusion)
+    totals = counts.sum(axis=1)
+    np.fill_diagonal(counts, 0)
+    order = np.argsort(-counts, axis=None, kind="stable")[:most]
+    names = evaluation.classes
+    pairs = [divmod(int(flat), len(names)) for flat in order]
+    return [
+        (names[i], names[j], int(counts[i, j]), int(totals[i])) for i, j in pairs if counts[i, j]
+    ]
+
+
+def spread(images: Sequence[Judged], most: int) -> NDArray[np.int64]:
+    """(m,) rising rows of at most so many images: the worst mistakes, half of it at most, and
+    others evenly."""
+    if len(images) <= most:
+        return np.arange(len(images))
+    sure = np.array([image.probability for image in images])
+    wrong = np.flatnonzero([not image.right for image in images])
+    first = wrong[np.argsort(-sure[wrong], kind="stable")][: most // 2]
+    rest = np.setdiff1d(np.arange(len(images)), first)
+    even = rest[np.linspace(0, len(rest) - 1, most - len(first)).astype(int)]
+    return np.sort(np.concatenate([first, even]))
+
+
+def principal(features: NDArray[np.float32]) -> tuple[NDArray[np.float64], tuple[float, float]]:
+    """(n, 2) places of (n, D) features along their first two principal components.
+
+    Returns:
+        The places and the share of the variance of each component. Signs are such that the
+        largest loading is positive, so that the same features give the same map.
+    """
+    centred = features - features.mean(axis=0, dtype=np.float64)
+    left, values, right = np.linalg.svd(centred, full_matrices=False)
+    count = min(2, len(values))
+    top = np.abs(right[:count]).argmax(axis=1)
+    signs = np.sign(right[np.arange(count), top])
+    places = np.zeros((len(features), 2))
+    places[:, :count] = left[:, :count] * values[:count] * signs
+    shares = np.zeros(2)
+    shares[:count] = values[:count] ** 2 / (np.square(values).sum() or 1)
+    return places, (float(shares[0]), float(shares[1]))

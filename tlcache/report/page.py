@@ -1,0 +1,138 @@
+"""The page as bytes: templates filled in, everything escaped, everything inside, under 3 MB."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import functools
+import hashlib
+import os
+from collections.abc import Callable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tlcache.errors import OptionError
+from tlcache.files import write_atomically
+from tlcache.report import text
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+MAX_BYTES = 3_000_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Room:
+    """How much of what may be without end a page shows, of each run.
+
+    Attributes:
+        points: Images on the map.
+        mistakes: The worst ones.
+        classes: Rows of the table of classes.
+        pictures: Whether there are thumbnails.
+    """
+
+    points: int
+    mistakes: int
+    classes: int
+    pictures: bool = True
+
+
+ROOMS = (
+    Room(300, 24, 300),
+    Room(150, 24, 300),
+    Room(60, 12, 100),
+    Room(20, 6, 30),
+    Room(20, 6, 10, pictures=False),
+)
+
+
+def check_output(path: Path, force: bool) -> None:
+    """Refuse a file that is there, or a place where none can be, before any work is done.
+
+    Raises:
+        OptionError: If the file may not be written.
+    """
+    folder = path.parent
+    if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+        found = f"no folder {folder}" if not folder.is_dir() else f"{folder}, which is not ours"
+        raise OptionError(
+            path,
+            expected="a file in a folder that can be written",
+            found="a folder" if path.is_dir() else found,
+            remedy="name another file",
+        )
+    if path.exists() and not force:
+        raise OptionError(
+            path,
+            expected="a new file",
+            found="an earlier one",
+            remedy="pass --force to replace it, or name another",
+        )
+
+
+def save_page(path: Path, render: Callable[[Room], bytes]) -> int:
+    """Write a page with as much as fits into it.
+
+    Args:
+        render: Makes the page with so much in it.
+
+    Returns:
+        Its bytes.
+
+    Raises:
+        OptionError: If it is too large with the least in it.
+        CacheError: If it cannot be written.
+    """
+    page = b""
+    for room in ROOMS:
+        page = render(room)
+        if len(page) <= MAX_BYTES:
+            write_atomically(path, page)
+            return len(page)
+    raise OptionError(
+        path,
+        expected=f"a page of at most {MAX_BYTES / 1e6:.0f} MB",
+        found=f"{len(page) / 1e6:.1f} MB without a picture",
+        remedy="report fewer runs at once",
+    )
+
+
+def rendered(template: str, values: Mapping[str, Any]) -> bytes:
+    """A template filled in, with style and script inside and a policy that admits them alone."""
+    from markupsafe import Markup
+
+    style, script = (_read(name) for name in ("page.css", "page.js"))
+    policy = (
+        f"default-src 'none'; img-src data:; style-src '{_digest(style)}'; "
+        f"script-src '{_digest(script)}'; base-uri 'none'; form-action 'none'"
+    )
+    # The two are our own files, and hold nothing that a user named.
+    own = {"style": Markup(style), "script": Markup(script), "policy": Markup(policy)}
+    return _environment().get_template(template).render(**values, **own).encode("utf-8")
+
+
+@functools.cache
+def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("tlcache.report"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+        finalize=lambda value: text.shown(value) if type(value) is str else value,
+    )
+    for name in ("share", "interval", "percent", "seconds", "count", "shortened", "times"):
+        environment.filters[name] = getattr(text, name)
+    return environment
+
+
+def _read(name: str) -> str:
+    return (resources.files("tlcache.report") / "templates" / name).read_text(encoding="utf-8")
+
+
+def _digest(source: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(source.encode()).digest()).decode('ascii')}"
