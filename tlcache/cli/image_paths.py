@@ -36,12 +36,12 @@ def listed_paths(argument: str) -> list[str]:
     for match in sorted(glob.glob(argument, recursive=True)):  # noqa: PTH207 -- of any root
         if not os.path.isdir(match):  # noqa: PTH112
             found.append(match)
-        elif "**" not in argument:  # which has named what is in it
+        else:
             with contextlib.suppress(DataError):  # one without images, beside others
                 found += _below(match)
     if not found:
         raise _no_image(argument, "images of this pattern", "none", "correct it, in quotes")
-    return found
+    return list(dict.fromkeys(found))  # ** matches a folder, and what is in it
 
 
 def _below(folder: str) -> list[str]:
