@@ -110,7 +110,7 @@ def test_train_evaluate_predict_show_start_from_the_run(call: Call, tiny_data: P
     assert trained.exit_code == 0, trained.output
     for name in ("model.safetensors", "run.json", "metrics.json"):
         assert Path("run", name).is_file()
-    for name in ("curves.png", "confusion.png", "predictions.png"):
+    for name in ("curves.png", "confusion.png", "calibration.png", "predictions.png"):
         with Image.open(Path("run", name)) as picture:
             assert picture.format == "PNG"
     about = json.loads(Path("run/run.json").read_text())

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tlcache.errors import DataError, OptionError
-from tlcache.evaluation import evaluate, softmax, wilson_interval
+from tlcache.evaluation import calibration_bins, evaluate, softmax, wilson_interval
 
 LN2 = math.log(2)
 
@@ -157,6 +157,23 @@ def test_wilson_interval_agrees_with_scipy_and_stays_within_0_and_1() -> None:
 def test_evaluation_carries_the_interval_of_its_accuracy() -> None:
     result = evaluate(predicting([0, 0, 1], 2), [0, 0, 0], ("a", "b"))
     assert result.accuracy_ci95 == wilson_interval(2, 3)
+
+
+def test_bins_of_calibration_add_up_to_the_evaluation(
+    random_case: tuple[NDArray[np.float32], NDArray[np.int32]],
+) -> None:
+    result, bins = evaluate(*random_case, "abcde"), calibration_bins(*random_case)
+    confidence = softmax(random_case[0]).max(axis=1)
+    assert sum(each.count for each in bins) == result.n
+    assert sum(each.right for each in bins) == round(result.accuracy * result.n)
+    gaps = [each.count * abs(each.accuracy - each.confidence) for each in bins]
+    assert sum(gaps) / result.n == pytest.approx(result.ece)
+    for each in bins:
+        inside = (each.low < confidence) & (confidence <= each.high)
+        assert inside.sum() == each.count > 0
+        assert each.confidence == pytest.approx(confidence[inside].mean())
+        assert each.accuracy_ci95 == wilson_interval(each.right, each.count)
+        assert each.high - each.low == pytest.approx(1 / 15)
 
 
 def test_to_dict_has_the_promised_keys_and_survives_json(

@@ -65,6 +65,27 @@ class Evaluation:
         )
 
 
+@dataclasses.dataclass(frozen=True)
+class CalibrationBin:
+    """Images whose confidence, the probability of the prediction, lies in (low, high].
+
+    Attributes:
+        count: Images.
+        right: How many of them are right.
+        confidence: Their mean.
+        accuracy: ``right / count``.
+        accuracy_ci95: (low, high) of :func:`wilson_interval`.
+    """
+
+    low: float
+    high: float
+    count: int
+    right: int
+    confidence: float
+    accuracy: float
+    accuracy_ci95: tuple[float, float]
+
+
 def evaluate(logits: ArrayLike, labels: ArrayLike, classes: Sequence[str]) -> Evaluation:
     """Judge logits by labels.
 
@@ -95,6 +116,33 @@ def evaluate(logits: ArrayLike, labels: ArrayLike, classes: Sequence[str]) -> Ev
         per_class=per_class,
         confusion=confusion.tolist(),
     )
+
+
+def calibration_bins(logits: ArrayLike, labels: ArrayLike) -> list[CalibrationBin]:
+    """The bins of ``ece`` that hold any image, by rising confidence.
+
+    Args:
+        logits: (N, C) finite scores before the softmax.
+        labels: (N,) integers in 0..C-1, the true classes.
+
+    Raises:
+        DataError: For any reason :func:`evaluate` has.
+    """
+    scores = checked_logits(logits)
+    right = scores.argmax(axis=1) == checked_labels(labels, scores.shape)
+    counts, hits, sums = _binned(softmax(scores).max(axis=1), right)
+    return [
+        CalibrationBin(
+            low=i / _BINS,
+            high=(i + 1) / _BINS,
+            count=int(counts[i]),
+            right=int(hits[i]),
+            confidence=float(sums[i] / counts[i]),
+            accuracy=float(hits[i] / counts[i]),
+            accuracy_ci95=wilson_interval(int(hits[i]), int(counts[i])),
+        )
+        for i in np.flatnonzero(counts).tolist()
+    ]
 
 
 def softmax(logits: ArrayLike) -> NDArray[np.float64]:
@@ -140,11 +188,20 @@ def _cross_entropy(scores: NDArray[np.float64], truths: NDArray[np.int64]) -> fl
 
 
 def _calibration_error(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> float:
+    _, hits, sums = _binned(confidence, right)
+    return float(np.abs(hits - sums).sum() / len(right))
+
+
+def _binned(
+    confidence: NDArray[np.float64], right: NDArray[np.bool_]
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Images, right ones and summed confidence of each bin."""
     # Guo et al.'s bins are closed on the right: ((m - 1) / M, m / M].
     edges = np.linspace(0, 1, _BINS + 1)
     bins = np.digitize(confidence, edges[1:-1], right=True)
-    gaps = np.bincount(bins, weights=right - confidence, minlength=_BINS)
-    return float(np.abs(gaps).sum() / len(right))
+    counts = np.bincount(bins, minlength=_BINS)
+    hits = np.bincount(bins, weights=right, minlength=_BINS)
+    return counts, hits, np.bincount(bins, weights=confidence, minlength=_BINS)
 
 
 def _confusion(

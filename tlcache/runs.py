@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tlcache.errors import ModelError, OptionError
-from tlcache.evaluation import Evaluation, evaluate
-from tlcache.figures import confusion_figure, learning_curves, save_png
+from tlcache.evaluation import Evaluation, calibration_bins, evaluate
+from tlcache.figures import calibration_figure, confusion_figure, learning_curves, save_png
 from tlcache.files import write_atomically
 from tlcache.heads import Model, save_model
 from tlcache.identity import library_versions
@@ -169,9 +169,11 @@ def _unseen(run: Run) -> dict[str, Scored]:
 
 def _figures(run: Run, judged: Evaluation) -> dict[str, Figure]:
     scored = run.scored[run.pictured]
+    bins = calibration_bins(scored.logits, scored.labels)
     figures = {
         "curves": learning_curves(run.history, run.best_epoch) if run.history else None,
         "confusion": confusion_figure(judged.confusion, judged.classes),
+        "calibration": calibration_figure([dataclasses.asdict(each) for each in bins]),
         "predictions": prediction_picture(run.model, scored, run.dataset.root),
     }
     return {name: figure for name, figure in figures.items() if figure is not None}
@@ -223,4 +225,8 @@ def _processor() -> str:
 
 
 def _json(values: dict[str, Any]) -> bytes:
-    return (json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)
+    try:
+        return f"{text}\n".encode()
+    except UnicodeEncodeError:  # half a character, of a file name that is no UTF-8
+        return f"{json.dumps(values, indent=2, allow_nan=False)}\n".encode()

@@ -6,6 +6,7 @@ here can draw becomes ``□``. Computes no metric (see ``evaluation``) and reads
 """
 
 from tlcache.figures.benchmark import benchmark_figure as benchmark_figure
+from tlcache.figures.calibration import calibration_figure as calibration_figure
 from tlcache.figures.confusion import confusion_figure as confusion_figure
 from tlcache.figures.curves import learning_curves as learning_curves
 from tlcache.figures.few_shot import few_shot_figure as few_shot_figure
