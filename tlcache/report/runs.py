@@ -211,7 +211,9 @@ def _is_there(root: Path | None, image: Judged) -> bool:
 def _map(material: Material, images: Sequence[Judged], room: Room) -> dict[str, Any] | None:
     """The map's points with what each says, by image."""
     root = material.root if room.pictures else None
-    if material.features is None or material.rows is None or len(material.rows) < 3:
+    if not images or material.features is None or material.rows is None:
+        return None
+    if len(material.rows) < 3:
         return None
     places, shares = principal(material.features)
     classes = material.record.model.classes
