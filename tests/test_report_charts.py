@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tlcache.report.bench import stacked
-from tlcache.report.charts import BOTTOM, LEFT, RIGHT, TOP, Scale, curves, scatter
+from tlcache.report.charts import BOTTOM, LEFT, RIGHT, TOP, Scale, curves, scatter, whiskers
 from tlcache.report.text import interval, percent, seconds, share, shortened, shown, times
 
 
@@ -64,6 +64,14 @@ def test_a_map_fills_its_box_with_one_scale() -> None:
     assert scatter(np.zeros((2, 2)), 220, 220, 10) == [(110, 110)] * 2
     line = scatter(np.array([[0, 0], [1, 0]]), 220, 120, 10)
     assert line == [(10, 60), (210, 60)]
+
+
+def test_the_scale_of_accuracies_goes_from_tenth_to_tenth() -> None:
+    scale = whiskers([(0.917, 0.982), (0.83, 0.93)])
+    assert (scale.low, scale.high) == (0.8, 1.0)
+    assert 4 < scale(0.83) < scale(0.982) < 96
+    assert (whiskers([(0, 0)]).low, whiskers([(0, 0)]).high) == (0.0, 0.1)
+    assert (whiskers([(0.3, 0.7)]).low, whiskers([(1.0, 1.0)]).low) == (0.3, 0.9)
 
 
 def test_bars_stack_their_stages() -> None:

@@ -8,7 +8,6 @@ from written_runs import answers
 
 from tlcache.evaluation import evaluate, softmax, wilson_interval
 from tlcache.report.details import (
-    calibration,
     class_rows,
     confusions,
     judged,
@@ -37,18 +36,6 @@ def test_mistakes_come_surest_first_and_nothing_right_is_among_them() -> None:
     rows = [[0.6, 0.3, 0.1], [0.9, 0.05, 0.05], [0.95, 0.04, 0.01], [0.2, 0.3, 0.5]]
     found = worst_first(judged(scored(rows, [1, 2, 0, 1]), CLASSES))
     assert [image.path for image in found] == ["1.jpg", "0.jpg", "3.jpg"]
-
-
-def test_the_bins_are_those_of_the_expected_calibration_error() -> None:
-    said = answers(200, 3, wrong=60)
-    images = judged(said, CLASSES)
-    bins = calibration(images)
-    assert sum(one.count for one in bins) == 200
-    assert all(one.low < one.confidence <= one.high for one in bins)
-    gaps = sum(one.count * abs(one.accuracy - one.confidence) for one in bins) / 200
-    assert gaps == pytest.approx(evaluate(said.logits, said.labels, CLASSES).ece)
-    hits = round(bins[-1].accuracy * bins[-1].count)
-    assert bins[-1].interval == wilson_interval(hits, bins[-1].count)
 
 
 def test_a_class_has_its_recall_with_an_interval_and_one_without_images_has_none() -> None:

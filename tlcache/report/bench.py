@@ -6,11 +6,11 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tlcache.report.charts import Scale, Tick
+from tlcache.report.charts import Scale, whiskers
 from tlcache.report.page import rendered
 from tlcache.selection import split_role
 
-LEFT, RIGHT, TOP, ROW = 4, 540, 4, 58  # pixels; the total of a bar stands right of it
+WIDTH = 1000  # of the longest bar, which the page stretches to its own
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,14 +28,12 @@ class Bar:
 
     Attributes:
         name: The contender.
-        top: Of its row.
         parts: By stage.
         total: Seconds.
         times: How many times as fast as the slowest.
     """
 
     name: str
-    top: float
     parts: list[Part]
     total: float
     times: float
@@ -43,30 +41,27 @@ class Bar:
 
 @dataclasses.dataclass(frozen=True)
 class Bars:
-    """Stacked bars, with the legend's stages and the ticks of the seconds."""
+    """Stacked bars, and the stages of the legend."""
 
     stages: list[str]
     bars: list[Bar]
-    ticks: list[Tick]
-    height: float
 
 
 def stacked(contenders: Sequence[Mapping[str, Any]]) -> Bars:
     """The seconds of contenders, stage upon stage."""
     stages = list(dict.fromkeys(stage for c in contenders for stage in c["seconds_by_stage"]))
-    slowest = max(c["seconds"] for c in contenders) or 1.0
-    scale = Scale(0.0, slowest, LEFT, RIGHT)
+    slowest = max(sum(c["seconds_by_stage"].values()) for c in contenders) or 1.0
+    scale = Scale(0.0, slowest, 0, WIDTH)
     bars = []
-    for row, contender in enumerate(contenders):
+    for contender in contenders:
         parts, start = [], 0.0
         for colour, stage in enumerate(stages):
             end = start + contender["seconds_by_stage"].get(stage, 0.0)
             if end > start:
                 parts.append(Part(scale(start), round(scale(end) - scale(start), 1), colour))
             start = end
-        times = slowest / start if start else 1.0
-        bars.append(Bar(contender["name"], TOP + row * ROW, parts, start, times))
-    return Bars(stages, bars, scale.ticks(5), TOP + ROW * len(bars))
+        bars.append(Bar(contender["name"], parts, start, slowest / start if start else 1.0))
+    return Bars(stages, bars)
 
 
 def bench_page(measured: Mapping[str, Any], data: str, images: Mapping[str, int]) -> bytes:
@@ -95,6 +90,7 @@ def bench_page(measured: Mapping[str, Any], data: str, images: Mapping[str, int]
         "title": "Benchmark: cached features, frozen loop, finetuning",
         "contenders": contenders,
         "chart": stacked(contenders),
+        "scale": whiskers(one["accuracy_ci95"] for one in contenders),
         "measured": measured,
         "split": split,
         "role": split_role(split, measured["selected_on"]),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -138,6 +138,13 @@ def curves(
         ],
         None if best is None else (across(best), up(last[list(epochs).index(best)])),
     )
+
+
+def whiskers(intervals: Iterable[Sequence[float]]) -> Scale:
+    """The scale of accuracies drawn as small bars: from tenth to tenth around all intervals."""
+    bounds = [bound for interval in intervals for bound in interval]
+    low = min(0.9, math.floor(10 * min(bounds) + 1e-9) / 10)
+    return Scale(low, max(low + 0.1, math.ceil(10 * max(bounds) - 1e-9) / 10), 4, 96)
 
 
 def scatter(

@@ -1,4 +1,4 @@
-"""What a model got wrong and how sure it was: mistakes, calibration, confusions, classes.
+"""What a model got wrong and how sure it was: mistakes, confusions, classes, and a map.
 
 Takes arrays and evaluations; draws nothing and reads no file.
 """
@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 
 from tlcache.evaluation import Evaluation, softmax, wilson_interval
 from tlcache.scoring import Scored
-
-BINS = 15
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,25 +36,6 @@ class Judged:
     def right(self) -> bool:
         """Whether the prediction is the truth."""
         return self.truth == self.prediction
-
-
-@dataclasses.dataclass(frozen=True)
-class Bin:
-    """Images whose probability of the prediction lies in (low, high].
-
-    Attributes:
-        count: How many.
-        confidence: Their mean probability.
-        accuracy: How many of them are right, as a share.
-        interval: Of it, 95%.
-    """
-
-    low: float
-    high: float
-    count: int
-    confidence: float
-    accuracy: float
-    interval: tuple[float, float]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,22 +72,6 @@ def worst_first(images: Sequence[Judged]) -> list[Judged]:
     """The mistakes, the surest first."""
     wrong = [image for image in images if not image.right]
     return sorted(wrong, key=lambda image: (-image.probability, image.path))
-
-
-def calibration(images: Sequence[Judged]) -> list[Bin]:
-    """The bins of the expected calibration error that hold any image, rising."""
-    edges = np.linspace(0, 1, BINS + 1)
-    sure = np.array([image.probability for image in images])
-    right = np.array([image.right for image in images])
-    places = np.digitize(sure, edges[1:-1], right=True)
-    bins = []
-    for place in np.unique(places):
-        inside = places == place
-        count, hits = int(inside.sum()), int(right[inside].sum())
-        low, high = float(edges[place]), float(edges[place + 1])
-        mean, bounds = float(sure[inside].mean()), wilson_interval(hits, count)
-        bins.append(Bin(low, high, count, mean, hits / count, bounds))
-    return bins
 
 
 def class_rows(evaluation: Evaluation, most: int) -> list[ClassRow]:

@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcache.evaluation import Evaluation, evaluate
-from tlcache.report.charts import curves, scatter
+from tlcache.evaluation import Evaluation, calibration_bins, evaluate
+from tlcache.report.charts import curves, scatter, whiskers
 from tlcache.report.details import (
     Judged,
-    calibration,
     class_rows,
     confusions,
     judged,
@@ -66,7 +65,13 @@ def runs_page(materials: Sequence[Material], comparisons: Sequence[str], room: R
     sections = [_section(i, material, room) for i, material in enumerate(materials, 1)]
     names = ", ".join(material.record.name for material in materials[:3])
     title = f"Report of {names}" if len(materials) <= 3 else f"Report of {len(materials)} runs"
-    values = {"title": title, "runs": sections, "comparisons": comparisons}
+    found = [material.record.evaluations[material.record.split] for material in materials]
+    values = {
+        "title": title,
+        "runs": sections,
+        "comparisons": comparisons,
+        "scale": whiskers(one.accuracy_ci95 for one in found),
+    }
     return rendered("runs.html", values)
 
 
@@ -78,8 +83,9 @@ def map_rows(scored: Scored, classes: Sequence[str]) -> NDArray[np.int64]:
 def _section(number: int, material: Material, room: Room) -> dict[str, Any]:
     record, notes = material.record, list(material.notes)
     evaluation = record.evaluations[record.split]
-    images = judged(material.scored, record.model.classes) if material.scored else []
-    if material.scored and not _agrees(material.scored, evaluation):
+    scored = material.scored
+    images = judged(scored, record.model.classes) if scored else []
+    if scored and not _agrees(scored, evaluation):
         notes.append(
             "The images were scored anew, and differ from those that the run was judged on: "
             "mistakes, calibration and map are of now, all other numbers are the run's own."
@@ -103,7 +109,7 @@ def _section(number: int, material: Material, room: Room) -> dict[str, Any]:
         "curves": _curves(record),
         "confusion": _confusion(evaluation),
         "classes": class_rows(evaluation, room.classes),
-        "bins": calibration(images),
+        "bins": calibration_bins(scored.logits, scored.labels) if scored else [],
         "mistakes": shown_mistakes,
         "wrong": len(mistakes),
         "images": len(images),
