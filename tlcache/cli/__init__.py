@@ -27,9 +27,11 @@ from tlcache.cli import (
     embed,
     evaluate,
     export,
+    export_features,
     fewshot,
     finetune,
     knn,
+    map,
     predict,
     report,
     show,
@@ -79,6 +81,7 @@ for command in (
     demo,
     data,
     show,
+    map,
     check,
     embed,
     train,
@@ -87,6 +90,7 @@ for command in (
     compare,
     predict,
     export,
+    export_features,
     report,
     sweep,
     crossval,
@@ -94,7 +98,8 @@ for command in (
     knn,
     bench,
 ):
-    app.command(name=command.__name__.rsplit(".", 1)[1], epilog=command.EXAMPLES)(command.run)
+    word = command.__name__.rsplit(".", 1)[1].replace("_", "-")
+    app.command(name=word, epilog=command.EXAMPLES)(command.run)
 app.add_typer(cache.app, name="cache")
 
 

@@ -9,6 +9,7 @@ from tlcache.figures.benchmark import benchmark_figure as benchmark_figure
 from tlcache.figures.calibration import calibration_figure as calibration_figure
 from tlcache.figures.confusion import confusion_figure as confusion_figure
 from tlcache.figures.curves import learning_curves as learning_curves
+from tlcache.figures.feature_map import feature_map_figure as feature_map_figure
 from tlcache.figures.few_shot import few_shot_figure as few_shot_figure
 from tlcache.figures.folds import fold_spread as fold_spread
 from tlcache.figures.heatmap import HeatMap as HeatMap
