@@ -6,13 +6,14 @@ import socket
 import stat
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 import tlcache.files
 from tlcache.errors import CacheError, DamageError
-from tlcache.files import make_folder, read_capped, write_atomically
+from tlcache.files import make_folder, open_atomically, read_capped, write_atomically
 
 
 def names(folder: Path) -> list[str]:
@@ -67,11 +68,55 @@ def test_a_full_disk_leaves_the_old_file_or_the_new_one_and_no_temporary(
     assert content is None or path.read_bytes() == content
 
 
+def test_a_file_that_is_open_appears_when_it_is_whole(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"old")
+    with open_atomically(tmp_path / "a") as file:
+        file.write(b"new, ")
+        file.write(b"and whole")
+        assert (tmp_path / "a").read_bytes() == b"old"
+    assert (tmp_path / "a").read_bytes() == b"new, and whole"
+    with pytest.raises(KeyboardInterrupt), open_atomically(tmp_path / "a") as file:
+        file.write(b"half")
+        raise KeyboardInterrupt
+    assert (tmp_path / "a").read_bytes() == b"new, and whole"
+    assert names(tmp_path) == ["a"]
+
+
+def test_a_file_that_is_open_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[str] = []
+
+    def fsync(descriptor: int) -> None:
+        status = os.fstat(descriptor)
+        steps.append("folder" if stat.S_ISDIR(status.st_mode) else f"{status.st_size} bytes")
+        assert (tmp_path / "a").exists() == stat.S_ISDIR(status.st_mode)
+
+    monkeypatch.setattr(tlcache.files, "_fsync", fsync)
+    with open_atomically(tmp_path / "a") as file:
+        file.write(b"one")
+    assert steps == ["3 bytes", "folder"]
+
+
+@pytest.mark.parametrize("step", ["_fsync", "_rename", "_fsync_folder"])
+def test_a_full_disk_is_one_error_for_an_open_file_too(
+    step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(tlcache.files, step, full)
+    with pytest.raises(CacheError, match="No space left on device; free some space"):  # noqa: SIM117
+        with open_atomically(tmp_path / "a") as file:
+            file.write(b"new")
+    assert names(tmp_path) == (["a"] if step == "_fsync_folder" else [])
+
+
 def test_a_write_that_stops_half_way_leaves_no_trace(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def half(path: Path, data: bytes) -> None:
-        path.write_bytes(data[: len(data) // 2])
+    def half(path: Path, parts: Sequence[bytes]) -> None:
+        path.write_bytes(parts[0][: len(parts[0]) // 2])
         raise KeyboardInterrupt
 
     monkeypatch.setattr(tlcache.files, "_write", half)

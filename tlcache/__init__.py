@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tlcache.errors import TlcacheError
     from tlcache.evaluation import evaluate
     from tlcache.exporting import export_model
+    from tlcache.feature_files import write_features
     from tlcache.features import open_snapshot
     from tlcache.fewshot import few_shot_curve
     from tlcache.finetuning import finetune
@@ -61,6 +62,7 @@ __all__ = [
     "train_head",
     "train_heads",
     "verify_cache",
+    "write_features",
 ]
 
 _HOMES = {
@@ -71,6 +73,7 @@ _HOMES = {
     "errors": ("TlcacheError",),
     "evaluation": ("evaluate",),
     "exporting": ("export_model",),
+    "feature_files": ("write_features",),
     "features": ("open_snapshot",),
     "fewshot": ("few_shot_curve",),
     "finetuning": ("finetune",),

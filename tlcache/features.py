@@ -21,6 +21,7 @@ from tlcache.errors import CacheError, DataError
 from tlcache.feature_store import FeatureStore, open_store
 from tlcache.heads import Head, Model
 from tlcache.identity import read_identity
+from tlcache.labelled_rows import LabelledRows, in_torch, labelled_rows
 from tlcache.samples import SPLITS
 from tlcache.snapshots import Snapshot, load_snapshot
 from tlcache.trunk_memo import TrunkInfo
@@ -77,6 +78,25 @@ class Features:
     def to_train_on(self) -> NDArray[np.float32]:
         """What a head trains on: the augmented views where there are any, else (t, D)."""
         return self.split("train")[0] if self.train_views is None else self.train_views
+
+    def to_numpy(self, on: str = "all") -> LabelledRows[NDArray[Any]]:
+        """The features of the plain images as scikit-learn takes them: ``X, y, paths, splits``.
+
+        Args:
+            on: A split, or ``all``.
+
+        Returns:
+            (n, D) float32, not copied; (n,) int64, numbers of ``classes``; (n,) paths and (n,)
+            names of splits. Rows come split after split: ``X[splits == "val"]`` are those of val.
+        """
+        return labelled_rows(self.features, self.labels, self.splits, self.paths, on)
+
+    def to_torch(self, on: str = "all") -> LabelledRows[Any]:
+        """The same with ``X`` and ``y`` as tensors, fit for a ``TensorDataset``.
+
+        ``X`` shares its memory with these features; ``paths`` and ``splits`` are numpy's.
+        """
+        return in_torch(self.to_numpy(on))
 
     def present_splits(self) -> list[str]:
         """The splits that hold any image."""

@@ -12,8 +12,9 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from tlcache.errors import CacheError, DamageError
 
@@ -28,10 +29,30 @@ def write_atomically(path: Path, *parts: bytes) -> None:
             then holds what it held before or, where the very last step failed, all of ``parts``:
             never a part. No temporary file stays behind.
     """
+    with _in_one_step(path) as temporary:
+        _write(temporary, parts)
+
+
+@contextlib.contextmanager
+def open_atomically(path: Path) -> Iterator[BinaryIO]:
+    """A new file to write, which is at ``path`` when the block has ended without an error.
+
+    Raises:
+        CacheError: As :func:`write_atomically`.
+    """
+    with _in_one_step(path) as temporary, temporary.open("x+b") as file:
+        yield file
+        file.flush()
+        _fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def _in_one_step(path: Path) -> Iterator[Path]:
+    """A name to write under; what is there in the end becomes ``path``."""
     # Short, and without the final name: that may be as long as the file system allows.
     temporary = path.with_name(f".{secrets.token_hex(8)}{TEMPORARY}")
     try:
-        _write(temporary, parts)
+        yield temporary
         _rename(temporary, path)
         _fsync_folder(path.parent)
     except OSError as error:
