@@ -89,7 +89,7 @@ def _tsne(features: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
     reduced, _ = principal_components(features, min(_COMPONENTS, *features.shape))
     start = principal_components(features, 2)[0]
     start *= 1e-4 / (start[:, 0].std() or 1)
-    with threadpool_limits(1):  # sums over threads differ by a bit, which t-SNE makes large
+    with threadpool_limits(1):  # t-SNE makes a last bit large, and threads may sum in any order
         fitted = TSNE(
             perplexity=min(PERPLEXITY, (len(features) - 1) / 3),
             init=start.astype(np.float32),

@@ -75,8 +75,8 @@ def run(
     evaluation = evaluate(logits, features.labels, loaded.classes)
     rows = _chosen(out, features, points, seed)
     drawn, shares = _drawn(loaded, features, logits, rows, method=method, seed=seed, on=on)
-    save_png(drawn, figure)
     out.line(f"{standing.label}: {evaluation.summary()}")
+    save_png(drawn, figure)
     out.line(f"picture: {figure}")
     if standing.note:
         out.note(f"{on}: this model {standing.note}")
