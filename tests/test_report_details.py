@@ -11,7 +11,6 @@ from tlcache.report.details import (
     class_rows,
     confusions,
     judged,
-    principal,
     spread,
     worst_first,
 )
@@ -68,24 +67,6 @@ def test_a_map_takes_the_worst_mistakes_and_others_evenly() -> None:
     surest = worst_first(images)[:10]
     assert {image.path for image in surest} <= {images[row].path for row in wrong}
     assert spread(images, 100).tolist() == list(range(100))
-
-
-def test_principal_components_keep_distances_and_do_not_depend_on_signs() -> None:
-    random = np.random.default_rng(0)
-    flat = random.normal(size=(30, 2)) * (3, 1)
-    features = (flat @ np.linalg.qr(random.normal(size=(7, 2)))[0].T + 4).astype(np.float32)
-    places, shares = principal(features)
-    assert sum(shares) == pytest.approx(1, abs=1e-6) and shares[0] > shares[1]
-    wanted = np.linalg.norm(flat[:, None] - flat[None], axis=-1)
-    assert np.allclose(np.linalg.norm(places[:, None] - places[None], axis=-1), wanted, atol=1e-4)
-    again, _ = principal(features[::-1].copy())
-    assert np.allclose(again[::-1], places, atol=1e-4)
-
-
-def test_equal_features_all_lie_at_one_place() -> None:
-    places, shares = principal(np.ones((5, 3), np.float32))
-    assert not places.any() and shares == (0.0, 0.0)
-    assert principal(np.array([[1], [2], [4]], np.float32))[0].shape == (3, 2)
 
 
 def test_probabilities_are_those_of_the_softmax() -> None:

@@ -20,11 +20,20 @@ DIM = 5
 
 
 def answers(
-    count: int, classes: int, wrong: int, seed: int = 0, paths: Sequence[str] = ()
+    count: int,
+    classes: int,
+    wrong: int,
+    paths: Sequence[str] = (),
+    blocks: bool = False,
 ) -> Scored:
-    """Logits of images, the first ``wrong`` of which are put into the class after theirs."""
-    random = np.random.default_rng(seed)
-    labels = (np.arange(count) % classes).astype(np.int32)
+    """Logits of images, the first ``wrong`` of which are put into the class after theirs.
+
+    Args:
+        blocks: All of the first class come first; else the classes take turns.
+    """
+    random = np.random.default_rng(0)
+    order = np.arange(count)
+    labels = (order * classes // count if blocks else order % classes).astype(np.int32)
     said = np.where(np.arange(count) < wrong, (labels + 1) % classes, labels)
     logits = random.normal(0, 0.3, (count, classes)).astype(np.float32)
     logits[np.arange(count), said] += random.uniform(2, 6, count).astype(np.float32)
@@ -37,12 +46,13 @@ def written_run(
     classes: Sequence[str] = ("ants", "bees"),
     root: Path = Path("/nowhere"),
     epochs: int = 3,
+    model: Model | None = None,
     **more: Any,
 ) -> Path:
     """The folder of a run of a head on a frozen trunk."""
     folder.mkdir(parents=True)
     head = initial_head(len(classes), DIM, 0)
-    model = Model(head, tuple(classes), "resnet18", "random", "ab" * 32, Transform())
+    own = Model(head, tuple(classes), "resnet18", "random", "ab" * 32, Transform())
     history = [
         EpochRecord(i, 0.1, 1 / i, 1 - 0.5 / i, 1.2 / i, 1 - 0.6 / i, 0.01)
         for i in range(1, epochs + 1)
@@ -52,7 +62,7 @@ def written_run(
         "command": "train",
         "options": {"data": str(root), "seed": 0, "split": None, "lr": 0.001},
         "dataset": ImageDataset("pets", root, tuple(classes), [], *none),
-        "model": model,
+        "model": model or own,
         "history": history,
         "best_epoch": epochs or None,
         "scored": scored,

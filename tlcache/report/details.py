@@ -1,4 +1,4 @@
-"""What a model got wrong and how sure it was: mistakes, confusions, classes, and a map.
+"""What a model got wrong and how sure it was: mistakes, confusions, classes.
 
 Takes arrays and evaluations; draws nothing and reads no file.
 """
@@ -113,22 +113,3 @@ def spread(images: Sequence[Judged], most: int) -> NDArray[np.int64]:
     rest = np.setdiff1d(np.arange(len(images)), first)
     even = rest[np.linspace(0, len(rest) - 1, most - len(first)).astype(int)]
     return np.sort(np.concatenate([first, even]))
-
-
-def principal(features: NDArray[np.float32]) -> tuple[NDArray[np.float64], tuple[float, float]]:
-    """(n, 2) places of (n, D) features along their first two principal components.
-
-    Returns:
-        The places and the share of the variance of each component. Signs are such that the
-        largest loading is positive, so that the same features give the same map.
-    """
-    centred = features - features.mean(axis=0, dtype=np.float64)
-    left, values, right = np.linalg.svd(centred, full_matrices=False)
-    count = min(2, len(values))
-    top = np.abs(right[:count]).argmax(axis=1)
-    signs = np.sign(right[np.arange(count), top])
-    places = np.zeros((len(features), 2))
-    places[:, :count] = left[:, :count] * values[:count] * signs
-    shares = np.zeros(2)
-    shares[:count] = values[:count] ** 2 / (np.square(values).sum() or 1)
-    return places, (float(shares[0]), float(shares[1]))

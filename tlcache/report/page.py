@@ -54,16 +54,20 @@ def check_output(path: Path, force: bool) -> None:
     Raises:
         OptionError: If the file may not be written.
     """
-    folder = path.parent
-    if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-        found = f"no folder {folder}" if not folder.is_dir() else f"{folder}, which is not ours"
+    try:
+        there, folder = path.exists(), path.is_dir()
+        writable = path.parent.is_dir() and os.access(path.parent, os.W_OK)
+        found = "" if writable else f"no folder {path.parent} that can be"
+    except OSError as error:  # a name too long, say
+        there, folder, found = False, False, error.strerror or type(error).__name__
+    if folder or found:
         raise OptionError(
             path,
             expected="a file in a folder that can be written",
-            found="a folder" if path.is_dir() else found,
+            found=found or "a folder",
             remedy="name another file",
         )
-    if path.exists() and not force:
+    if there and not force:
         raise OptionError(
             path,
             expected="a new file",

@@ -69,14 +69,7 @@ def read_record(path: Path) -> RunRecord:
     Raises:
         ModelError: If it is no run, or a file of it is damaged.
     """
-    folder = path if path.is_dir() else path.parent
-    if not path.exists() or not (folder / RUN).is_file():
-        raise ModelError(
-            path,
-            expected=f"the folder of a run, with {RUN}",
-            found=f"no {RUN}" if path.exists() else "no such folder",
-            remedy="name one that `tlcache train`, `finetune` or `sweep` wrote",
-        )
+    folder = _folder_of(path)
     about, model = read_run(folder), load_model(folder / MODEL)
     if not isinstance(about.get("data"), str) or not isinstance(about.get("options"), dict):
         raise _damaged(folder / RUN, "no data and options in it")
@@ -86,6 +79,23 @@ def read_record(path: Path) -> RunRecord:
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         found = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
         raise _damaged(folder / METRICS, found) from error
+
+
+def _folder_of(path: Path) -> Path:
+    try:
+        folder = path if path.is_dir() else path.parent
+        found = "" if (folder / RUN).is_file() else f"no {RUN}"
+        found = found if path.exists() else "no such folder"
+    except OSError as error:  # a name too long, say
+        found = error.strerror or type(error).__name__
+    if found:
+        raise ModelError(
+            path,
+            expected=f"the folder of a run, with {RUN}",
+            found=found,
+            remedy="name one that `tlcache train`, `finetune` or `sweep` wrote",
+        )
+    return folder
 
 
 def _read(path: Path) -> dict[str, Any]:

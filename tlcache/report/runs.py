@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.evaluation import Evaluation, calibration_bins, evaluate
+from tlcache.projection import principal_components
 from tlcache.report.charts import curves, scatter, whiskers
 from tlcache.report.details import (
     Judged,
     class_rows,
     confusions,
     judged,
-    principal,
     spread,
     worst_first,
 )
@@ -221,7 +221,7 @@ def _map(material: Material, images: Sequence[Judged], room: Room) -> dict[str, 
         return None
     if len(material.rows) < 3:
         return None
-    places, shares = principal(material.features)
+    places, shares = principal_components(material.features, 2)
     classes = material.record.model.classes
     fewer = spread([images[row] for row in material.rows], room.points)
     points = []
