@@ -23,6 +23,8 @@ COMMANDS = [
     "train",
     "finetune",
     "evaluate",
+    "compare",
+    "map",
     "predict",
     "export",
     "sweep",
