@@ -1,4 +1,6 @@
-"""Cached against the frozen loop against finetuning: one recipe, one run, one evaluation.
+"""Cached against the frozen loop against finetuning, from a random head or from the cached one.
+
+One recipe, one run, one evaluation.
 
 Covers no printing and no pictures. Every second is measured here, from a cold feature cache.
 """
@@ -13,11 +15,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tlcache.comparison import compare
+from tlcache.comparison import Comparison, compare
 from tlcache.embedding import embed
+from tlcache.errors import OptionError
 from tlcache.evaluation import Evaluation, evaluate
 from tlcache.finetuning import finetune
 from tlcache.head_training import train_head
+from tlcache.heads import Head
 from tlcache.recipe import EpochRecord, Recipe
 from tlcache.runs import describe_machine
 from tlcache.samples import ImageDataset
@@ -25,7 +29,7 @@ from tlcache.scoring import Scored, load_network, score_split
 from tlcache.selection import final_split
 from tlcache.trunk import Trunk, load_trunk
 
-NAMES = ("cached", "frozen", "finetune")
+NAMES = ("cached", "frozen", "finetune", "lp-ft")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +70,7 @@ class Benchmark:
 
     Attributes:
         contenders: In the order of ``NAMES``.
-        head_seconds: Of training one more head from the filled cache.
+        head_seconds: Of training one more head from the filled cache; None where there was none.
         recipe: That all of them followed.
         trunk: Name of the network.
         weights: Where its weights came from.
@@ -75,30 +79,51 @@ class Benchmark:
     """
 
     contenders: Sequence[Contender]
-    head_seconds: float
+    head_seconds: float | None
     recipe: Recipe
     trunk: str
     weights: str
     judged_on: str = "val"
 
+    def get(self, name: str) -> Contender | None:
+        """A contender; None if it was not measured."""
+        return next((one for one in self.contenders if one.name == name), None)
+
     @property
-    def speedup(self) -> float:
-        """Seconds of the frozen loop over seconds of the cached way, its pass included."""
-        cached, frozen, _ = self.contenders
-        return frozen.total / cached.total
+    def speedup(self) -> float | None:
+        """Seconds of the frozen loop over seconds of the cached way, its pass included.
+
+        None unless both were measured.
+        """
+        cached, frozen = self.get("cached"), self.get("frozen")
+        return frozen.total / cached.total if cached and frozen else None
 
     @property
     def break_even_heads(self) -> int | None:
-        """From how many heads on the cached way costs less than the frozen loop; None if never."""
-        cached, frozen, _ = self.contenders
+        """From how many heads on the cached way costs less than the frozen loop.
+
+        None if never, or unless both were measured.
+        """
+        cached, frozen = self.get("cached"), self.get("frozen")
+        if cached is None or frozen is None or self.head_seconds is None:
+            return None
         saved = frozen.total - self.head_seconds
         filling = cached.total - cached.seconds["train"]
         return max(1, math.floor(filling / saved) + 1) if saved > 0 else None
 
+    def paired(self, a: str, b: str) -> Comparison | None:
+        """Two contenders on the same images; None unless both were measured."""
+        one, other = self.get(a), self.get(b)
+        if one is None or other is None:
+            return None
+        return compare(one.scored.logits, other.scored.logits, one.scored.labels)
+
+    def _paired_values(self, a: str, b: str) -> dict[str, Any] | None:
+        paired = self.paired(a, b)
+        return paired.to_dict() | {"sentence": paired.sentence(a, b)} if paired else None
+
     def describe(self) -> dict[str, Any]:
         """What programs may rely on, as plain JSON values."""
-        cached, _, tuned = self.contenders
-        paired = compare(cached.scored.logits, tuned.scored.logits, cached.scored.labels)
         return {
             **{contender.name: contender.describe() for contender in self.contenders},
             "head_seconds": self.head_seconds,
@@ -106,7 +131,8 @@ class Benchmark:
             "break_even_heads": self.break_even_heads,
             "judged_on": self.judged_on,
             "selected_on": "val",
-            "comparison": paired.to_dict() | {"sentence": paired.sentence("cached", "finetune")},
+            "comparison": self._paired_values("cached", "finetune"),
+            "lp_ft_gain": self._paired_values("lp-ft", "finetune"),
             "trunk": self.trunk,
             "weights": self.weights,
             "recipe": self.recipe.describe(),
@@ -120,6 +146,7 @@ def benchmark(
     weights: str = "imagenet",
     recipe: Recipe | None = None,
     *,
+    contenders: Sequence[str] = NAMES,
     views: int = 0,
     device: str = "auto",
     workers: int | None = None,
@@ -127,9 +154,16 @@ def benchmark(
     on_start: Callable[[str], None] | None = None,
     on_epoch: Callable[[EpochRecord], None] | None = None,
 ) -> Benchmark:
-    """Train three ways by one recipe, and judge each on test, or on val where there is no test.
+    """Train several ways by one recipe, and judge each on test, or on val where there is no test.
+
+    ``cached`` trains a head on cached features and ``frozen`` in the loop; ``finetune`` trains the
+    whole network from a random head, and ``lp-ft`` from the cached one, for as many epochs: Kumar
+    et al., "Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution",
+    ICLR 2022. The seconds of ``lp-ft`` are those of its head too, and of a look at val before the
+    first epoch.
 
     Args:
+        contenders: Some of ``NAMES``.
         views: Augmented views that the cached way trains on; 0: the plain images.
         memo: Folder of the memo of digested weights.
         on_start: Is told which contender begins.
@@ -138,21 +172,43 @@ def benchmark(
     Raises:
         TlcacheError: If the data, the trunk or an option is at fault.
     """
+    _check_names(contenders)
     recipe = recipe or Recipe()
     start = on_start or (lambda name: None)
+    how: dict[str, Any] = {"device": device, "workers": workers, "on_epoch": on_epoch}
     loaded = load_trunk(trunk, weights, memo)
-    start("cached")
-    cached, head_seconds = _cached(
-        dataset, loaded, recipe, views=views, device=device, workers=workers, on_epoch=on_epoch
-    )
-    loops = []
-    for name in NAMES[1:]:
+    measured, first = [], None
+    for name in (name for name in NAMES if name in contenders):
         start(name)
-        loops.append(
-            _loop(name, dataset, loaded, recipe, device=device, workers=workers, on_epoch=on_epoch)
-        )
+        if first is None and name in ("cached", "lp-ft"):
+            first = _cached(dataset, loaded, recipe, views=views, **how)
+        if name == "cached" and first:
+            measured.append(first.contender)
+        else:
+            measured.append(_loop(name, dataset, loaded, recipe, first, **how))
     judged_on = final_split(dataset.present_splits())
-    return Benchmark([cached, *loops], head_seconds, recipe, trunk, weights, judged_on)
+    again = first.again if first else None
+    return Benchmark(measured, again, recipe, trunk, weights, judged_on)
+
+
+def _check_names(contenders: Sequence[str]) -> None:
+    unknown = [name for name in contenders if name not in NAMES]
+    if unknown or not contenders:
+        raise OptionError(
+            "--contenders",
+            expected=f"some of {', '.join(NAMES)}",
+            found=", ".join(unknown) or "none",
+            remedy="name them with commas between, or leave it out for all",
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Cached:
+    """The cached way, its head, and the seconds of training one more."""
+
+    contender: Contender
+    head: Head
+    again: float
 
 
 def _cached(
@@ -164,8 +220,8 @@ def _cached(
     device: str,
     workers: int | None,
     on_epoch: Callable[[EpochRecord], None] | None,
-) -> tuple[Contender, float]:
-    """The cached way from a cold cache, and the seconds of one more head."""
+) -> _Cached:
+    """The cached way from a cold cache."""
     with tempfile.TemporaryDirectory(prefix="tlcache-bench-") as cold:
         embedding = embed(
             dataset, trunk, cache=Path(cold), views=views, device=device, workers=workers
@@ -182,7 +238,7 @@ def _cached(
     scored = Scored(trained.head.logits(rows), labels, features.split_paths(judged_on))
     seconds = {"embed": embedding.seconds, "read": read_seconds, "train": trained.seconds}
     judged = evaluate(scored.logits, labels, dataset.classes)
-    return Contender("cached", seconds, scored, judged), again.seconds
+    return _Cached(Contender("cached", seconds, scored, judged), trained.head, again.seconds)
 
 
 def _loop(
@@ -190,23 +246,27 @@ def _loop(
     dataset: ImageDataset,
     trunk: Trunk,
     recipe: Recipe,
+    first: _Cached | None,
     *,
     device: str,
     workers: int | None,
     on_epoch: Callable[[EpochRecord], None] | None,
 ) -> Contender:
-    """A loop that pays for the network in every epoch: ``frozen`` or ``finetune``."""
+    """A loop that pays for the network in every epoch: ``frozen``, ``finetune`` or ``lp-ft``."""
+    from_cache = first if name == "lp-ft" else None
     started = time.perf_counter()
     tuned = finetune(
         dataset,
         trunk,
         recipe,
+        head=from_cache.head if from_cache else None,
         freeze=name == "frozen",
         device=device,
         workers="auto" if workers is None else workers,
         on_epoch=on_epoch,
     )
-    seconds = {"train": time.perf_counter() - started}
+    took = time.perf_counter() - started
+    seconds = from_cache.contender.seconds | {"finetune": took} if from_cache else {"train": took}
     model = tuned.model(trunk, dataset.classes)
     network = trunk.module if model.network is None else load_network(model)
     judged_on = final_split(dataset.present_splits())

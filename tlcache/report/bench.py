@@ -72,7 +72,8 @@ def bench_page(measured: Mapping[str, Any], data: str, images: Mapping[str, int]
         data: The folder of images.
         images: How many, by split.
     """
-    contenders = [measured[name] for name in ("cached", "frozen", "finetune")]
+    names = ("cached", "frozen", "finetune", "lp-ft")
+    contenders = [measured[name] for name in names if name in measured]
     split, recipe = measured["judged_on"], measured["recipe"]
     facts = [
         ("Data", data),
@@ -88,6 +89,9 @@ def bench_page(measured: Mapping[str, Any], data: str, images: Mapping[str, int]
     ]
     values = {
         "title": "Benchmark: cached features, frozen loop, finetuning",
+        "sentences": [
+            pair["sentence"] for key in ("comparison", "lp_ft_gain") if (pair := measured.get(key))
+        ],
         "contenders": contenders,
         "chart": stacked(contenders),
         "scale": whiskers(one["accuracy_ci95"] for one in contenders),
