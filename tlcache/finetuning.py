@@ -89,6 +89,7 @@ def finetune(
     skip_unreadable: bool = False,
     checkpoint: Path | None = None,
     on_start: Callable[[StartRecord], None] | None = None,
+    on_resume: Callable[[EpochRecord], None] | None = None,
     on_epoch: Callable[[EpochRecord], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Finetuned:
@@ -112,6 +113,7 @@ def finetune(
         skip_unreadable: Go on without the images that cannot be read.
         checkpoint: A file to write after every epoch, and to go on from if it is there.
         on_start: Called with what a head that was given does on val, also by a run that goes on.
+        on_resume: Called by a run that goes on with the record of each epoch that is behind it.
         on_epoch: Called with each epoch's record, when its checkpoint has been written.
         progress: Called with how many images were taken, and how many will have been in all.
 
@@ -137,6 +139,8 @@ def finetune(
         if checkpoint is not None and checkpoint.exists():
             run.resume(saved := load_checkpoint(checkpoint, plan))
             loader.unreadable |= saved.unreadable
+        for record in run.history if on_resume is not None else ():
+            on_resume(record)
         judge = head is not None and not run.history
         if progress is not None:
             loader.on_images = _counter(progress, dataset, run, judge)

@@ -14,7 +14,7 @@ from tlcache.cli.output import Output, plain, tell_result
 if TYPE_CHECKING:
     from tlcache.finetuning import Finetuned
     from tlcache.heads import Model
-    from tlcache.recipe import StartRecord
+    from tlcache.recipe import EpochRecord, StartRecord
     from tlcache.samples import ImageDataset
     from tlcache.trunk import Trunk
 
@@ -78,6 +78,8 @@ def run(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the stopped run in --run-dir.")
     ] = False,
+    csv: o.Csv = None,
+    tensorboard: o.TensorBoard = None,
     no_figures: o.NoFigures = False,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
@@ -95,33 +97,43 @@ def run(
     from tlcache.finetuning import finetune
     from tlcache.recipe import Recipe
     from tlcache.runs import CHECKPOINT, Run, finish_run, start_run
+    from tlcache.watching import watched
 
     out = Output(as_json, quiet)
     recipe = Recipe(epochs, batch_size, lr, momentum, weight_decay, step_size, gamma, seed)
-    dataset = scanned(out, data, split, seed)
-    changes = o.transform_changes(resize, crop, interpolation, mean, std)
-    before, loaded = _beginning(out, start, dataset, trunk, weights, cache_dir / "weights", changes)
-    options |= {"trunk": loaded.name, "weights": loaded.weights}
-    if start is not None:
-        _warn(out, start, dataset, split, seed)
-    folder = start_run(run_dir, "finetune", dataset.name, resume=resume)
-    out.line(f"run: {folder} (if it stops: the same command with --run-dir {folder} --resume)")
-    passing: dict[str, Any] = {"device": device, "workers": o.worker_count(workers)}
-    with out.progress("finetuning") as tick:
-        tuned = finetune(
-            dataset,
-            loaded,
-            recipe,
-            head=before.head if before else None,
-            freeze=freeze,
-            bn=bn,
-            skip_unreadable=skip_unreadable,
-            checkpoint=folder / CHECKPOINT,
-            on_start=lambda record: out.line(f"{record.line(epochs)} {_interval(record)}"),
-            on_epoch=lambda record: out.line(record.line(epochs)),
-            progress=tick,
-            **passing,
+    with watched(csv, tensorboard, resume=resume) as watch:
+
+        def tell(record: EpochRecord) -> None:
+            watch(record)
+            out.line(record.line(epochs))
+
+        dataset = scanned(out, data, split, seed)
+        changes = o.transform_changes(resize, crop, interpolation, mean, std)
+        before, loaded = _beginning(
+            out, start, dataset, trunk, weights, cache_dir / "weights", changes
         )
+        options |= {"trunk": loaded.name, "weights": loaded.weights}
+        if start is not None:
+            _warn(out, start, dataset, split, seed)
+        folder = start_run(run_dir, "finetune", dataset.name, resume=resume)
+        out.line(f"run: {folder} (if it stops: the same command with --run-dir {folder} --resume)")
+        passing: dict[str, Any] = {"device": device, "workers": o.worker_count(workers)}
+        with out.progress("finetuning") as tick:
+            tuned = finetune(
+                dataset,
+                loaded,
+                recipe,
+                head=before.head if before else None,
+                freeze=freeze,
+                bn=bn,
+                skip_unreadable=skip_unreadable,
+                checkpoint=folder / CHECKPOINT,
+                on_start=lambda record: out.line(f"{record.line(epochs)} {_interval(record)}"),
+                on_resume=watch,
+                on_epoch=tell,
+                progress=tick,
+                **passing,
+            )
     model = tuned.model(loaded, dataset.classes, before)
     scored = _scored(out, model, loaded, dataset, skip_unreadable=skip_unreadable, **passing)
     run = Run(

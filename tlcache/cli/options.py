@@ -89,6 +89,24 @@ RunDir = Annotated[
     Path | None,
     typer.Option(help="Where the run is kept.", show_default="runs/<time>-<command>-<data set>"),
 ]
+Csv = Annotated[
+    Path | None,
+    typer.Option(
+        "--csv",
+        metavar="FILE",
+        help="Write each epoch's losses and accuracies into a new CSV file, as it ends.",
+        show_default=False,
+    ),
+]
+TensorBoard = Annotated[
+    Path | None,
+    typer.Option(
+        "--tensorboard",
+        metavar="DIR",
+        help="Write curves for TensorBoard into a folder that has none (an extra package).",
+        show_default=False,
+    ),
+]
 NoFigures = Annotated[bool, typer.Option("--no-figures", help="Draw no pictures.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors.")]

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tlcache.cli import options as o
 from tlcache.cli.output import Output, plain, tell_result
+
+if TYPE_CHECKING:
+    from tlcache.recipe import EpochRecord
 
 STREAMED_ROWS = 1 << 16
 
@@ -42,6 +46,8 @@ def run(
     std: o.Std = None,
     stream: o.Stream = False,
     run_dir: o.RunDir = None,
+    csv: o.Csv = None,
+    tensorboard: o.TensorBoard = None,
     no_figures: o.NoFigures = False,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
@@ -53,41 +59,48 @@ def run(
     from tlcache.recipe import Recipe
     from tlcache.runs import Run, finish_run, start_run
     from tlcache.scoring import Scored
+    from tlcache.watching import watched
 
     out = Output(as_json, quiet)
     block = STREAMED_ROWS if stream else 0
     recipe = Recipe(epochs, batch_size, lr, momentum, weight_decay, step_size, gamma, seed, block)
-    embedding = embedding_of(
-        out,
-        data,
-        split=split,
-        seed=seed,
-        trunk=trunk,
-        weights=weights,
-        cache=cache_dir,
-        views=views,
-        precision=precision,
-        dtype=dtype,
-        engine=engine,
-        device=device,
-        workers=o.worker_count(workers),
-        skip_unreadable=skip_unreadable,
-        rehash=rehash,
-        transform=o.transform_changes(resize, crop, interpolation, mean, std),
-    )
-    out.line(summary(embedding))
-    folder = start_run(run_dir, "train", embedding.snapshot.dataset.name)
-    started = time.perf_counter()
-    features = embedding.read(embedding.stores[0].folder if stream else None)
-    read_seconds = time.perf_counter() - started
-    trained = train_head(
-        features.to_train_on(),
-        features.split("train")[1],
-        *features.split("val"),
-        recipe,
-        classes=len(features.classes),
-        on_epoch=lambda record: out.line(record.line(epochs)),
-    )
+    with watched(csv, tensorboard) as watch:
+
+        def tell(record: EpochRecord) -> None:
+            watch(record)
+            out.line(record.line(epochs))
+
+        embedding = embedding_of(
+            out,
+            data,
+            split=split,
+            seed=seed,
+            trunk=trunk,
+            weights=weights,
+            cache=cache_dir,
+            views=views,
+            precision=precision,
+            dtype=dtype,
+            engine=engine,
+            device=device,
+            workers=o.worker_count(workers),
+            skip_unreadable=skip_unreadable,
+            rehash=rehash,
+            transform=o.transform_changes(resize, crop, interpolation, mean, std),
+        )
+        out.line(summary(embedding))
+        folder = start_run(run_dir, "train", embedding.snapshot.dataset.name)
+        started = time.perf_counter()
+        features = embedding.read(embedding.stores[0].folder if stream else None)
+        read_seconds = time.perf_counter() - started
+        trained = train_head(
+            features.to_train_on(),
+            features.split("train")[1],
+            *features.split("val"),
+            recipe,
+            classes=len(features.classes),
+            on_epoch=tell,
+        )
     scored = {
         name: Scored(trained.head.logits(rows), labels, features.split_paths(name))
         for name in features.present_splits()
