@@ -60,7 +60,7 @@ def test_a_row_that_was_made_waits_ten_seconds_at_most(
             made_at[job.digest] = clock.now
             yield Made(job, np.ones((1, DIM), np.float32))
 
-    monkeypatch.setattr(tlcache.embedding, "time", clock)
+    monkeypatch.setattr(tlcache.row_buffer, "time", clock)
     monkeypatch.setattr(tlcache.embedding, "run_pass", slow_pass)
     data = scan(make_images(tmp_path / "data", train=7, val=1))
     assert embed(data, small_trunk(), cache=tmp_path / "cache").embedded == len(data)
