@@ -48,21 +48,22 @@ def _record(row: dict[str, str]) -> EpochRecord:
     return EpochRecord(**values | {"epoch": int(row["epoch"])})
 
 
-def curves(folder: Path) -> dict[str, dict[int, float]]:
-    """Value by epoch of each curve, as TensorBoard itself reads them."""
+def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """Epochs and values of each curve, as TensorBoard itself reads them."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(folder))
     events.Reload()
-    return {tag: {e.step: e.value for e in events.Scalars(tag)} for tag in events.Tags()["scalars"]}
+    tags = events.Tags()["scalars"]
+    return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in tags}
 
 
 def check_curves(folder: Path, expected: list[EpochRecord]) -> None:
-    """The event files hold these epochs and no others."""
+    """The event files hold these epochs, each once and in order."""
     found = curves(folder)
     assert found.keys() == TAGS.keys()
     for tag, name in TAGS.items():
-        assert found[tag] == {r.epoch: pytest.approx(getattr(r, name)) for r in expected}
+        assert found[tag] == [(r.epoch, pytest.approx(getattr(r, name))) for r in expected]
 
 
 def watch(history: list[EpochRecord], *, resume: bool = False) -> None:
