@@ -21,10 +21,11 @@ def groups(count: int = 60, dim: int = 12, apart: float = 8.0) -> NDArray[np.flo
     return rows.astype(np.float32)
 
 
-def test_principal_components_are_scikit_learn_s() -> None:
+@pytest.mark.parametrize("dim", [12, 100])
+def test_principal_components_are_scikit_learn_s(dim: int) -> None:
     from sklearn.decomposition import PCA
 
-    rows = groups()
+    rows = groups(dim=dim)
     fitted = PCA(n_components=2, svd_solver="full").fit(rows.astype(np.float64))
     theirs = fitted.transform(rows.astype(np.float64))
     places, shares = project(rows)

@@ -67,13 +67,18 @@ def principal_components(
         (N, K) coordinates, and (K,) shares of the variance.
     """
     centred = features - features.mean(axis=0, dtype=np.float64)
-    left, values, right = np.linalg.svd(centred, full_matrices=False)
-    kept = min(count, len(values))
-    largest = np.abs(right[:kept]).argmax(axis=1)
-    signs = np.sign(right[np.arange(kept), largest])
+    if len(centred) > centred.shape[1]:  # many times faster, and as exact for large directions
+        rising, columns = np.linalg.eigh(centred.T @ centred)
+        squares, directions = np.maximum(rising[::-1], 0), columns.T[::-1]
+    else:
+        _, values, directions = np.linalg.svd(centred, full_matrices=False)
+        squares = values**2
+    kept = min(count, len(squares))
+    largest = np.abs(directions[:kept]).argmax(axis=1)
+    signs = np.sign(directions[np.arange(kept), largest])
     places, shares = np.zeros((len(features), count)), np.zeros(count)
-    places[:, :kept] = left[:, :kept] * values[:kept] * signs
-    shares[:kept] = values[:kept] ** 2 / (np.square(values).sum() or 1)
+    places[:, :kept] = centred @ directions[:kept].T * signs
+    shares[:kept] = squares[:kept] / (squares.sum() or 1)
     return places, shares
 
 
@@ -86,10 +91,9 @@ def _tsne(features: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits
 
-    reduced, _ = principal_components(features, min(_COMPONENTS, *features.shape))
-    start = principal_components(features, 2)[0]
-    start *= 1e-4 / (start[:, 0].std() or 1)
     with threadpool_limits(1):  # t-SNE makes a last bit large, and threads may sum in any order
+        reduced, _ = principal_components(features, max(2, min(_COMPONENTS, *features.shape)))
+        start = reduced[:, :2] * (1e-4 / (reduced[:, 0].std() or 1))
         fitted = TSNE(
             perplexity=min(PERPLEXITY, (len(features) - 1) / 3),
             init=start.astype(np.float32),
