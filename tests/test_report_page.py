@@ -143,6 +143,19 @@ def test_a_model_trained_on_all_there_is_has_no_score(tmp_path: Path) -> None:
     assert "Learning curves" not in text
 
 
+def test_the_best_settings_of_a_sweep_are_shown_with_their_intervals(tmp_path: Path) -> None:
+    good = {"index": 1, "solver": "<lbfgs>", "c": 0.1, "accuracy": 0.9, "loss": 0.3}
+    good |= {"accuracy_ci95": [0.7, 0.95], "n": 9, "failed": False}
+    failed = {"index": 0, "solver": "sgd", "accuracy": None, "accuracy_ci95": None, "loss": None}
+    damaged = [{"index": 2, "accuracy": 0.9, "loss": 0.1, "accuracy_ci95": [0.7]}, 3, {}]
+    more = {"best": 1, "ranked": [1, 0, 2, [], 9], "settings": [failed, good, *damaged]}
+    folder = written_run(tmp_path / "run", {"val": answers(9, 3, 1)}, HOSTILE, more=more)
+    text = words(runs_page([Material(read_record(folder))], [], ROOMS[0]))
+    assert "The best of 5 settings" in text
+    assert "1 solver <lbfgs>, c 0.1 0.900 (95% 0.700–0.950) 0.300 Learning curves" in text
+    assert "val chose the setting" in text
+
+
 def test_what_could_not_be_had_is_said(tmp_path: Path) -> None:
     whole = material(tmp_path)
     gone = dataclasses.replace(whole, root=tmp_path / "moved", features=None, notes=("No map: x.",))

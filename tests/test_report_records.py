@@ -62,7 +62,7 @@ def test_what_is_no_run_is_refused(tmp_path: Path, folder: Path) -> None:
 
 def test_a_damaged_run_json_is_refused(folder: Path) -> None:
     edit(folder / "run.json", lambda run: run.pop("data"))
-    assert "run.json: expected the JSON of a run, found no data" in refused(folder)
+    assert "run.json: expected the JSON of a run, found no data in it" in refused(folder)
     (folder / "run.json").write_text("[1", encoding="utf-8")
     assert "run.json: expected the JSON of a run" in refused(folder)
 
@@ -75,6 +75,9 @@ def test_a_damaged_run_json_is_refused(folder: Path) -> None:
         (lambda m: m.update(evaluation=[1]), "AttributeError"),
         (lambda m: m.update(best_epoch=9), "the best epoch 9, which is none of the history"),
         (lambda m: m["evaluation"]["val"].update(accuracy="<b>"), "'<b>' for a number in val"),
+        (lambda m: m["evaluation"]["val"].update(accuracy=1.5), "1.5 for a share in val"),
+        (lambda m: m["evaluation"]["val"].update(loss=10**400), "for a number in val"),
+        (lambda m: m["evaluation"]["val"]["confusion"][0].__setitem__(0, 0.5), "no images"),
         (lambda m: m["evaluation"]["val"].update(loss=None), "None for a number in val"),
         (lambda m: m["evaluation"]["val"].update(n=11), "11 images in val and another number"),
         (lambda m: m["evaluation"]["val"].update(classes=["a", "b"]), "not the model's"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,8 @@ from tlcache.heads import Model, load_model
 from tlcache.recipe import EpochRecord
 from tlcache.runs import METRICS, MODEL, RUN, read_run
 
-_NUMBERS = ("accuracy", "loss", "macro_f1", "ece")
+_SHARES = ("accuracy", "macro_f1", "ece")
+_LARGEST = 1e300  # no loss of a run, and small enough to be drawn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,12 +71,13 @@ def read_record(path: Path) -> RunRecord:
     """
     folder = _folder_of(path)
     about, model = read_run(folder), load_model(folder / MODEL)
-    if not isinstance(about.get("data"), str) or not isinstance(about.get("options"), dict):
-        raise _damaged(folder / RUN, "no data and options in it")
+    for name, kind in (("command", str), ("data", str), ("options", dict)):
+        if not isinstance(about.get(name), kind):
+            raise _damaged(folder / RUN, f"no {name} in it")
     metrics = _read(folder / METRICS)
     try:
         return _assembled(folder, about, metrics, model)
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
         found = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
         raise _damaged(folder / METRICS, found) from error
 
@@ -139,16 +140,18 @@ def _assembled(
 
 def _evaluation(split: str, values: dict[str, Any], model: Model) -> Evaluation:
     found = Evaluation(**values)
-    _check_numbers(split, found.n, *found.accuracy_ci95, *(values[name] for name in _NUMBERS))
+    _check_numbers(split, found.n, found.loss)
+    _check_shares(split, *found.accuracy_ci95, *(values[name] for name in _SHARES))
     count = len(model.classes)
     if tuple(found.classes) != model.classes or list(found.per_class) != list(model.classes):
         raise ValueError(f"classes in {split} that are not the model's")
     rows = [len(row) for row in found.confusion]
     if rows != [count] * count or len(found.accuracy_ci95) != 2:
         raise ValueError(f"a confusion in {split} that is not {count} by {count}")
-    _check_numbers(split, *(cell for row in found.confusion for cell in row))
+    if not all(type(cell) is int and cell >= 0 for row in found.confusion for cell in row):
+        raise ValueError(f"a confusion in {split} that counts no images")
     for row in found.per_class.values():
-        _check_numbers(split, *(row[name] for name in ("precision", "recall", "f1", "support")))
+        _check_shares(split, *(row[name] for name in ("precision", "recall", "f1")))
     if not found.n == sum(map(sum, found.confusion)) > 0:
         raise ValueError(f"{found.n} images in {split} and another number in its confusion")
     return found
@@ -157,8 +160,15 @@ def _evaluation(split: str, values: dict[str, Any], model: Model) -> Evaluation:
 def _check_numbers(where: str, *values: Any) -> None:
     for value in values:
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not math.isfinite(value):
+        if not number or not abs(value) < _LARGEST:
             raise ValueError(f"{value!r} for a number in {where}")
+
+
+def _check_shares(where: str, *values: Any) -> None:
+    _check_numbers(where, *values)
+    for value in values:
+        if not 0 <= value <= 1:
+            raise ValueError(f"{value!r} for a share in {where}")
 
 
 def _damaged(path: Path, found: str) -> ModelError:

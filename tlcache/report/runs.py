@@ -144,7 +144,7 @@ def _facts(record: RunRecord) -> list[tuple[str, str]]:
     names = ", ".join(model.classes[:8]) + (", …" if len(model.classes) > 8 else "")
     transform = model.transform
     network = "all of it trained (finetuned)" if model.network is not None else "frozen"
-    identity = about.get("identity")
+    unknown = "none were kept" if model.network is not None else "not recorded"
     facts = [
         ("Command", f"tlcache {about.get('command', '')}"),
         ("Data", str(record.root)),
@@ -157,7 +157,7 @@ def _facts(record: RunRecord) -> list[tuple[str, str]]:
             f"shorter side {transform.resize}, crop {transform.crop}, {transform.interpolation}",
         ),
         ("Numbers", f"{model.precision}, features kept as {model.dtype}"),
-        ("Identity of the features", str(identity) if identity else "not recorded"),
+        ("Identity of the features", str(about.get("identity") or unknown)),
         ("Seed", str(options.get("seed", "not recorded"))),
         ("Selected on", record.selected_on),
         ("Trained on", " and ".join(record.fitted_on)),
@@ -242,8 +242,10 @@ def _settings(record: RunRecord) -> dict[str, Any] | None:
     settings, ranked = record.metrics.get("settings"), record.metrics.get("ranked")
     if not isinstance(settings, list) or not isinstance(ranked, list):
         return None
-    by_index = {s["index"]: s for s in settings if isinstance(s, dict) and "index" in s}
-    best = [by_index[i] for i in ranked[:_SETTINGS] if i in by_index]
+    by_index = {
+        s["index"]: s for s in settings if isinstance(s, dict) and isinstance(s.get("index"), int)
+    }
+    best = [by_index[i] for i in ranked[:_SETTINGS] if isinstance(i, int) and i in by_index]
     known = ("index", "accuracy", "accuracy_ci95", "loss", "n", "failed", "seeds", "accuracies")
     rows = [
         (
@@ -252,9 +254,14 @@ def _settings(record: RunRecord) -> dict[str, Any] | None:
             setting,
         )
         for setting in best
-        if isinstance(setting.get("accuracy"), float)
+        if all(isinstance(setting.get(name), float) for name in ("accuracy", "loss"))
+        and _is_interval(setting.get("accuracy_ci95"))
     ]
     return {"count": len(settings), "rows": rows} if rows else None
+
+
+def _is_interval(found: Any) -> bool:
+    return isinstance(found, list) and [type(bound) for bound in found] == [float, float]
 
 
 def _seconds(found: Any) -> list[tuple[str, float]]:
