@@ -32,6 +32,7 @@ COMMANDS = [
     "fewshot",
     "bench",
     "cache",
+    "runs",
 ]
 Call = Callable[..., Result]
 

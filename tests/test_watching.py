@@ -63,7 +63,8 @@ def check_curves(folder: Path, expected: list[EpochRecord]) -> None:
     found = curves(folder)
     assert found.keys() == TAGS.keys()
     for tag, name in TAGS.items():
-        assert found[tag] == [(r.epoch, pytest.approx(getattr(r, name))) for r in expected]
+        values: list[Any] = [(r.epoch, pytest.approx(getattr(r, name))) for r in expected]
+        assert found[tag] == values
 
 
 def watch(history: list[EpochRecord], *, resume: bool = False) -> None:

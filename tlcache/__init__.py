@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from tlcache.knn import knn_accuracy
     from tlcache.leakage import near_duplicates
     from tlcache.recipe import Recipe
+    from tlcache.run_list import list_runs
     from tlcache.samples import scan
     from tlcache.sweep import sweep_heads
     from tlcache.trunk import load_trunk
@@ -52,6 +53,7 @@ __all__ = [
     "inspect",
     "knn_accuracy",
     "list_cache",
+    "list_runs",
     "load_model",
     "load_trunk",
     "near_duplicates",
@@ -85,6 +87,7 @@ _HOMES = {
     "knn": ("knn_accuracy",),
     "leakage": ("near_duplicates",),
     "recipe": ("Recipe",),
+    "run_list": ("list_runs",),
     "samples": ("scan",),
     "sweep": ("sweep_heads",),
     "trunk": ("load_trunk",),

@@ -34,6 +34,7 @@ from tlcache.cli import (
     map,
     predict,
     report,
+    runs,
     show,
     sweep,
     train,
@@ -101,6 +102,7 @@ for command in (
     word = command.__name__.rsplit(".", 1)[1].replace("_", "-")
     app.command(name=word, epilog=command.EXAMPLES)(command.run)
 app.add_typer(cache.app, name="cache")
+app.add_typer(runs.app, name="runs")
 
 
 def main() -> None:
