@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tlcache.cli import options as o
+from tlcache.cli.completion import some_of
 from tlcache.cli.output import Output, note_selection
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ def run(
         str,
         typer.Option(
             help="Some of cached, frozen, finetune (from a random head) and lp-ft (from the "
-            "cached head), with commas between them."
+            "cached head), with commas between them.",
+            autocompletion=some_of("cached", "frozen", "finetune", "lp-ft"),
         ),
     ] = "cached,frozen,finetune,lp-ft",
     epochs: Annotated[int, typer.Option(help="Of each contender.")] = 3,

@@ -31,7 +31,7 @@ def run(
     ],
     b: Annotated[Path, typer.Argument(metavar="B", help="Another.", show_default=False)],
     data: o.Data,
-    on: Annotated[str, typer.Option(help="train, val or test.")] = "val",
+    on: o.JudgedOn = "val",
     split: o.Split = None,
     seed: o.Seed = 0,
     weights_a: Annotated[

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from tlcache.cli import options as o
+from tlcache.cli.completion import one_of
 from tlcache.cli.output import Output
 
 EXAMPLES = "tlcache data hymenoptera hymenoptera_data"
@@ -16,7 +17,13 @@ NAMES = ("hymenoptera", "digits")
 
 def run(
     name: Annotated[
-        str, typer.Argument(metavar="hymenoptera|digits", help="Which.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="hymenoptera|digits",
+            help="Which.",
+            show_default=False,
+            autocompletion=one_of("hymenoptera", "digits"),
+        ),
     ],
     destination: Annotated[
         Path, typer.Argument(metavar="DEST", help="A new folder.", show_default=False)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from tlcache.cli import options as o
 from tlcache.cli.output import Output
@@ -21,7 +19,7 @@ EXAMPLES = "tlcache evaluate runs/ants hymenoptera_data --on val"
 def run(
     model: o.ModelFile,
     data: o.Data,
-    on: Annotated[str, typer.Option(help="train, val or test.")] = "val",
+    on: o.JudgedOn = "val",
     split: o.Split = None,
     seed: o.Seed = 0,
     weights: o.WeightsAtHand = None,

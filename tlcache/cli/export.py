@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from tlcache.cli import options as o
+from tlcache.cli.completion import one_of
 from tlcache.cli.output import Output
 
 EXAMPLES = "tlcache export runs/ants --format onnx --preprocess"
@@ -17,7 +18,13 @@ _IMAGES = 32
 
 def run(
     model: o.ModelFile,
-    format: Annotated[str, typer.Option(help="onnx, torchscript, pt2 or safetensors.")] = "onnx",
+    format: Annotated[
+        str,
+        typer.Option(
+            help="onnx, torchscript, pt2 or safetensors.",
+            autocompletion=one_of("onnx", "torchscript", "pt2", "safetensors"),
+        ),
+    ] = "onnx",
     output: Annotated[
         Path | None,
         typer.Option(help="The file.", show_default="exported.<suffix> beside the model"),

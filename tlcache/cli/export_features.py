@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tlcache.cli import options as o
+from tlcache.cli.completion import one_of
 from tlcache.cli.output import Output
 
 if TYPE_CHECKING:
@@ -22,7 +23,12 @@ def run(
         Path,
         typer.Argument(metavar="FILE", help="Ends in .npz, .parquet or .h5.", show_default=False),
     ],
-    on: Annotated[str, typer.Option(help="train, val, test or all.")] = "all",
+    on: Annotated[
+        str,
+        typer.Option(
+            help="train, val, test or all.", autocompletion=one_of("train", "val", "test", "all")
+        ),
+    ] = "all",
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
     split: o.Split = None,
     trunk: o.Trunk = "resnet18",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tlcache.cli import options as o
+from tlcache.cli.completion import one_of
 from tlcache.cli.output import Output
 
 if TYPE_CHECKING:
@@ -23,7 +24,12 @@ def run(
         str, typer.Option(help="Images of each class to train on, one number a point.")
     ] = "1,2,5,10,20",
     episodes: Annotated[int, typer.Option(help="Draws of each point, with a head each.")] = 50,
-    on: Annotated[str, typer.Option(help="What heads are judged on: val or test.")] = "val",
+    on: Annotated[
+        str,
+        typer.Option(
+            help="What heads are judged on: val or test.", autocompletion=one_of("val", "test")
+        ),
+    ] = "val",
     least_steps: Annotated[
         int,
         typer.Option(

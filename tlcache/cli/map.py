@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tlcache.cli import options as o
+from tlcache.cli.completion import one_of
 from tlcache.cli.output import Output
 
 if TYPE_CHECKING:
@@ -26,10 +27,13 @@ TITLES = {"pca": "principal components", "tsne": "t-SNE (distances between group
 def run(
     model: o.ModelFile,
     data: o.Data,
-    on: Annotated[str, typer.Option(help="train, val or test.")] = "val",
+    on: o.JudgedOn = "val",
     method: Annotated[
         str,
-        typer.Option(help="pca: principal components; tsne: neighbours stay neighbours, slower."),
+        typer.Option(
+            help="pca: principal components; tsne: neighbours stay neighbours, slower.",
+            autocompletion=one_of("pca", "tsne"),
+        ),
     ] = "pca",
     points: Annotated[
         int, typer.Option(min=4, max=20_000, help="Images to show; of more, so many are drawn.")

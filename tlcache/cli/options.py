@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from tlcache.cli.completion import one_of
 from tlcache.errors import OptionError
 
 Data = Annotated[
@@ -37,7 +38,10 @@ Trunk = Annotated[
 ]
 Weights = Annotated[
     str,
-    typer.Option(help="imagenet, a file (.pth or .safetensors), or random[:SEED]."),
+    typer.Option(
+        help="imagenet, a file (.pth or .safetensors), or random[:SEED].",
+        autocompletion=one_of("imagenet", "random"),
+    ),
 ]
 WeightsAtHand = Annotated[
     str | None,
@@ -46,6 +50,10 @@ WeightsAtHand = Annotated[
         help="Where the trunk's weights are now, if not where they were.",
         show_default=False,
     ),
+]
+JudgedOn = Annotated[
+    str,
+    typer.Option(help="train, val or test.", autocompletion=one_of("train", "val", "test")),
 ]
 CacheDir = Annotated[Path, typer.Option(help="Where features are kept.")]
 Views = Annotated[
@@ -57,16 +65,31 @@ Views = Annotated[
 ]
 Precision = Annotated[
     str,
-    typer.Option(help="How exact features are: fp32, fast, fp16 or bf16. They are kept apart."),
+    typer.Option(
+        help="How exact features are: fp32, fast, fp16 or bf16. They are kept apart.",
+        autocompletion=one_of("fp32", "fast", "fp16", "bf16"),
+    ),
 ]
 Engine = Annotated[
-    str, typer.Option(help="What computes features: auto, torch, or mnn (an extra package).")
+    str,
+    typer.Option(
+        help="What computes features: auto, torch, or mnn (an extra package).",
+        autocompletion=one_of("auto", "torch", "mnn"),
+    ),
 ]
 Dtype = Annotated[
     str,
-    typer.Option(help="Of the kept features: float32, or float16 in half the space."),
+    typer.Option(
+        help="Of the kept features: float32, or float16 in half the space.",
+        autocompletion=one_of("float32", "float16"),
+    ),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Device = Annotated[
+    str,
+    typer.Option(
+        help="auto, cpu, cuda or cuda:N.", autocompletion=one_of("auto", "cpu", "cuda", "cuda:0")
+    ),
+]
 Workers = Annotated[
     str, typer.Option(help="Threads: auto (one for each usable core), or a number.")
 ]
@@ -128,7 +151,11 @@ Crop = Annotated[
 ]
 Interpolation = Annotated[
     str | None,
-    typer.Option(help="nearest, bilinear, bicubic or lanczos.", show_default="the weights'"),
+    typer.Option(
+        help="nearest, bilinear, bicubic or lanczos.",
+        show_default="the weights'",
+        autocompletion=one_of("nearest", "bilinear", "bicubic", "lanczos"),
+    ),
 ]
 Mean = Annotated[str | None, typer.Option(help="Of R,G,B in [0, 1].", show_default="the weights'")]
 Std = Annotated[str | None, typer.Option(help="Of R,G,B.", show_default="the weights'")]

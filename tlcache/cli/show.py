@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tlcache.cli import options as o
+from tlcache.cli.completion import one_of
 from tlcache.cli.output import Output
 
 if TYPE_CHECKING:
@@ -31,7 +32,13 @@ def run(
         Path | None,
         typer.Option(help="Images for MODEL's predictions.", show_default="those of its run"),
     ] = None,
-    on: Annotated[str, typer.Option(help="The split that predictions are shown of.")] = "val",
+    on: Annotated[
+        str,
+        typer.Option(
+            help="The split that predictions are shown of.",
+            autocompletion=one_of("train", "val", "test"),
+        ),
+    ] = "val",
     split: o.Split = None,
     count: Annotated[int, typer.Option(min=1, max=400, help="Images in the grid.")] = 12,
     output: Annotated[

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tlcache.cli import options as o
+from tlcache.cli.completion import some_of
 from tlcache.cli.output import Output, plain
 from tlcache.cli.sweep_table import heat_map_of, tell_sweep
 
@@ -31,18 +32,27 @@ def run(
     lr: Annotated[str, typer.Option(help=f"Learning rates of SGD: {LIST}.")] = "1e-4,1e-3,1e-2",
     weight_decay: Annotated[str, typer.Option(help="L2 penalties of SGD.")] = "0,1e-4,1e-2",
     schedule: Annotated[
-        str, typer.Option(help="Of the learning rate: step, constant or cosine.")
+        str,
+        typer.Option(
+            help="Of the learning rate: step, constant or cosine.",
+            autocompletion=some_of("step", "constant", "cosine"),
+        ),
     ] = "step",
     batch_size: Annotated[str, typer.Option(help="Images a step of SGD.")] = "4",
     features: Annotated[
         str,
         typer.Option(
             help="raw: as they are; standardised: by the training rows' mean and deviation; "
-            "l2: each row scaled to length 1."
+            "l2: each row scaled to length 1.",
+            autocompletion=some_of("raw", "standardised", "l2"),
         ),
     ] = "raw,standardised",
     solver: Annotated[
-        str, typer.Option(help="sgd, as in `train`; lbfgs: logistic regression.")
+        str,
+        typer.Option(
+            help="sgd, as in `train`; lbfgs: logistic regression.",
+            autocompletion=some_of("sgd", "lbfgs"),
+        ),
     ] = "sgd,lbfgs",
     c: Annotated[
         str, typer.Option("--c", help="Of lbfgs: scikit-learn's C, the inverse of its penalty.")
