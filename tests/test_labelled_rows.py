@@ -10,6 +10,7 @@ from small_rows import DIM
 
 from tlcache.errors import OptionError
 from tlcache.features import Features, open_snapshot
+from tlcache.labelled_rows import labelled_rows
 
 
 @pytest.fixture
@@ -35,6 +36,16 @@ def test_one_split_alone(features: Features) -> None:
     np.testing.assert_array_equal(rows.y, features.split("val")[1])
     assert rows.paths.tolist() == features.split_paths("val")
     assert features.to_numpy("test").X.shape == (0, DIM)
+
+
+def test_each_row_keeps_what_is_its_own() -> None:
+    numbers, splits = np.arange(9), np.array([0, 0, 0, 1, 1, 1, 1, 2, 2], np.int8)
+    paths = [f"{i}.jpg" for i in numbers]
+    for on, wanted in (("train", [0, 1, 2]), ("val", [3, 4, 5, 6]), ("test", [7, 8])):
+        rows = labelled_rows(np.float32(numbers)[:, None], numbers, splits, paths, on)
+        assert rows.X[:, 0].tolist() == rows.y.tolist() == wanted
+        assert rows.paths.tolist() == [f"{i}.jpg" for i in wanted]
+        assert set(rows.splits.tolist()) == {on}
 
 
 def test_torch_gets_tensors_that_share_their_memory(features: Features) -> None:
