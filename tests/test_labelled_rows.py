@@ -42,7 +42,7 @@ def test_each_row_keeps_what_is_its_own() -> None:
     numbers, splits = np.arange(9), np.array([0, 0, 0, 1, 1, 1, 1, 2, 2], np.int8)
     paths = [f"{i}.jpg" for i in numbers]
     for on, wanted in (("train", [0, 1, 2]), ("val", [3, 4, 5, 6]), ("test", [7, 8])):
-        rows = labelled_rows(np.float32(numbers)[:, None], numbers, splits, paths, on)
+        rows = labelled_rows(numbers[:, None].astype(np.float32), numbers, splits, paths, on)
         assert rows.X[:, 0].tolist() == rows.y.tolist() == wanted
         assert rows.paths.tolist() == [f"{i}.jpg" for i in wanted]
         assert set(rows.splits.tolist()) == {on}
