@@ -82,7 +82,14 @@ def failed(result: Result, *words: str) -> None:
         assert word in line
 
 
-def test_a_run_becomes_a_page_with_all_its_parts(call: Call) -> None:
+def never(*_: object, **__: object) -> None:
+    raise AssertionError("everything is in the cache")
+
+
+def test_a_run_becomes_a_page_with_all_its_parts(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tlcache_scoring, "load_network", never)
     result = call("head", "--json")
     assert result.exit_code == 0, result.output
     said = json.loads(result.stdout)
@@ -154,7 +161,10 @@ def test_damaged_answers_are_said_to_be(call: Call) -> None:
     assert "remove the file, and the images are scored again" in result.stderr
 
 
-def test_a_run_on_a_snapshot_has_a_map_without_images(call: Call) -> None:
+def test_a_run_on_a_snapshot_has_a_map_without_images(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tlcache_scoring, "score_images", never)
     (snapshot,) = Path("cache").glob("*/snapshots/*.h5")
     done = tlcache("train", snapshot, "--run-dir", "copied", "--no-figures", "--epochs", 2)
     assert done.exit_code == 0, done.output
