@@ -63,8 +63,9 @@ def test_what_is_no_run_is_refused(tmp_path: Path, folder: Path) -> None:
 def test_a_damaged_run_json_is_refused(folder: Path) -> None:
     edit(folder / "run.json", lambda run: run.pop("data"))
     assert "run.json: expected the JSON of a run, found no data in it" in refused(folder)
-    (folder / "run.json").write_text("[1", encoding="utf-8")
-    assert "run.json: expected the JSON of a run" in refused(folder)
+    for text in ("[1", "[" * 100_000):
+        (folder / "run.json").write_text(text, encoding="utf-8")
+        assert "run.json: expected the JSON of a run" in refused(folder)
 
 
 @pytest.mark.parametrize(

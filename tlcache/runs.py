@@ -190,7 +190,7 @@ def read_run(model: Path) -> dict[str, Any]:
         return {}
     try:
         return dict(json.loads(path.read_bytes()))
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, RecursionError) as error:
         raise ModelError(
             path, expected="the JSON of a run", found=str(error), remedy="train again"
         ) from error
