@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from tlcache.inventory import list_cache
     from tlcache.knn import knn_accuracy
     from tlcache.leakage import near_duplicates
+    from tlcache.progress import progress_bar
     from tlcache.recipe import Recipe
     from tlcache.run_list import list_runs
     from tlcache.samples import scan
@@ -58,6 +59,7 @@ __all__ = [
     "load_trunk",
     "near_duplicates",
     "open_snapshot",
+    "progress_bar",
     "save_model",
     "scan",
     "sweep_heads",
@@ -86,6 +88,7 @@ _HOMES = {
     "inventory": ("list_cache",),
     "knn": ("knn_accuracy",),
     "leakage": ("near_duplicates",),
+    "progress": ("progress_bar",),
     "recipe": ("Recipe",),
     "run_list": ("list_runs",),
     "samples": ("scan",),

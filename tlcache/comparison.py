@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from tlcache.displays import comparison_html
 from tlcache.errors import DataError
 from tlcache.evaluation import checked_labels, checked_logits
 
@@ -59,6 +60,9 @@ class Comparison:
             f"{self.only_b} only {b}), which {verdict} chance (McNemar's exact test, "
             f"p = {self.p_value:.2g})."
         )
+
+    def _repr_html_(self) -> str:
+        return comparison_html(self.to_dict(), self.sentence())
 
 
 def compare(

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tlcache.displays import evaluation_html
 from tlcache.errors import DataError, OptionError
 
 _Z_95 = 1.959963984540054  # two-sided 95% point of the normal distribution
@@ -63,6 +64,9 @@ class Evaluation:
             f"accuracy {self.accuracy:.3f} (95% {low:.3f}-{high:.3f}, n={self.n}), "
             f"loss {self.loss:.3f}, macro-F1 {self.macro_f1:.3f}, ECE {self.ece:.3f}"
         )
+
+    def _repr_html_(self) -> str:
+        return evaluation_html(self.to_dict(), self.summary())
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.devices import physical_memory
+from tlcache.displays import counts_html
 from tlcache.errors import CacheError, DataError
 from tlcache.feature_store import FeatureStore, open_store
 from tlcache.heads import Head, Model
@@ -101,6 +102,9 @@ class Features:
     def present_splits(self) -> list[str]:
         """The splits that hold any image."""
         return [name for at, name in enumerate(SPLITS) if (self.splits == at).any()]
+
+    def _repr_html_(self) -> str:
+        return counts_html(f"{self.features.shape[1]:,} features of each image", self)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from tlcache.checkpoints import Plan, load_checkpoint, save_checkpoint
 from tlcache.devices import resolve_device
+from tlcache.displays import training_html
 from tlcache.errors import ModelError, OptionError
 from tlcache.heads import Head, Model, initial_head
 from tlcache.loading import ImageLoader, Workers, worker_count
@@ -54,6 +55,9 @@ class Finetuned:
     unreadable: list[tuple[str, str]]
     seconds: float
     start: StartRecord | None = None
+
+    def _repr_html_(self) -> str:
+        return training_html(self.history, self.best_epoch, self.seconds)
 
     def model(self, trunk: Trunk, classes: Sequence[str], start: Model | None = None) -> Model:
         """What can be saved and used: with the trunk's state only if it changed.

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from tlcache.devices import resolve_device, usable_cpus
+from tlcache.displays import training_html
 from tlcache.errors import DataError, OptionError
 from tlcache.head_data import Array, HeadData, Labels, check_widths, head_data
 from tlcache.head_epochs import judge, train_epoch
@@ -51,6 +52,9 @@ class TrainedHead:
     def diverged(self) -> bool:
         """Whether training ended because a loss was no longer finite."""
         return not _finite(self.history[-1])
+
+    def _repr_html_(self) -> str:
+        return training_html(self.history, self.best_epoch, self.seconds)
 
 
 def train_head(

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tlcache.displays import counts_html
 from tlcache.layouts import (
     IMAGE_EXTENSIONS,
     check_classes,
@@ -68,6 +69,9 @@ class ImageDataset:
     def present_splits(self) -> list[str]:
         """The splits that hold any image, in the order of ``SPLITS``."""
         return [split for i, split in enumerate(SPLITS) if (self.splits == i).any()]
+
+    def _repr_html_(self) -> str:
+        return counts_html(f"{len(self):,} images below {self.root}", self)
 
 
 def scan(

@@ -6,10 +6,11 @@ import contextlib
 import json
 import re
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from tlcache.progress import Tick, progress_bar
 from tlcache.selection import selection_note, split_role
 
 # Half a character, of a file name that is no UTF-8; what some readers take for the end of a line.
@@ -52,38 +53,15 @@ class Output:
             print(text, flush=True)
 
     @contextlib.contextmanager
-    def progress(
-        self, title: str, unit: str = "images"
-    ) -> Iterator[Callable[[int, int | None], None]]:
+    def progress(self, title: str, unit: str = "images") -> Iterator[Tick]:
         """A progress bar with the speed and the time left; only where a person can see it.
 
         It is told how many are done, and of how many, if that is known.
         """
-        if self._quiet or not sys.stderr.isatty():
+        if self._quiet:
             yield lambda done, total: None
             return
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-        from rich.progress import TimeRemainingColumn as TimeLeft
-
-        bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[speed]}"),
-            TimeLeft(),
-            console=Console(stderr=True),
-            redirect_stdout=sys.stdout.isatty(),  # else results would go to the screen, not there
-            transient=True,
-        )
-        with bar:
-            task = bar.add_task(title, total=None, speed="")
-
-            def tick(done: int, total: int | None) -> None:
-                elapsed = bar.tasks[0].elapsed or 0.0
-                speed = f"{done / elapsed:,.0f} {unit}/s" if elapsed > 0.5 else ""
-                bar.update(task, completed=done, total=total, speed=speed)
-
+        with progress_bar(title, unit) as tick:
             yield tick
 
 

@@ -19,11 +19,12 @@ INK, SOFT, FAINT = "#222222", "#666666", "#dddddd"
 
 def new_figure(width: float, height: float, constrained: bool = True) -> Figure:
     """An empty white figure of so many inches, laid out by itself unless told otherwise."""
-    from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+    from tlcache.figures.shown import ShownFigure
+
     layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1, wspace=0.03) if constrained else None
-    return Figure((width, height), dpi=150, facecolor="white", layout=layout)
+    return ShownFigure((width, height), dpi=150, facecolor="white", layout=layout)
 
 
 def tidy(axes: Axes, title: str, grid: str | None, pad: float = 10) -> None:

@@ -1,0 +1,133 @@
+"""What results show of themselves in a notebook: HTML of plain values, whose names are hostile.
+
+No colours and no style but the place of a cell, so that it fits a notebook's own look, dark or
+light. Knows no result; each hands in what is to be shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+MOST_CLASSES = 20
+"""That a table has rows for."""
+
+
+class Labelled(Protocol):
+    """Images with their labels, indices into ``classes``, and the numbers of their splits: (n,)."""
+
+    @property
+    def labels(self) -> NDArray[Any]: ...
+    @property
+    def splits(self) -> NDArray[Any]: ...
+    @property
+    def classes(self) -> Sequence[str]: ...
+    def present_splits(self) -> list[str]:
+        """Names of the splits that hold any image, by rising number."""
+        ...
+
+
+def evaluation_html(values: Mapping[str, Any], summary: str) -> str:
+    """An evaluation, the classes under it.
+
+    Args:
+        values: Of ``Evaluation.to_dict``.
+        summary: In one line.
+    """
+    names = sorted(values["per_class"], key=lambda name: float(values["per_class"][name]["f1"]))
+    few = len(names) <= MOST_CLASSES
+    shown = values["classes"] if few else names[:MOST_CLASSES]
+    heading = f"{MOST_CLASSES} of {len(names)} classes, those of the lowest F1"
+    measures = ("precision", "recall", "f1")
+    rows = [
+        [name, *(f"{of[m]:.3f}" for m in measures), str(of["support"])]
+        for name, of in ((name, values["per_class"][name]) for name in shown)
+    ]
+    titles = ["class", "precision", "recall", "F1", "images"]
+    return _paragraph(summary) + table(titles, rows, "" if few else heading)
+
+
+def comparison_html(values: Mapping[str, Any], sentence: str) -> str:
+    """Two models on the same images: who got how many right.
+
+    Args:
+        values: Of ``Comparison.to_dict``.
+        sentence: The comparison in one.
+    """
+    rows = [
+        ["A right", str(values["both"]), str(values["only_a"])],
+        ["A wrong", str(values["only_b"]), str(values["neither"])],
+    ]
+    return _paragraph(sentence) + table(["images", "B right", "B wrong"], rows)
+
+
+def training_html(history: Sequence[Any], best: int, seconds: float) -> str:
+    """How a training went: its first epoch, the best and the last.
+
+    Args:
+        history: ``EpochRecord`` of each epoch.
+        best: The best epoch, counted from 1; 0 for none.
+        seconds: Of all epochs.
+    """
+    columns = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
+    rows = [
+        [
+            f"{record.epoch}{' (best)' if record.epoch == best else ''}",
+            f"{record.learning_rate:g}",
+            *(f"{getattr(record, name):.4f}" for name in columns),
+        ]
+        for record in (history[at - 1] for at in sorted({1, best or 1, len(history)}))
+    ]
+    chosen = f"the best is {best}, chosen on val" if best else "none is any good"
+    summary = f"epochs: {len(history)}, in {seconds:.2f} s; {chosen}"
+    titles = ["epoch", "learning rate", *(name.replace("_", " ") for name in columns)]
+    return _paragraph(summary) + table(titles, rows)
+
+
+def counts_html(summary: str, images: Labelled) -> str:
+    """How many images each class has in each split.
+
+    Args:
+        summary: In one line.
+        images: With at least one in each of their splits.
+    """
+    of, most = len(images.classes), MOST_CLASSES
+    counts = [
+        np.bincount(images.labels[images.splits == split], minlength=of)
+        for split in np.unique(images.splits)
+    ]
+    rows = [[name, *(str(n[k]) for n in counts)] for k, name in enumerate(images.classes[:most])]
+    if of > most:
+        rows.append([f"… and {of - most} more", *(str(n[most:].sum()) for n in counts)])
+    rows.append(["all", *(str(n.sum()) for n in counts)])
+    return _paragraph(summary) + table(["images", *images.present_splits()], rows)
+
+
+def table(titles: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> str:
+    """A table whose first column holds names, and all others numbers."""
+    head = _row("th", titles)
+    body = "".join(_row("td", row) for row in rows)
+    over = f"<caption>{escape(caption)}</caption>" if caption else ""
+    return f"<table>{over}<thead>{head}</thead><tbody>{body}</tbody></table>"
+
+
+def _row(tag: str, cells: Sequence[str]) -> str:
+    sides = ["left", *["right"] * (len(cells) - 1)]
+    parts = (
+        f'<{tag} style="text-align:{side}">{escape(_plain(cell))}</{tag}>'
+        for side, cell in zip(sides, cells, strict=True)
+    )
+    return f"<tr>{''.join(parts)}</tr>"
+
+
+def _paragraph(text: str) -> str:
+    return f"<p>{escape(_plain(text))}</p>"
+
+
+def _plain(text: str) -> str:
+    """What cannot be sent, such as half a character of a file name, or moves what is around it."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

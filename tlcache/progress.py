@@ -1,0 +1,125 @@
+"""Progress bars: drawn in a terminal, as HTML in a notebook, and none where nobody looks."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+from html import escape
+from typing import Any
+
+Tick = Callable[[int, int | None], None]
+"""Is told how many are done, and of how many, if that is known."""
+
+_EVERY_SECONDS = 0.1  # a notebook's page is told; a page that is told too often hangs
+
+
+@contextlib.contextmanager
+def progress_bar(title: str, unit: str = "images") -> Iterator[Tick]:
+    """A progress bar with the speed and the time left; only where a person can see it.
+
+    Fit for ``progress`` of :func:`tlcache.embed`; what it yields, for that of
+    :func:`tlcache.finetune`. In a notebook a line stays that says how long it took.
+
+    Args:
+        title: What is done.
+        unit: What is counted.
+    """
+    if _in_notebook():
+        with _html_bar(title, unit) as tick:
+            yield tick
+    elif sys.stderr.isatty():
+        with _terminal_bar(title, unit) as tick:
+            yield tick
+    else:
+        yield lambda done, total: None
+
+
+def _in_notebook() -> bool:
+    """Whether what is displayed goes to a page: a kernel runs this, no terminal."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return getattr(shell, "kernel", None) is not None
+
+
+@contextlib.contextmanager
+def _terminal_bar(title: str, unit: str) -> Iterator[Tick]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import TimeRemainingColumn as TimeLeft
+
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[speed]}"),
+        TimeLeft(),
+        console=Console(stderr=True),
+        redirect_stdout=sys.stdout.isatty(),  # else results would go to the screen, not there
+        transient=True,
+    )
+    with bar:
+        task = bar.add_task(title, total=None, speed="")
+
+        def tick(done: int, total: int | None) -> None:
+            speed = _speed(done, bar.tasks[0].elapsed or 0.0, unit)
+            bar.update(task, completed=done, total=total, speed=speed)
+
+        yield tick
+
+
+@contextlib.contextmanager
+def _html_bar(title: str, unit: str) -> Iterator[Tick]:
+    from IPython.display import display
+
+    started, count = time.monotonic(), 0
+    told = float("-inf")
+    page: Any = None
+
+    def show(words: str, bar: str = "") -> None:
+        nonlocal page
+        text = f"{title}: {words}"
+        # The words alone where a page shows no HTML, and in what a notebook keeps in the end.
+        bundle = {"text/plain": text, "text/html": f"<div>{bar}{escape(text)}</div>"}
+        if page is None:
+            page = display(bundle, raw=True, display_id=True)
+        else:
+            page.update(bundle, raw=True)
+
+    def tick(done: int, total: int | None) -> None:
+        nonlocal told, count
+        now, count = time.monotonic(), done
+        if now - told >= _EVERY_SECONDS:
+            told = now
+            show(_words(done, total, now - started, unit), _bar(done, total))
+
+    try:
+        yield tick
+    except BaseException:
+        show(f"stopped after {count:,} {unit}")
+        raise
+    if count:
+        seconds = time.monotonic() - started
+        show(
+            ", ".join(
+                filter(None, [f"{count:,} {unit} in {seconds:.1f} s", _speed(count, seconds, unit)])
+            )
+        )
+
+
+def _bar(done: int, total: int | None) -> str:
+    place = f' value="{done}" max="{total}"' if total else ""
+    return f'<progress{place} style="width:20em;vertical-align:middle"></progress> '
+
+
+def _words(done: int, total: int | None, seconds: float, unit: str) -> str:
+    of = f"{done:,} of {total:,}" if total else f"{done:,}"
+    left = (
+        f"{seconds * (total - done) / done:,.0f} s left" if total and done and seconds > 0.5 else ""
+    )
+    return ", ".join(filter(None, [f"{of} {unit}", _speed(done, seconds, unit), left]))
+
+
+def _speed(done: int, seconds: float, unit: str) -> str:
+    return f"{done / seconds:,.0f} {unit}/s" if seconds > 0.5 else ""
