@@ -198,6 +198,7 @@ def test_a_file_that_is_there_is_kept_unless_it_may_be_replaced(tmp_path: Path) 
         ("f.csv", "ends in one of .npz, .parquet, .h5, found .csv; name another file"),
         ("f", "ends in one of .npz, .parquet, .h5, found no ending"),
         ("folder.h5", "expected a new file, found a folder; name another file"),
+        (f"{'n' * 300}.h5", "expected a file that can be made, found File name too long; name"),
         ("no/such/f.h5", "expected a file in a folder that is there, found no such folder; make"),
     ],
 )

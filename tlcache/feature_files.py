@@ -75,23 +75,41 @@ def check_target(path: Path, *, force: bool = False) -> None:
         endings = ", ".join(_WRITERS)
         found = path.suffix or "no ending"
         raise OptionError(
-            path, expected=f"a file's name that ends in one of {endings}", found=found,
+            path,
+            expected=f"a file's name that ends in one of {endings}",
+            found=found,
             remedy="name another file",
-        )  # fmt: skip
-    if path.is_dir() or (path.exists() and not force):
-        kind = "a folder" if path.is_dir() else "one that is there"
-        remedy = "name another file" + ("" if path.is_dir() else ", or pass --force to replace it")
-        raise OptionError(path, expected="a new file", found=kind, remedy=remedy)
-    if not path.absolute().parent.is_dir():
-        raise OptionError(
-            path, expected="a file in a folder that is there", found="no such folder",
-            remedy="make the folder, or name a file in another",
-        )  # fmt: skip
+        )
+    _check_place(path, force)
     if path.suffix == ".parquet" and not importlib.util.find_spec("pyarrow"):
         raise OptionError(
-            path, expected="the package pyarrow", found="none",
+            path,
+            expected="the package pyarrow",
+            found="none",
             remedy="pip install 'tlcache[parquet]', or name a .npz or .h5 file",
-        )  # fmt: skip
+        )
+
+
+def _check_place(path: Path, force: bool) -> None:
+    try:
+        folder, there = path.is_dir(), path.exists()
+        no_parent = not path.absolute().parent.is_dir()
+    except OSError as error:  # a name that is too long, say
+        reason = error.strerror or type(error).__name__
+        raise OptionError(
+            path, expected="a file that can be made", found=reason, remedy="name another file"
+        ) from error
+    if folder or (there and not force):
+        kind = "a folder" if folder else "one that is there"
+        remedy = "name another file" + ("" if folder else ", or pass --force to replace it")
+        raise OptionError(path, expected="a new file", found=kind, remedy=remedy)
+    if no_parent:
+        raise OptionError(
+            path,
+            expected="a file in a folder that is there",
+            found="no such folder",
+            remedy="make the folder, or name a file in another",
+        )
 
 
 def _write_npz(
