@@ -135,7 +135,7 @@ def test_images_that_have_moved_cost_their_parts_and_a_note(call: Call) -> None:
     assert "pass --data with the folder where they are now" in result.stderr
     text = page()
     assert "Map of the features</h3>" not in text and "Calibration</h3>" in text
-    assert "data:image/jpeg" not in text and "the folder where they are now" in text
+    assert "data:image/jpeg" not in text and "The images are not in" in text
     again = call("head", "--force", "--data", "moved")
     assert again.exit_code == 0 and "left out" not in again.stderr
     assert "data:image/jpeg" in page() and page().count('class="point') == 12
@@ -189,10 +189,21 @@ def test_what_is_no_run_or_damaged_is_refused_and_nothing_is_written(call: Call)
     assert not Path("report.html").exists()
 
 
+def test_images_that_are_named_anew_must_be_there(call: Call) -> None:
+    failed(call("head", "--data", "gone"), "--data: expected a folder of images, or a snapshot")
+    failed(call("head", "--data", "x" * 300), "--data: expected a folder of images", "too long")
+    assert not Path("report.html").exists()
+    Path("empty").mkdir()
+    result = call("head", "--data", "empty")
+    assert result.exit_code == 0
+    assert "empty: expected the images of the run, found none of them" in result.stderr
+    assert "The images are not in" in page() and "empty" in page()
+
+
 def test_a_page_that_is_there_is_kept_unless_forced(call: Call) -> None:
-    Path("report.html").write_text("mine")
-    failed(call("head"), "report.html: expected a new file, found an earlier one; pass --force")
-    assert page() == "mine"
+    Path("report.html").write_text("<!doctype html>mine")
+    failed(call("head"), "report.html: expected a new file, found an earlier page; pass --force")
+    assert page() == "<!doctype html>mine"
     assert call("head", "--force").exit_code == 0
     assert page().startswith("<!doctype html>")
 
@@ -241,7 +252,7 @@ def test_a_benchmark_becomes_a_page(tiny_data: Path, monkeypatch: pytest.MonkeyP
         low, high = said[name]["accuracy_ci95"]
         assert f"(95%&nbsp;{low:.3f}–{high:.3f})" in text
     again = tlcache("bench", "data", "--report", "bench.html")
-    failed(again, "bench.html: expected a new file, found an earlier one; pass --force")
+    failed(again, "bench.html: expected a new file, found an earlier page; pass --force")
     assert tlcache("bench", "data", "--report", "bench.html", "--force").exit_code == 0
 
 

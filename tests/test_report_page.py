@@ -160,7 +160,11 @@ def test_what_could_not_be_had_is_said(tmp_path: Path) -> None:
     whole = material(tmp_path)
     gone = dataclasses.replace(whole, root=tmp_path / "moved", features=None, notes=("No map: x.",))
     text = words(runs_page([gone], [], ROOMS[0]))
-    assert "The images are no longer at" in text and "--data names where they are now" in text
+    assert (
+        "The images are not in" in text
+        and "so none can be shown; --data" in text
+        and "--data names where they are now" in text
+    )
     assert "No map: x." in text and "Map of the features" not in text
     assert tags(runs_page([gone], [], ROOMS[0]), "img") == []
     none = dataclasses.replace(whole, scored=None, notes=("Mistakes are left out: y.",))
@@ -253,14 +257,19 @@ def test_a_large_run_of_noisy_images_fits(tmp_path: Path) -> None:
 def test_a_place_for_no_page_is_refused_before_any_work(tmp_path: Path) -> None:
     there = tmp_path / "page.html"
     check_output(there, force=False)
-    there.write_text("mine")
+    there.write_text("<!DOCTYPE html><p>mine</p>")
     check_output(there, force=True)
+    model = tmp_path / "model.safetensors"
+    model.write_bytes(b"a model")
     for path, words in (
-        (there, "expected a new file, found an earlier one; pass --force"),
+        (there, "expected a new file, found an earlier page; pass --force"),
+        (model, "expected a new file, found a file that is no page; name another file"),
         (tmp_path, "expected a file in a folder that can be written, found a folder"),
         (tmp_path / "no" / "page.html", "found no folder"),
         (there / "page.html", "found no folder"),
     ):
         with pytest.raises(OptionError, match=re.escape(words)):
             check_output(path, force=False)
-    assert there.read_text() == "mine"
+    with pytest.raises(OptionError, match="no page"):
+        check_output(model, force=True)
+    assert there.read_text() == "<!DOCTYPE html><p>mine</p>"

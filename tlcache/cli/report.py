@@ -55,6 +55,7 @@ def run(
 
     out = Output(as_json, quiet)
     check_output(output, force)
+    _check_data(data)
     records = [read_record(path) for path in runs]
     passing: dict[str, Any] = {"device": device, "workers": o.worker_count(workers)}
     materials = [_material(out, one, data, weights, cache_dir, passing) for one in records]
@@ -70,6 +71,22 @@ def run(
             out.note(f"{record.name}: {note}")
     out.line(f"report: {output} ({size / 1e3:.0f} KB)")
     out.result({"report": str(output), "bytes": size, "runs": [_describe(m) for m in materials]})
+
+
+def _check_data(data: Path | None) -> None:
+    from tlcache.errors import OptionError
+
+    try:
+        found = "" if data is None or data.exists() else f"no {data}"
+    except OSError as error:  # a name too long, say
+        found = error.strerror or type(error).__name__
+    if found:
+        raise OptionError(
+            "--data",
+            expected="a folder of images, or a snapshot of them",
+            found=found,
+            remedy="name where the images are now",
+        )
 
 
 def _material(
@@ -159,8 +176,9 @@ def _features(
     if source.is_file():
         found = _from_snapshot(out, record, source, [scored.paths[i] for i in rows])
     else:
-        paths = [(source if data else record.root) / scored.paths[i] for i in rows]
-        found = _from_images(out, record, paths, weights, cache, passing)
+        found = _from_images(
+            out, record, source, [scored.paths[i] for i in rows], weights, cache, passing
+        )
     there = [at for at, feature in enumerate(found) if feature is not None]
     features = [feature for feature in found if feature is not None]
     dim = record.model.head.weight.shape[1]
@@ -184,7 +202,8 @@ def _from_snapshot(
 def _from_images(
     out: Output,
     record: RunRecord,
-    paths: list[Path],
+    root: Path,
+    names: list[str],
     weights: str | None,
     cache: Path,
     passing: dict[str, Any],
@@ -195,9 +214,10 @@ def _from_images(
     from tlcache.heads import Head
     from tlcache.scoring import feature_store_of, load_network, score_images
 
+    paths = [root / name for name in names]
     if not any(path.is_file() for path in paths):
         raise DataError(
-            record.root,
+            root,
             expected="the images of the run",
             found="none of them",
             remedy="pass --data with the folder where they are now",

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 MAX_BYTES = 3_000_000
+_BEGINNING = b"<!doctype html>"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,13 +68,23 @@ def check_output(path: Path, force: bool) -> None:
             found=found or "a folder",
             remedy="name another file",
         )
-    if there and not force:
+    page = there and _is_page(path)
+    if there and not (force and page):
         raise OptionError(
             path,
             expected="a new file",
-            found="an earlier one",
-            remedy="pass --force to replace it, or name another",
+            found="an earlier page" if page else "a file that is no page",
+            remedy="pass --force to replace it, or name another" if page else "name another file",
         )
+
+
+def _is_page(path: Path) -> bool:
+    """Whether it is fit to be replaced: no model is, of a hasty --output."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_BEGINNING)).lower() == _BEGINNING
+    except OSError:
+        return False
 
 
 def save_page(path: Path, render: Callable[[Room], bytes]) -> int:

@@ -117,6 +117,7 @@ def _section(number: int, material: Material, room: Room) -> dict[str, Any]:
         "settings": _settings(record),
         "notes": notes,
         "gone": bool(images) and not drawn,
+        "root": str(material.root or record.root),
         "pictures": room.pictures,
         "seconds": _seconds(record.metrics.get("seconds")),
     }
