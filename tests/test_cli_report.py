@@ -14,10 +14,10 @@ from small_trunk import small_trunk
 from typer.testing import CliRunner, Result
 from written_runs import answers, images, written_run
 
-import tlcache.benchmark as tlcache_benchmark
+import tlcache.benchmarking as tlcache_benchmark
 import tlcache.report.page as tlcache_page
 import tlcache.scoring as tlcache_scoring
-from tlcache.benchmark import Benchmark, Contender
+from tlcache.benchmarking import Benchmark, Contender
 from tlcache.cli import app
 from tlcache.errors import CacheError
 from tlcache.evaluation import evaluate

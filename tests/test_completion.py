@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from tlcache.benchmark import NAMES as CONTENDERS
+from tlcache.benchmarking import NAMES as CONTENDERS
 from tlcache.cli import app
 from tlcache.cli.data import NAMES as DATA_SETS
 from tlcache.engines import BOUNDS, ENGINES

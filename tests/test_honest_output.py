@@ -14,7 +14,7 @@ import pytest
 from small_cache import small_cache
 from typer.testing import CliRunner, Result
 
-from tlcache.benchmark import NAMES, Benchmark, Contender
+from tlcache.benchmarking import NAMES, Benchmark, Contender
 from tlcache.cli import app
 from tlcache.cli.bench import tell
 from tlcache.cli.output import Output

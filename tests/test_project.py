@@ -52,3 +52,14 @@ def test_importing_starts_nothing_heavy(module: str) -> None:
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert result.stdout.split() == []
+
+
+def test_a_public_name_is_the_same_thing_however_often_it_is_asked_for() -> None:
+    code = (
+        "import tlcache, types\n"
+        "for name in tlcache.__all__:\n"
+        "    first, again = getattr(tlcache, name), getattr(tlcache, name)\n"
+        "    assert first is again and not isinstance(again, types.ModuleType), name"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

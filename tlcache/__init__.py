@@ -10,7 +10,7 @@ import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tlcache.benchmark import benchmark
+    from tlcache.benchmarking import benchmark
     from tlcache.comparison import compare
     from tlcache.crossval import cross_validate
     from tlcache.embedding import embed
@@ -70,7 +70,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "benchmark": ("benchmark",),
+    "benchmarking": ("benchmark",),
     "comparison": ("compare",),
     "crossval": ("cross_validate",),
     "embedding": ("embed",),

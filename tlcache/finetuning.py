@@ -143,8 +143,9 @@ def finetune(
         if checkpoint is not None and checkpoint.exists():
             run.resume(saved := load_checkpoint(checkpoint, plan))
             loader.unreadable |= saved.unreadable
-        for record in run.history if on_resume is not None else ():
-            on_resume(record)
+        if on_resume is not None:
+            for record in run.history:
+                on_resume(record)
         judge = head is not None and not run.history
         if progress is not None:
             loader.on_images = _counter(progress, dataset, run, judge)

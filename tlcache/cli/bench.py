@@ -12,7 +12,7 @@ from tlcache.cli.completion import some_of
 from tlcache.cli.output import Output, note_selection
 
 if TYPE_CHECKING:
-    from tlcache.benchmark import Benchmark
+    from tlcache.benchmarking import Benchmark
     from tlcache.samples import ImageDataset
 
 EXAMPLES = "tlcache bench hymenoptera_data --epochs 3 --figure bench.png"
@@ -59,7 +59,7 @@ def run(
     that takes a while. lp-ft finetunes from the cached head, for as many epochs as finetune does
     from a random one.
     """
-    from tlcache.benchmark import benchmark
+    from tlcache.benchmarking import benchmark
     from tlcache.cli.embed import scanned
     from tlcache.figures import benchmark_figure, save_png
     from tlcache.recipe import Recipe

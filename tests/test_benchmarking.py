@@ -12,8 +12,8 @@ import pytest
 from small_trunk import small_trunk
 from typer.testing import CliRunner
 
-import tlcache.benchmark
-from tlcache.benchmark import NAMES, Benchmark, benchmark
+import tlcache.benchmarking
+from tlcache.benchmarking import NAMES, Benchmark, benchmark
 from tlcache.cli import app
 from tlcache.comparison import compare
 from tlcache.errors import OptionError
@@ -46,8 +46,8 @@ def measure(tiny_data: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., B
         monkeypatch.setattr("tlcache.trunk.load_trunk", lambda *_: small_trunk())
         return load_network(model)
 
-    monkeypatch.setattr(tlcache.benchmark, "load_trunk", lambda *_: trunk)
-    monkeypatch.setattr(tlcache.benchmark, "load_network", restored)
+    monkeypatch.setattr(tlcache.benchmarking, "load_trunk", lambda *_: trunk)
+    monkeypatch.setattr(tlcache.benchmarking, "load_network", restored)
     return lambda **options: benchmark(
         scan(tiny_data), "small", "random:0", RECIPE, device="cpu", workers=1, **options
     )
@@ -70,8 +70,8 @@ def test_lp_ft_is_finetuning_that_starts_from_the_cached_head(
         tuned.append((options["head"], options["freeze"], result))
         return result
 
-    monkeypatch.setattr(tlcache.benchmark, "train_head", train)
-    monkeypatch.setattr(tlcache.benchmark, "finetune", tune)
+    monkeypatch.setattr(tlcache.benchmarking, "train_head", train)
+    monkeypatch.setattr(tlcache.benchmarking, "finetune", tune)
     begun: list[str] = []
     measured = measure(on_start=begun.append)
     assert begun == [one.name for one in measured.contenders] == list(NAMES)
