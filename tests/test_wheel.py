@@ -1,0 +1,80 @@
+"""The wheel and the source package: all that tlcache needs, and nothing that lies about."""
+
+from __future__ import annotations
+
+import configparser
+import email
+import tarfile
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+from hatchling.builders.sdist import SdistBuilder
+from hatchling.builders.wheel import WheelBuilder
+
+ROOT = Path(__file__).parent.parent
+INFO = "tlcache-0.1.0.dist-info"
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    """Built as ``python -m build`` builds it, without its environment of its own."""
+    folder = tmp_path_factory.mktemp("dist")
+    (path,) = WheelBuilder(str(ROOT)).build(directory=str(folder), versions=["standard"])
+    return zipfile.ZipFile(path)
+
+
+def of_the_package() -> set[str]:
+    """Files of the package in the tree, bytecode and what numba compiled aside."""
+    files = (ROOT / "tlcache").rglob("*")
+    here = (path for path in files if path.is_file() and "__pycache__" not in path.parts)
+    return {path.relative_to(ROOT).as_posix() for path in here}
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(wheel: zipfile.ZipFile) -> None:
+    names = {name for name in wheel.namelist() if not name.startswith(INFO)}
+    assert names == of_the_package()
+
+
+def test_the_wheel_holds_templates_the_marker_of_types_and_the_licence(
+    wheel: zipfile.ZipFile,
+) -> None:
+    names = wheel.namelist()
+    assert "tlcache/py.typed" in names
+    assert "tlcache/report/templates/page.html" in names
+    licence = wheel.read(f"{INFO}/licenses/LICENSE")
+    assert licence == (ROOT / "LICENSE").read_bytes()
+
+
+def test_no_bytecode_no_test_and_no_feature_is_in_it(wheel: zipfile.ZipFile) -> None:
+    for name in wheel.namelist():
+        assert name.split("/")[0] in ("tlcache", INFO)
+        assert not name.endswith((".pyc", ".nbi", ".nbc", ".h5", ".safetensors", ".png"))
+
+
+def test_the_wheel_installs_the_command(wheel: zipfile.ZipFile) -> None:
+    points = configparser.ConfigParser()
+    points.read_string(wheel.read(f"{INFO}/entry_points.txt").decode())
+    assert dict(points["console_scripts"]) == {"tlcache": "tlcache.cli:main"}
+
+
+def test_its_metadata_name_what_it_needs(wheel: zipfile.ZipFile) -> None:
+    about = email.message_from_bytes(wheel.read(f"{INFO}/METADATA"))
+    assert about["Name"] == "tlcache" and about["License-Expression"] == "MIT"
+    extras = set(about.get_all("Provides-Extra", []))
+    assert extras >= {"fast", "mnn", "offline", "export", "parquet", "tensorboard", "test"}
+    core = [line for line in about.get_all("Requires-Dist", []) if "extra ==" not in line]
+    assert len(core) == 11 and not any("pytest" in line for line in core)
+
+
+def test_the_source_package_holds_what_is_needed_to_build_and_test_it(tmp_path: Path) -> None:
+    (path,) = SdistBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
+    with tarfile.open(path) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert names >= of_the_package()
+    assert names >= {"pyproject.toml", "LICENSE", "Makefile", "tests/conftest.py"}
+    assert {name for name in names if name.startswith("cache/")} == {"cache/README.md"}
+    named = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    named = named["tool"]["hatch"]["build"]["targets"]["sdist"]["only-include"]
+    assert {name.split("/")[0] for name in names} <= {*named, "cache", "PKG-INFO"}
