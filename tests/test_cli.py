@@ -27,6 +27,7 @@ COMMANDS = [
     "map",
     "predict",
     "export",
+    "export-features",
     "sweep",
     "crossval",
     "fewshot",

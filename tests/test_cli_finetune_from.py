@@ -109,6 +109,7 @@ def test_what_does_not_fit_the_model_is_refused(call: Call, tiny_data: Path) -> 
     for options, words in (
         (["nowhere"], "nowhere: expected a model that tlcache wrote"),
         (["head", "--trunk", "resnet18"], "--trunk: expected mobilenet_v3_small, which the model"),
+        (["head", "--trunk", ""], "--trunk: expected mobilenet_v3_small, which the model"),
         (["head", "--weights", "random:4"], "the model's trunk: expected mobilenet_v3_small with"),
         (["head", "--weights", "w.pth"], "w.pth: expected a weights file"),
         (["head", "--crop", "64"], "the transform: expected crop 32, found crop 64; leave such"),

@@ -176,7 +176,7 @@ def _beginning(
         return None, dataclasses.replace(loaded, transform=transform)
     model = load_model(start)
     check_classes(model, dataset.classes)
-    check_name(model, trunk or model.trunk)
+    check_name(model, model.trunk if trunk is None else trunk)
     asked = dataclasses.replace(model.transform, **changes)
     remedy = "leave such options out, or start from a model of that transform"
     check_transform(model, asked, "the transform", remedy)
