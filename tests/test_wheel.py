@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import configparser
 import email
+import re
 import tarfile
 import tomllib
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hatchling.builders.sdist import SdistBuilder
@@ -15,6 +17,12 @@ from hatchling.builders.wheel import WheelBuilder
 
 ROOT = Path(__file__).parent.parent
 INFO = "tlcache-0.1.0.dist-info"
+
+
+def project() -> dict[str, Any]:
+    tables = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    table: dict[str, Any] = tables["project"]
+    return table
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +73,15 @@ def test_its_metadata_name_what_it_needs(wheel: zipfile.ZipFile) -> None:
     extras = set(about.get_all("Provides-Extra", []))
     assert extras >= {"fast", "mnn", "offline", "export", "parquet", "tensorboard", "test"}
     core = [line for line in about.get_all("Requires-Dist", []) if "extra ==" not in line]
-    assert len(core) == 11 and not any("pytest" in line for line in core)
+    assert sorted(core) == sorted(project()["dependencies"])
+
+
+def test_every_dependency_that_is_the_cores_own_has_its_reason() -> None:
+    pages = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = " ".join(re.findall(r"^\| ([A-Za-z, 0-9-]+) \| .* \| [\d.]+ \|", pages, re.M)).lower()
+    named = {re.split("[<>=]", line)[0] for line in project()["dependencies"]}
+    given = {"torch", "torchvision", "h5py", "numpy", "scikit-learn", "typer", "matplotlib"}
+    assert named - given <= set(rows.replace(",", "").split())
 
 
 def test_the_source_package_holds_what_is_needed_to_build_and_test_it(tmp_path: Path) -> None:
