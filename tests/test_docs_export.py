@@ -1,30 +1,41 @@
-"""Every block of Python in the page on exported files runs, on files that were exported for it."""
+"""Every block of the page on exported files runs: its commands on a small model, its Python on
+files that were exported for it.
+"""
 
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 from PIL import Image
 from small_trunk import small_trunk
+from typer.testing import CliRunner
 
 import tlcache.exporting
+from tlcache.cli import app
 from tlcache.exporting import SUFFIXES, export_model
-from tlcache.heads import Model, initial_head
+from tlcache.heads import Model, initial_head, save_model
 from tlcache.trunk import Trunk, load_trunk
 
 PAGE = Path(__file__).parent.parent / "docs" / "export.md"
-BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.M | re.S)
+TEXT = PAGE.read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```python\n(.*?)^```$", TEXT, re.M | re.S)
+COMMANDS = re.findall(r"^tlcache .*$", TEXT, re.M)
 
 
 CLASSES = ("ants", "bees")
 
 
+def model_on(trunk: Trunk) -> Model:
+    how = trunk.name, trunk.weights, trunk.digest, trunk.transform
+    return Model(initial_head(2, trunk.dim, 0), CLASSES, *how)
+
+
 def export(trunk: Trunk, format: str, image: Path) -> None:
     """A file where the page has it."""
-    how = trunk.name, trunk.weights, trunk.digest, trunk.transform
-    model = Model(initial_head(2, trunk.dim, 0), CLASSES, *how)
+    model = model_on(trunk)
     output = Path(f"runs/ants/exported{SUFFIXES[format]}")
     export_model(model, output, format, images=[image], preprocess=format != "safetensors")
 
@@ -51,3 +62,20 @@ def test_every_block_runs(
     said = capsys.readouterr().out
     assert said.splitlines()[0] in CLASSES
     assert said.count("['ants', 'bees'] tensor([[") == 2
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+def test_every_command_runs_in_the_order_of_the_page(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("runs/ants").mkdir(parents=True)
+    trunk = small_trunk()
+    save_model(Path("runs/ants/model.safetensors"), model_on(trunk))
+    monkeypatch.setattr(tlcache.exporting, "load_network", lambda *_: trunk.module)
+    assert len(COMMANDS) == 5
+    for line in COMMANDS:
+        words = [*shlex.split(line, comments=True)[1:], "--data", str(tiny_data)]
+        done = CliRunner().invoke(app, words, catch_exceptions=False)
+        assert done.exit_code == 0, f"{line}\n{done.output}"
+    assert {path.suffix for path in Path("runs/ants").glob("exported.*")} == set(SUFFIXES.values())
