@@ -189,3 +189,13 @@ def test_files_and_tests_that_pages_name_are_there() -> None:
         text = (ROOT / page).read_text(encoding="utf-8")
         for path in re.findall(r"\b(?:tests|scripts|docs|tlcache)/[\w/.-]+\.(?:py|md|png)", text):
             assert (ROOT / path).is_file(), f"{page}: {path}"
+
+
+def test_words_that_select_tests_are_in_the_file_that_is_named() -> None:
+    said = (ROOT / "docs/reliability.md").read_text(encoding="utf-8")
+    selections = re.findall(r"(tests/test_\w+\.py) -k (?:\"([^\"]+)\"|(\w+))", said)
+    assert len(selections) > 20
+    for file, several, one in selections:
+        text = (ROOT / file).read_text(encoding="utf-8")
+        for word in (several or one).split(" or "):
+            assert word.lower() in text.lower(), f"{file} -k {word}"
