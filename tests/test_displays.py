@@ -100,6 +100,7 @@ def test_a_trained_head_shows_its_first_best_and_last_epoch() -> None:
     rows, labels = logits(40, 2), np.arange(40) % 2
     trained = train_head(rows, labels, rows[:9], labels[:9], Recipe(epochs=6), classes=2)
     shown = page(trained)
+    assert len(repr(trained)) < 200  # of arrays, nobody reads the numbers
     assert f"epochs: 6, in {trained.seconds:.2f} s; the best is" in shown.words
     assert "chosen on val" in shown.words
     epochs = [row[0] for row in shown.rows[1:]]
@@ -131,7 +132,7 @@ def test_features_and_data_sets_show_their_images_by_class_and_split(
     (tiny_data / "val" / "ants").rename(tiny_data / "val" / "<b>ants")
     (tiny_data / "val" / "bees" / "0.jpg").unlink()
     shown = page(scan(tiny_data))
-    assert f"23 images below {tiny_data}" in shown.words
+    assert "23 images in data/" in shown.words
     assert shown.rows == [
         ["images", "train", "val"],
         ["<b>ants", "8", "4"],
@@ -160,6 +161,6 @@ def test_figures_show_themselves_without_pyplot() -> None:
     png, size = figure._repr_png_()  # type: ignore[attr-defined]
     assert png.startswith(b"\x89PNG")
     pixels = [int.from_bytes(png[at : at + 4], "big") for at in (16, 20)]
-    shown = [150 / 96 * size[side] for side in ("width", "height")]  # sharp on any screen
+    shown = [120 / 96 * size[side] for side in ("width", "height")]  # sharp on any screen
     assert pixels == pytest.approx(shown, abs=2)
     assert type(pickle.loads(pickle.dumps(figure))) is type(figure)

@@ -134,6 +134,13 @@ def test_a_subset_may_keep_all(tiny_data: Path) -> None:
     assert subset(dataset, 2, None).indices("val").tolist() == list(range(2, 10))
 
 
+def test_a_subset_may_cut_test_too(tmp_path: Path) -> None:
+    names = [f"{split}/{cls}/{i}.jpg" for split in SPLITS for cls in "ab" for i in range(6)]
+    dataset = scan(_make(tmp_path, *names))
+    counts = [len(subset(dataset, 6, 4, test=2).indices(split)) for split in SPLITS]
+    assert counts == [6, 4, 2]
+
+
 def test_unsplit_classes_are_all_in_train(tmp_path: Path) -> None:
     names = ["ants/1.jpg", "ants/deep/2.jpg", "bees/1.jpg"]
     found = scan(_make(tmp_path, *names), unsplit=True)

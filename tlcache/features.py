@@ -56,12 +56,12 @@ class Features:
         train_views: (V, t, D) float32: V augmented views of the t training images; None for V = 0.
     """
 
-    features: NDArray[np.float32]
-    labels: NDArray[np.int32]
-    splits: NDArray[np.int8]
-    paths: list[str]
+    features: NDArray[np.float32] = dataclasses.field(repr=False)
+    labels: NDArray[np.int32] = dataclasses.field(repr=False)
+    splits: NDArray[np.int8] = dataclasses.field(repr=False)
+    paths: list[str] = dataclasses.field(repr=False)
     classes: tuple[str, ...]
-    train_views: NDArray[np.float32] | None = None
+    train_views: NDArray[np.float32] | None = dataclasses.field(default=None, repr=False)
 
     def split(self, name: str) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
         """(m, D) features and (m,) labels of one split, not copied."""

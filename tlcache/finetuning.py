@@ -47,10 +47,10 @@ class Finetuned:
             candidate: the best epoch is the best of those that trained.
     """
 
-    head: Head
-    network: dict[str, NDArray[Any]] | None
+    head: Head = dataclasses.field(repr=False)
+    network: dict[str, NDArray[Any]] | None = dataclasses.field(repr=False)
     digest: str
-    history: list[EpochRecord]
+    history: list[EpochRecord] = dataclasses.field(repr=False)
     best_epoch: int
     unreadable: list[tuple[str, str]]
     seconds: float

@@ -42,10 +42,10 @@ class TrainedHead:
         seconds: Of the whole training, shared with the heads that were trained beside it.
     """
 
-    head: Head
-    last: Head
+    head: Head = dataclasses.field(repr=False)
+    last: Head = dataclasses.field(repr=False)
     best_epoch: int
-    history: list[EpochRecord]
+    history: list[EpochRecord] = dataclasses.field(repr=False)
     seconds: float
 
     @property

@@ -110,7 +110,7 @@ def _html_bar(title: str, unit: str) -> Iterator[Tick]:
 
 def _bar(done: int, total: int | None) -> str:
     place = f' value="{done}" max="{total}"' if total else ""
-    return f'<progress{place} style="width:20em;vertical-align:middle"></progress> '
+    return f'<progress{place} style="width:16em;vertical-align:middle"></progress> '
 
 
 def _words(done: int, total: int | None, seconds: float, unit: str) -> str:

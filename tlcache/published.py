@@ -12,6 +12,7 @@ import http.client
 import math
 import re
 import socket
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -67,7 +68,10 @@ def import_timm(name: str) -> ModuleType:
         TrunkError: If it is not installed.
     """
     try:
-        import timm
+        with warnings.catch_warnings():
+            # Of a notebook without ipywidgets, where timm's downloads would draw their bars.
+            warnings.filterwarnings("ignore", "IProgress not found")
+            import timm
     except ImportError as error:
         raise _not_installed(name, "timm", "pip install timm") from error
     return timm

@@ -50,9 +50,9 @@ class ImageDataset:
     name: str
     root: Path
     classes: tuple[str, ...]
-    paths: list[str]
-    labels: NDArray[np.int32]
-    splits: NDArray[np.int8]
+    paths: list[str] = dataclasses.field(repr=False)
+    labels: NDArray[np.int32] = dataclasses.field(repr=False)
+    splits: NDArray[np.int8] = dataclasses.field(repr=False)
     ignored: int = 0
 
     def __len__(self) -> int:
@@ -71,7 +71,7 @@ class ImageDataset:
         return [split for i, split in enumerate(SPLITS) if (self.splits == i).any()]
 
     def _repr_html_(self) -> str:
-        return counts_html(f"{len(self):,} images below {self.root}", self)
+        return counts_html(f"{len(self):,} images in {self.root.name}/", self)
 
 
 def scan(
@@ -123,16 +123,23 @@ def images_below(folder: Path) -> list[str]:
         return _images(folder)[0]
 
 
-def subset(dataset: ImageDataset, train: int, val: int | None, seed: int = 0) -> ImageDataset:
+def subset(
+    dataset: ImageDataset,
+    train: int,
+    val: int | None,
+    seed: int = 0,
+    *,
+    test: int | None = None,
+) -> ImageDataset:
     """A part of a data set, with the same classes and splits.
 
     Args:
-        train, val: How many images to keep of each split; all where there are no more, or None.
-            Classes keep their shares; each has one image at least, if that makes some more.
+        train, val, test: How many images to keep of each split; all where there are no more, or
+            None. Classes keep their shares; each has one image at least, if that makes some more.
         seed: Of the choice, which is the same on every machine.
     """
     kept: list[NDArray[np.int64]] = []
-    for split, count in zip(SPLITS, (train, val, None), strict=True):
+    for split, count in zip(SPLITS, (train, val, test), strict=True):
         rows = dataset.indices(split)
         if count is not None:
             names = [dataset.paths[i] for i in rows]
