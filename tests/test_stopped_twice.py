@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -147,3 +148,34 @@ def test_who_presses_twice_leaves_a_sound_cache(
         folder.mkdir()
         ended = _stopped(data, folder, rng.randrange(1, 33), pause=rng.uniform(0, 0.08))
         _check(ended, data, folder, whole)
+
+
+LOST = """
+import signal, sys, time, weakref
+import tlcache.cli
+
+class Thing:
+    pass
+
+def work():
+    thing = Thing()
+    seen = weakref.ref(thing, lambda _: signal.raise_signal(signal.{name}))
+    del thing
+    time.sleep(20)
+    print("went on")
+
+tlcache.cli.app = work
+try:
+    tlcache.cli.main()
+except KeyboardInterrupt as stop:
+    print("stopped", type(stop).__name__)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("SIGINT", "KeyboardInterrupt"), ("SIGTERM", "_Terminated")]
+)
+def test_a_signal_that_python_drops_in_a_finaliser_still_stops(name: str, kind: str) -> None:
+    code = LOST.replace("{name}", name)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == (f"stopped {kind}\n", "")

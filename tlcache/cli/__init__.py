@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from types import FrameType
@@ -111,6 +112,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, stop)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not ignored, as nohup does
         signal.signal(signal.SIGINT, stop)
+    sys.unraisablehook = _stop_again
     app()
 
 
@@ -125,6 +127,18 @@ def _stop_once() -> Callable[[int, FrameType | None], None]:
             raise _Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
     return stop
+
+
+def _stop_again(lost: sys.UnraisableHookArgs) -> None:
+    """Send a signal anew that came during a finaliser: Python drops what is raised there."""
+    if not isinstance(lost.exc_value, KeyboardInterrupt):
+        sys.__unraisablehook__(lost)
+        return
+    number = signal.SIGTERM if isinstance(lost.exc_value, _Terminated) else signal.SIGINT
+    signal.signal(number, _stop_once())
+    again = threading.Timer(0.01, os.kill, (os.getpid(), number))  # once the finaliser is behind
+    again.daemon = True
+    again.start()
 
 
 def _say(line: str) -> None:
