@@ -27,10 +27,10 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset
 from torchvision import transforms as tv
 
 import tlcache
-import tlcache.engines
-from tlcache.samples import ImageDataset
-from tlcache.transforms import Transform
-from tlcache.trunk import Trunk
+import tlcache.trunks.engines
+from tlcache.data.folders import ImageDataset
+from tlcache.data.transforms import Transform
+from tlcache.trunks.load import Trunk
 
 WORKERS = 4
 """Of the tutorial's DataLoader, and of timm's."""
@@ -175,13 +175,13 @@ class _SettingUp:
 
     @contextlib.contextmanager
     def measured(self) -> Any:
-        make = tlcache.engines.make_engine
+        make = tlcache.trunks.engines.make_engine
 
-        def made(*arguments: Any, **options: Any) -> tlcache.engines.Engine:
+        def made(*arguments: Any, **options: Any) -> tlcache.trunks.engines.Engine:
             engine = self._counted(make)(*arguments, **options)
             return dataclasses.replace(engine, new_run=self._counted(engine.new_run))
 
-        with mock.patch("tlcache.engines.make_engine", made):
+        with mock.patch("tlcache.trunks.engines.make_engine", made):
             yield
 
     def _counted(self, function: Callable[..., Any]) -> Callable[..., Any]:

@@ -12,7 +12,7 @@ from bench_parts import tutorial_epoch
 from bench_rounds import alternated, print_table, ratios, shown, spread, write_json
 
 import tlcache
-from tlcache.samples import subset
+from tlcache.data.folders import subset
 
 
 def main(

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from tlcache.head_steps import compiled_steps
-from tlcache.heads import initial_head
-from tlcache.recipe import Recipe
+from tlcache.heads.model import initial_head
+from tlcache.heads.recipe import Recipe
+from tlcache.heads.steps import compiled_steps
 
 Array = NDArray[np.float32]
 Arrays = tuple[Array, NDArray[np.int64], Array, NDArray[np.int64]]

@@ -33,10 +33,10 @@ from bench_rounds import (
 from million_files import alone
 
 import tlcache
-from tlcache.figures import save_png
-from tlcache.head_steps import can_compile
-from tlcache.head_training import TrainedHead
-from tlcache.runs import describe_machine
+from tlcache.core.machine import describe_machine
+from tlcache.figures.png import save_png
+from tlcache.heads.steps import can_compile
+from tlcache.heads.train import TrainedHead
 
 BASE, NUMPY, NUMBA, OWN = "tutorial", "numpy steps", "numba steps", "train_head"
 ONE = "one of the tutorial's"

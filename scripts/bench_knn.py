@@ -17,9 +17,9 @@ from bench_rounds import alternated, print_table, ratios, shown, spread, write_j
 from million_files import alone, peak_bytes
 from numpy.typing import NDArray
 
-from tlcache.knn import TEMPERATURE, knn_accuracy, predictions
-from tlcache.neighbours import Nearest, nearest
-from tlcache.runs import describe_machine
+from tlcache.core.machine import describe_machine
+from tlcache.studies.knn import TEMPERATURE, knn_accuracy, predictions
+from tlcache.studies.neighbours import Nearest, nearest
 
 CLASSES = 10
 

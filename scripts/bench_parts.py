@@ -25,12 +25,12 @@ from torch import nn
 from torch.utils.data import DataLoader
 from torchvision import transforms as tv
 
-from tlcache.devices import usable_cpus
-from tlcache.engines import Engine, make_engine
-from tlcache.images import decode
-from tlcache.samples import ImageDataset
-from tlcache.transforms import Transform, apply
-from tlcache.trunk import Trunk
+from tlcache.core.machine import usable_cpus
+from tlcache.data.folders import ImageDataset
+from tlcache.data.images import decode
+from tlcache.data.transforms import Transform, apply
+from tlcache.trunks.engines import Engine, make_engine
+from tlcache.trunks.load import Trunk
 
 FORWARD_BATCH = 8
 

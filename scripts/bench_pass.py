@@ -34,10 +34,10 @@ from bench_rounds import (
 )
 
 import tlcache
-from tlcache.figures import save_png
-from tlcache.runs import describe_machine
-from tlcache.samples import ImageDataset, subset
-from tlcache.trunk import Trunk
+from tlcache.core.machine import describe_machine
+from tlcache.data.folders import ImageDataset, subset
+from tlcache.figures.png import save_png
+from tlcache.trunks.load import Trunk
 
 BASE = "tutorial"
 OURS = "tlcache "

@@ -16,8 +16,8 @@ from bench_contenders import Array, Contender, forward, in_order, loader, timed,
 from PIL import Image
 from torch.utils.data import ConcatDataset
 
-from tlcache.samples import ImageDataset
-from tlcache.trunk import Trunk
+from tlcache.data.folders import ImageDataset
+from tlcache.trunks.load import Trunk
 
 PEER_BATCH = 32
 

@@ -21,18 +21,19 @@ from bench_rounds import COLOURS, new_figure, print_table, tidy, write_json
 from million_files import Measured, alone, peak_bytes, slope
 
 import tlcache
-from tlcache import bookkeeping, embedding
-from tlcache.feature_store import open_store
-from tlcache.figures import save_png
-from tlcache.forward_pass import Job, Made
-from tlcache.head_steps import can_compile
-from tlcache.identity import Identity
-from tlcache.missing_rows import missing_rows
-from tlcache.row_buffer import RowBuffer
-from tlcache.runs import describe_machine
-from tlcache.samples import ImageDataset
-from tlcache.snapshots import Snapshot
-from tlcache.transforms import Transform
+from tlcache.cache import bookkeeping
+from tlcache.cache.identity import Identity
+from tlcache.cache.snapshots import Snapshot
+from tlcache.cache.store import open_store
+from tlcache.core.machine import describe_machine
+from tlcache.data.folders import ImageDataset
+from tlcache.data.transforms import Transform
+from tlcache.features import embed as embedding
+from tlcache.features.missing import missing_rows
+from tlcache.features.row_buffer import RowBuffer
+from tlcache.figures.png import save_png
+from tlcache.heads.steps import can_compile
+from tlcache.trunks.forward_pass import Job, Made
 
 CLASSES = 7
 POOL = 4096

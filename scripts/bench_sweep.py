@@ -17,16 +17,16 @@ from bench_head_loops import drawn
 from bench_rounds import alternated, print_table, ratios, shown, spread, write_json
 
 import tlcache
-from tlcache.features import Features
-from tlcache.head_data import HeadData
-from tlcache.head_steps import can_compile
-from tlcache.heads import Head
-from tlcache.logistic import logistic_path
-from tlcache.runs import describe_machine
-from tlcache.scaling import scaling_of
-from tlcache.sweep import sweep_heads
-from tlcache.sweep_fits import fit_settings
-from tlcache.sweep_settings import Setting, Space, grid
+from tlcache.core.machine import describe_machine
+from tlcache.features.read import Features
+from tlcache.heads.logistic import logistic_path
+from tlcache.heads.model import Head
+from tlcache.heads.rows import HeadData
+from tlcache.heads.scaling import scaling_of
+from tlcache.heads.steps import can_compile
+from tlcache.studies.settings import Setting, Space, grid
+from tlcache.studies.sweep import sweep_heads
+from tlcache.studies.sweep_fits import fit_settings
 
 ONE, OWN = "one head", "tlcache logistic_path"
 

@@ -10,8 +10,9 @@ from typing import Annotated
 import typer
 
 import tlcache
-from tlcache.figures import benchmark_figure, save_png
-from tlcache.selection import selection_note, split_role
+from tlcache.evaluation.roles import selection_note, split_role
+from tlcache.figures.bars import benchmark_figure
+from tlcache.figures.png import save_png
 
 
 def main(

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from scipy import stats
 
 import tlcache
-from tlcache.comparison import DRAWS, bootstrap_interval
-from tlcache.errors import OptionError
-from tlcache.evaluation import wilson_interval
+from tlcache.core.errors import OptionError
+from tlcache.evaluation.comparison import DRAWS, bootstrap_interval
+from tlcache.evaluation.metrics import wilson_interval
 
 Z = float(stats.norm.ppf(0.975))
 PAIRS = ((0.03, 0.01), (0.03, 0.03), (0.06, 0.02), (0.1, 0.06), (0.2, 0.1))

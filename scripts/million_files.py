@@ -26,12 +26,18 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import tlcache
-from tlcache.feature_store import FeatureStore
-from tlcache.identity import Identity, folder_name
-from tlcache.samples import ImageDataset, scan
-from tlcache.shards import Rows
-from tlcache.snapshots import SETTLED_NS, Snapshot, load_snapshot, save_snapshot, take_snapshot
-from tlcache.transforms import Transform
+from tlcache.cache.identity import Identity, folder_name
+from tlcache.cache.shards import Rows
+from tlcache.cache.snapshots import (
+    SETTLED_NS,
+    Snapshot,
+    load_snapshot,
+    save_snapshot,
+    take_snapshot,
+)
+from tlcache.cache.store import FeatureStore
+from tlcache.data.folders import ImageDataset, scan
+from tlcache.data.transforms import Transform
 
 CLASSES = 1000
 SIZES = 4

@@ -11,9 +11,10 @@ from typing import Annotated
 import typer
 
 import tlcache
-from tlcache.evaluation import wilson_interval
-from tlcache.figures import accuracy_spread, save_png
-from tlcache.selection import final_split, selection_note, split_role
+from tlcache.evaluation.metrics import wilson_interval
+from tlcache.evaluation.roles import final_split, selection_note, split_role
+from tlcache.figures.png import save_png
+from tlcache.figures.spreads import accuracy_spread
 
 
 def main(

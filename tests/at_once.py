@@ -16,15 +16,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from small_trunk import DIM, small_trunk
 
-import tlcache.embedding
-import tlcache.row_buffer
-import tlcache.snapshots
-from tlcache.feature_store import FeatureStore
-from tlcache.features import Features, open_snapshot
-from tlcache.garbage import collect_garbage
-from tlcache.identity import read_identity
-from tlcache.samples import scan
-from tlcache.shards import Rows, read_shard
+import tlcache.cache.snapshots
+import tlcache.features.embed
+import tlcache.features.row_buffer
+from tlcache.cache.gc import collect_garbage
+from tlcache.cache.identity import read_identity
+from tlcache.cache.shards import Rows, read_shard
+from tlcache.cache.store import FeatureStore
+from tlcache.data.folders import scan
+from tlcache.features.read import Features, open_snapshot
 
 LIMIT = 60.0
 
@@ -196,8 +196,8 @@ def _value(process: Running) -> Any:
 
 def _write(writer: Writer, folder: Path, me: int, count: int, held: bool) -> Wrote:
     torch.set_num_threads(1)
-    tlcache.row_buffer.COMMIT_BYTES = writer.rows * 4 * DIM - 1
-    tlcache.snapshots.KEEP_SECONDS = 0.0  # drafts as well
+    tlcache.features.row_buffer.COMMIT_BYTES = writer.rows * 4 * DIM - 1
+    tlcache.cache.snapshots.KEEP_SECONDS = 0.0  # drafts as well
     commit, shards, times, said = FeatureStore.commit, list[Path](), list[float](), list[str]()
 
     def watched(self: FeatureStore, rows: Rows) -> Path:
@@ -211,7 +211,7 @@ def _write(writer: Writer, folder: Path, me: int, count: int, held: bool) -> Wro
     FeatureStore.commit = watched  # type: ignore[method-assign]
     dataset, trunk = scan(writer.data), small_trunk(seed=writer.seed)
     _meet(folder / "start", me, count)
-    done = tlcache.embedding.embed(
+    done = tlcache.features.embed.embed(
         dataset,
         trunk,
         cache=folder / "cache",

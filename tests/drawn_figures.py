@@ -12,7 +12,7 @@ from matplotlib.text import Text
 from numpy.typing import NDArray
 from PIL import Image
 
-from tlcache.recipe import EpochRecord
+from tlcache.heads.recipe import EpochRecord
 
 
 def photos_of(n: int) -> NDArray[np.uint8]:

@@ -18,17 +18,17 @@ from numpy.typing import NDArray
 from PIL import Image
 from small_trunk import small_trunk
 
-import tlcache.row_buffer
-import tlcache.snapshots
-import tlcache.trunk
-from tlcache.embedding import embed
-from tlcache.features import Features
-from tlcache.identity import read_identity
-from tlcache.samples import scan
-from tlcache.shards import read_shard
-from tlcache.snapshots import load_snapshot
-from tlcache.trunk import Trunk
-from tlcache.trunk_memo import check_memo, remember
+import tlcache.cache.snapshots
+import tlcache.features.row_buffer
+import tlcache.trunks.load
+from tlcache.cache.identity import read_identity
+from tlcache.cache.shards import read_shard
+from tlcache.cache.snapshots import load_snapshot
+from tlcache.data.folders import scan
+from tlcache.features.embed import embed
+from tlcache.features.read import Features
+from tlcache.trunks.info import check_memo, remember
+from tlcache.trunks.load import Trunk
 
 Name = tuple[str, bytes, int]
 """Of a row: identity folder, digest, view."""
@@ -65,9 +65,9 @@ def make_images(folder: Path, train: int, val: int) -> Path:
 def small_steps() -> Iterator[None]:
     """The small network by whatever name; many commits, and a draft while files are read."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tlcache.trunk, "load_trunk", load_small)
-        patch.setattr(tlcache.row_buffer, "COMMIT_BYTES", 800)
-        patch.setattr(tlcache.snapshots, "time", _Clock)
+        patch.setattr(tlcache.trunks.load, "load_trunk", load_small)
+        patch.setattr(tlcache.features.row_buffer, "COMMIT_BYTES", 800)
+        patch.setattr(tlcache.cache.snapshots, "time", _Clock)
         yield
 
 
@@ -142,7 +142,7 @@ class _Clock:
 
 
 def load_small(name: str = "small", weights: str = "", memo_dir: Path | None = None) -> Trunk:
-    """In place of ``tlcache.trunk.load_trunk``."""
+    """In place of ``tlcache.trunks.load.load_trunk``."""
     trunk = small_trunk()
     if memo_dir is not None:
         remember(memo_dir, trunk.info)

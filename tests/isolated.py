@@ -21,7 +21,7 @@ from typing import Any
 _SERVER = multiprocessing.get_context("forkserver")
 # pytest too: without it each process would import it anew, with the module of the function.
 _SERVER.set_forkserver_preload(
-    ["pytest", "torch", "torchvision", "tlcache.embedding", "tlcache.trunk"]
+    ["pytest", "torch", "torchvision", "tlcache.features.embed", "tlcache.trunks.load"]
 )
 
 

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tlcache.samples import SPLITS, ImageDataset
-from tlcache.snapshots import Snapshot
+from tlcache.cache.snapshots import Snapshot
+from tlcache.data.folders import SPLITS, ImageDataset
 
 CLASSES = ("ants", "bees")
 

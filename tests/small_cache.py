@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from small_rows import DIM, IDENTITY, rows
 
-from tlcache.feature_store import FeatureStore, open_store
-from tlcache.samples import ImageDataset
-from tlcache.shards import Rows
-from tlcache.snapshots import Snapshot, save_snapshot
+from tlcache.cache.shards import Rows
+from tlcache.cache.snapshots import Snapshot, save_snapshot
+from tlcache.cache.store import FeatureStore, open_store
+from tlcache.data.folders import ImageDataset
 
 TRAIN = dataclasses.replace(IDENTITY, transform=IDENTITY.transform.as_train())
 IMAGES, TRAINED, VIEWS = 10, 6, 2

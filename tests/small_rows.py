@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from tlcache.feature_store import FeatureStore
-from tlcache.identity import Identity
-from tlcache.shards import Rows
-from tlcache.transforms import Transform
+from tlcache.cache.identity import Identity
+from tlcache.cache.shards import Rows
+from tlcache.cache.store import FeatureStore
+from tlcache.data.transforms import Transform
 
 DIM = 5
 IDENTITY = Identity("resnet18", "ab" * 32, DIM, Transform(), (("torch", "2.9"),))

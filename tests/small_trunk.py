@@ -7,9 +7,9 @@ from collections import OrderedDict
 import torch
 from torch import nn
 
-from tlcache.transforms import Transform
-from tlcache.trunk import Trunk
-from tlcache.weights import state_digest
+from tlcache.data.transforms import Transform
+from tlcache.trunks.load import Trunk
+from tlcache.trunks.weights import state_digest
 
 TRANSFORM = Transform(resize=36, crop=32)
 DIM = 24

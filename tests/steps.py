@@ -12,24 +12,24 @@ from typing import Any
 
 import pytest
 
-import tlcache.compaction
-import tlcache.feature_store
-import tlcache.garbage
-import tlcache.retirement
-import tlcache.survey
-from tlcache.feature_store import FeatureStore
-from tlcache.identity import Identity
-from tlcache.shards import Rows, read_shard
+import tlcache.cache.compaction
+import tlcache.cache.gc
+import tlcache.cache.retirement
+import tlcache.cache.store
+import tlcache.cache.survey
+from tlcache.cache.identity import Identity
+from tlcache.cache.shards import Rows, read_shard
+from tlcache.cache.store import FeatureStore
 
 _STEPS = (
-    (tlcache.survey, "read_shard"),
-    (tlcache.garbage, "load_snapshot"),
-    (tlcache.compaction, "write_atomically"),
-    (tlcache.feature_store, "write_atomically"),
-    (tlcache.retirement, "_move"),
-    (tlcache.retirement, "delete"),
-    (tlcache.retirement, "_superfluous"),
-    (tlcache.garbage, "delete"),
+    (tlcache.cache.survey, "read_shard"),
+    (tlcache.cache.gc, "load_snapshot"),
+    (tlcache.cache.compaction, "write_atomically"),
+    (tlcache.cache.store, "write_atomically"),
+    (tlcache.cache.retirement, "_move"),
+    (tlcache.cache.retirement, "delete"),
+    (tlcache.cache.retirement, "_superfluous"),
+    (tlcache.cache.gc, "delete"),
     (FeatureStore, "_listed"),
 )
 
@@ -63,7 +63,7 @@ def call_before_each_step(patch: pytest.MonkeyPatch, call: Callable[[str], None]
                 reading.set_exception(error)
             yield path, reading
 
-    patch.setattr(tlcache.feature_store, "_read_ahead", one_by_one)
+    patch.setattr(tlcache.cache.store, "_read_ahead", one_by_one)
 
 
 @dataclasses.dataclass

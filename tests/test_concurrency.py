@@ -11,16 +11,16 @@ from at_once import Writer, at_once, check_complete, check_overlapped, images, r
 from small_rows import IDENTITY, rows
 from small_trunk import small_trunk
 
-import tlcache.bookkeeping
-import tlcache.feature_store
-import tlcache.snapshots
-from tlcache.embedding import embed
-from tlcache.feature_store import FeatureStore
-from tlcache.garbage import collect_garbage
-from tlcache.identity import Identity
-from tlcache.samples import scan
-from tlcache.shards import Rows, read_shard
-from tlcache.snapshots import Snapshot, load_snapshot, save_snapshot
+import tlcache.cache.bookkeeping
+import tlcache.cache.snapshots
+import tlcache.cache.store
+from tlcache.cache.gc import collect_garbage
+from tlcache.cache.identity import Identity
+from tlcache.cache.shards import Rows, read_shard
+from tlcache.cache.snapshots import Snapshot, load_snapshot, save_snapshot
+from tlcache.cache.store import FeatureStore
+from tlcache.data.folders import scan
+from tlcache.features.embed import embed
 
 RUNS = 20
 FEW = 5
@@ -120,7 +120,7 @@ def test_a_shard_that_is_away_for_a_moment_is_read_all_the_same(
             away.rename(shard)
 
     asked: list[Path] = []
-    monkeypatch.setattr(tlcache.feature_store, "read_shard", hidden_at_first)
+    monkeypatch.setattr(tlcache.cache.store, "read_shard", hidden_at_first)
     features, found = store.gather(committed.images, committed.views)
     assert asked and found.all()
     np.testing.assert_array_equal(features, committed.features)
@@ -138,7 +138,7 @@ def test_a_draft_that_goes_as_it_is_about_to_be_read_is_no_error(
             draft.unlink()  # as the run does whose draft it was
         return load_snapshot(path)
 
-    monkeypatch.setattr(tlcache.bookkeeping, "load_snapshot", late)
+    monkeypatch.setattr(tlcache.cache.bookkeeping, "load_snapshot", late)
     assert embed(scan(data), small_trunk(), cache=tmp_path).embedded == 0
     assert not draft.exists()
 
@@ -146,8 +146,8 @@ def test_a_draft_that_goes_as_it_is_about_to_be_read_is_no_error(
 def test_no_draft_stays_where_all_is_as_it_was(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tlcache.snapshots, "SETTLED_NS", -(10**18))
-    monkeypatch.setattr(tlcache.snapshots, "KEEP_SECONDS", 0.0)
+    monkeypatch.setattr(tlcache.cache.snapshots, "SETTLED_NS", -(10**18))
+    monkeypatch.setattr(tlcache.cache.snapshots, "KEEP_SECONDS", 0.0)
     for _ in range(2):
         done = embed(scan(data), small_trunk(), cache=tmp_path, rehash=True)
         (kept,) = done.stores[0].snapshots.iterdir()

@@ -13,7 +13,7 @@ import pytest
 from interrupted import Outcome, check_same, committed, images_of, make_images, run_pass
 from isolated import isolated
 
-import tlcache.files
+import tlcache.core.files
 
 Whole = tuple[Path, Outcome, list[str]]
 
@@ -47,7 +47,7 @@ class Hook:
 
     def install(self) -> None:
         for name in STEPS:
-            setattr(tlcache.files, name, self._around(name, getattr(tlcache.files, name)))
+            setattr(tlcache.core.files, name, self._around(name, getattr(tlcache.core.files, name)))
         Path.mkdir = self._around("mkdir", Path.mkdir)  # type: ignore[method-assign]
 
     def _around(self, name: str, step: Callable[..., Any]) -> Callable[..., Any]:

@@ -22,8 +22,8 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
+from tlcache.cache.identity import Identity
 from tlcache.cli import app
-from tlcache.identity import Identity
 
 ROOT = Path(__file__).parent.parent
 PAGES = ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{p.name}" for p in ROOT.glob("docs/*.md"))]

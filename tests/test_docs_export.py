@@ -13,11 +13,11 @@ from PIL import Image
 from small_trunk import small_trunk
 from typer.testing import CliRunner
 
-import tlcache.exporting
+import tlcache.export.export
 from tlcache.cli import app
-from tlcache.exporting import SUFFIXES, export_model
-from tlcache.heads import Model, initial_head, save_model
-from tlcache.trunk import Trunk, load_trunk
+from tlcache.export.export import SUFFIXES, export_model
+from tlcache.heads.model import Model, initial_head, save_model
+from tlcache.trunks.load import Trunk, load_trunk
 
 PAGE = Path(__file__).parent.parent / "docs" / "export.md"
 TEXT = PAGE.read_text(encoding="utf-8")
@@ -53,7 +53,7 @@ def test_every_block_runs(
     Path("runs/ants").mkdir(parents=True)
     export(load_trunk("mobilenet_v2", "random"), "safetensors", image)
     trunk = small_trunk()
-    monkeypatch.setattr(tlcache.exporting, "load_network", lambda *_: trunk.module)
+    monkeypatch.setattr(tlcache.export.export, "load_network", lambda *_: trunk.module)
     for format in ("onnx", "torchscript", "pt2"):
         export(trunk, format, image)
     assert len(BLOCKS) == 3
@@ -72,7 +72,7 @@ def test_every_command_runs_in_the_order_of_the_page(
     Path("runs/ants").mkdir(parents=True)
     trunk = small_trunk()
     save_model(Path("runs/ants/model.safetensors"), model_on(trunk))
-    monkeypatch.setattr(tlcache.exporting, "load_network", lambda *_: trunk.module)
+    monkeypatch.setattr(tlcache.export.export, "load_network", lambda *_: trunk.module)
     assert len(COMMANDS) == 5
     for line in COMMANDS:
         words = [*shlex.split(line, comments=True)[1:], "--data", str(tiny_data)]

@@ -13,16 +13,16 @@ import torchvision
 from PIL import Image
 from torchvision import transforms as tv
 
-from tlcache.devices import resolve_device
-from tlcache.embedding import embed
-from tlcache.engines import make_engine
-from tlcache.finetuning import finetune
-from tlcache.forward_pass import Job, run_pass
-from tlcache.head_training import train_head
-from tlcache.recipe import Recipe
-from tlcache.samples import ImageDataset, scan
-from tlcache.transforms import Transform
-from tlcache.trunk import Trunk, load_trunk
+from tlcache.core.machine import resolve_device
+from tlcache.data.folders import ImageDataset, scan
+from tlcache.data.transforms import Transform
+from tlcache.features.embed import embed
+from tlcache.heads.recipe import Recipe
+from tlcache.heads.train import train_head
+from tlcache.networks.finetune import finetune
+from tlcache.trunks.engines import make_engine
+from tlcache.trunks.forward_pass import Job, run_pass
+from tlcache.trunks.load import Trunk, load_trunk
 
 FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     "colour.jpg": ("RGB", {"quality": 90}),
@@ -119,7 +119,7 @@ def test_a_head_on_cached_views_takes_the_path_of_the_frozen_loop(
 
 
 def _first_weight(recipe: Recipe, dim: int) -> np.ndarray:
-    from tlcache.heads import initial_head
+    from tlcache.heads.model import initial_head
 
     return initial_head(2, dim, recipe.seed).weight
 

@@ -13,18 +13,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tlcache.features import open_snapshot
-from tlcache.identity import read_identity
-from tlcache.shards import read_shard
+from tlcache.cache.identity import read_identity
+from tlcache.cache.shards import read_shard
+from tlcache.features.read import open_snapshot
 
 SMALL = ("--trunk", "mobilenet_v3_small", "--weights", "random", "--resize", "36", "--crop", "32")
 VIEWS = ("--views", "8")
 # Some twelve rows a shard, so that several fit before the disk is full.
 CODE = """
 import resource, sys
-import tlcache.row_buffer
+import tlcache.features.row_buffer
 from tlcache.cli import main
-tlcache.row_buffer.COMMIT_BYTES = 30_000
+tlcache.features.row_buffer.COMMIT_BYTES = 30_000
 if int(sys.argv[1]):
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
 sys.argv[1:] = sys.argv[2:]

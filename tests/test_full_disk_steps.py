@@ -12,8 +12,8 @@ import pytest
 from interrupted import Outcome, check_same, committed, images_of, make_images, run_pass
 from isolated import isolated
 
-import tlcache.files
-from tlcache.errors import CacheError
+import tlcache.core.files
+from tlcache.core.errors import CacheError
 
 IMAGES, VIEWS, ROWS = 12, 2, 12 + 2 * 8
 WRITES = 12  # a memo, a draft, a snapshot, two identity.json, seven shards
@@ -54,7 +54,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 def run_until_full(data: Path, cache: Path, at: int, fill: Callable[[Path], None]) -> str:
     """A run whose disk is full from the given write on; the words of its error."""
-    write, count = tlcache.files._write, 0
+    write, count = tlcache.core.files._write, 0
 
     def counted(path: Path, parts: Sequence[bytes]) -> None:
         nonlocal count
@@ -64,7 +64,7 @@ def run_until_full(data: Path, cache: Path, at: int, fill: Callable[[Path], None
         write(path, parts)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tlcache.files, "_write", counted)
+        patch.setattr(tlcache.core.files, "_write", counted)
         try:
             run_pass(data, cache, VIEWS)
         except CacheError as error:

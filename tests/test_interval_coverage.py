@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from scipy.stats import binom, binomtest, multinomial
 
-from tlcache.comparison import bootstrap_interval
+from tlcache.evaluation.comparison import bootstrap_interval
 
 SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "interval_coverage.py"
 

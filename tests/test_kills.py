@@ -14,11 +14,11 @@ import pytest
 from interrupted import Committed, committed, images_of
 from isolated import Running, isolated
 
-import tlcache.row_buffer
-from tlcache.embedding import embed
-from tlcache.features import Features, open_snapshot
-from tlcache.samples import scan
-from tlcache.trunk import load_trunk
+import tlcache.features.row_buffer
+from tlcache.data.folders import scan
+from tlcache.features.embed import embed
+from tlcache.features.read import Features, open_snapshot
+from tlcache.trunks.load import load_trunk
 
 PHOTOS = {"train": 12, "val": 4}  # of each class
 KILLS, SEEDS = 100, 4
@@ -48,7 +48,7 @@ def trunk(mobilenet_weights: Path) -> bytes:
 
 def run(data: Path, cache: Path, trunk: bytes) -> Ran:
     """Embed the photos: what was embedded, what was said, and the seconds."""
-    tlcache.row_buffer.COMMIT_BYTES = COMMIT_BYTES
+    tlcache.features.row_buffer.COMMIT_BYTES = COMMIT_BYTES
     started = time.monotonic()
     said: list[str] = []
     done = embed(

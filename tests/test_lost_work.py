@@ -14,13 +14,13 @@ from interrupted import committed, images_of, make_images
 from numpy.typing import NDArray
 from small_trunk import DIM, small_trunk
 
-import tlcache.embedding
-import tlcache.forward_pass
-import tlcache.row_buffer
-from tlcache.embedding import embed
-from tlcache.forward_pass import Job, Made
-from tlcache.images import decode
-from tlcache.samples import scan
+import tlcache.features.embed
+import tlcache.features.row_buffer
+import tlcache.trunks.forward_pass
+from tlcache.data.folders import scan
+from tlcache.data.images import decode
+from tlcache.features.embed import embed
+from tlcache.trunks.forward_pass import Job, Made
 
 STALL = 20.0  # seconds that one image takes
 
@@ -54,21 +54,21 @@ def test_a_row_that_was_made_waits_ten_seconds_at_most(
         for number, job in enumerate(jobs):
             until = clock.now + (STALL if number in (0, 9) else pace)
             while clock.now < until:
-                clock.now = min(until, clock.now + tlcache.forward_pass.IDLE_SECONDS)
+                clock.now = min(until, clock.now + tlcache.trunks.forward_pass.IDLE_SECONDS)
                 check()
                 idle()
             made_at[job.digest] = clock.now
             yield Made(job, np.ones((1, DIM), np.float32))
 
-    monkeypatch.setattr(tlcache.row_buffer, "time", clock)
-    monkeypatch.setattr(tlcache.embedding, "run_pass", slow_pass)
+    monkeypatch.setattr(tlcache.features.row_buffer, "time", clock)
+    monkeypatch.setattr(tlcache.features.embed, "run_pass", slow_pass)
     data = scan(make_images(tmp_path / "data", train=7, val=1))
     assert embed(data, small_trunk(), cache=tmp_path / "cache").embedded == len(data)
     assert 0 < max(waited) <= 10
     assert len(committed(tmp_path / "cache")) == len(data)
     # Nor is everything committed by itself.
     shards = len(list(tmp_path.glob("cache/*/shards/*.h5")))
-    assert shards <= 1 + clock.now / tlcache.row_buffer.COMMIT_SECONDS
+    assert shards <= 1 + clock.now / tlcache.features.row_buffer.COMMIT_SECONDS
 
 
 def test_what_was_made_is_committed_while_one_image_takes_for_ever(
@@ -86,9 +86,9 @@ def test_what_was_made_is_committed_while_one_image_takes_for_ever(
                     seen.set()
         return decode(content, path)
 
-    monkeypatch.setattr(tlcache.forward_pass, "decode", slow)
-    monkeypatch.setattr(tlcache.forward_pass, "IDLE_SECONDS", 0.01)
-    monkeypatch.setattr(tlcache.row_buffer, "COMMIT_SECONDS", 0.05)
+    monkeypatch.setattr(tlcache.trunks.forward_pass, "decode", slow)
+    monkeypatch.setattr(tlcache.trunks.forward_pass, "IDLE_SECONDS", 0.01)
+    monkeypatch.setattr(tlcache.features.row_buffer, "COMMIT_SECONDS", 0.05)
     embed(data, small_trunk(), cache=tmp_path / "cache", workers=2)
     assert seen.is_set()  # all but the images of the same task were there before it was decoded
     assert len(committed(tmp_path / "cache")) == len(data)
@@ -98,13 +98,13 @@ def test_what_was_made_is_committed_while_one_image_takes_for_ever(
 def test_of_many_views_a_thread_has_fewer_images_in_hand(
     views: int, crops: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made, sizes = tlcache.forward_pass._made, list[int]()
+    made, sizes = tlcache.trunks.forward_pass._made, list[int]()
 
     def counted(run: Any, task: Sequence[Job], *rest: Any) -> Iterator[Made]:
         sizes.append(sum(len(job.crops) for job in task))
         yield from made(run, task, *rest)
 
-    monkeypatch.setattr(tlcache.forward_pass, "_made", counted)
+    monkeypatch.setattr(tlcache.trunks.forward_pass, "_made", counted)
     data = scan(make_images(tmp_path / "data", train=8, val=1))
     embed(data, small_trunk(), cache=tmp_path / "cache", views=views)
     assert max(sizes) == crops and sum(sizes) == len(data) + 16 * views
@@ -115,7 +115,7 @@ def test_what_the_threads_have_made_is_kept_when_a_pass_is_stopped_at_its_first_
 ) -> None:
     data = scan(make_images(tmp_path / "data", train=36, val=1))
 
-    made, tasks = tlcache.forward_pass._made, list[int]()
+    made, tasks = tlcache.trunks.forward_pass._made, list[int]()
 
     def counted(module: Any, task: Sequence[Job], *rest: Any) -> Iterator[Made]:
         yield from made(module, task, *rest)
@@ -128,8 +128,8 @@ def test_what_the_threads_have_made_is_kept_when_a_pass_is_stopped_at_its_first_
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(tlcache.forward_pass, "_made", counted)
-        patch.setattr(tlcache.row_buffer.RowBuffer, "add", stop)
+        patch.setattr(tlcache.trunks.forward_pass, "_made", counted)
+        patch.setattr(tlcache.features.row_buffer.RowBuffer, "add", stop)
         with pytest.raises(KeyboardInterrupt):
             embed(data, small_trunk(), cache=tmp_path / "cache", workers=2)
     # All but the row in hand of the eight tasks of eight images that may be under way.

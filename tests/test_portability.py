@@ -21,10 +21,10 @@ from small_trunk import small_trunk
 from typer.testing import CliRunner, Result
 
 from tlcache.cli import app
-from tlcache.embedding import embed
-from tlcache.heads import load_model
-from tlcache.samples import scan
-from tlcache.trunk import load_trunk
+from tlcache.data.folders import scan
+from tlcache.features.embed import embed
+from tlcache.heads.model import load_model
+from tlcache.trunks.load import load_trunk
 
 TIMM = "timm/mobilenetv3_small_050"
 SMALL = ("--resize", "40", "--crop", "32")

@@ -17,12 +17,12 @@ from PIL import Image
 from small_trunk import small_trunk
 from typer.testing import CliRunner
 
+from tlcache.cache.shards import read_shard
 from tlcache.cli import app
-from tlcache.embedding import embed
-from tlcache.errors import CacheError, DamageError
-from tlcache.features import Embedding, open_snapshot
-from tlcache.samples import scan
-from tlcache.shards import read_shard
+from tlcache.core.errors import CacheError, DamageError
+from tlcache.data.folders import scan
+from tlcache.features.embed import embed
+from tlcache.features.read import Embedding, open_snapshot
 
 TRUNK = small_trunk()
 

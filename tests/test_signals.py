@@ -13,20 +13,20 @@ import numpy as np
 import pytest
 from interrupted import make_images
 
-from tlcache.features import open_snapshot
+from tlcache.features.read import open_snapshot
 
 STOPPED = "stopped; what was finished is kept, and the same command goes on from there"
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 # The command line with the small network; what is slow says when it has been at it for a while.
 CODE = """
 import sys, time
-import small_trunk, tlcache.embedding, tlcache.forward_pass, tlcache.digests, tlcache.snapshots
-import tlcache.head_training, tlcache.trunk
+import small_trunk, tlcache.features.embed, tlcache.trunks.forward_pass, tlcache.cache.digests
+import tlcache.cache.snapshots, tlcache.heads.train, tlcache.trunks.load
 from tlcache.cli import main
 slow, folder = sys.argv[1].split("@")
 sys.path.insert(0, folder)
-tlcache.trunk.load_trunk = lambda *_: small_trunk.small_trunk()
-tlcache.row_buffer.COMMIT_SECONDS = 0.05
+tlcache.trunks.load.load_trunk = lambda *_: small_trunk.small_trunk()
+tlcache.features.row_buffer.COMMIT_SECONDS = 0.05
 seen, late = 0, 12 if slow == "training" else 28  # of 25 epochs, of 48 images
 def slowed(function, seconds):
     def wrapped(*arguments, **options):
@@ -39,11 +39,11 @@ def slowed(function, seconds):
         return function(*arguments, **options)
     return wrapped
 if slow == "pass":
-    tlcache.forward_pass.decode = slowed(tlcache.forward_pass.decode, 0.2)
+    tlcache.trunks.forward_pass.decode = slowed(tlcache.trunks.forward_pass.decode, 0.2)
 if slow == "reading":
-    tlcache.digests.digest_file = slowed(tlcache.digests.digest_file, 0.2)
+    tlcache.cache.digests.digest_file = slowed(tlcache.cache.digests.digest_file, 0.2)
 if slow == "training":
-    tlcache.head_training.train_epoch = slowed(tlcache.head_training.train_epoch, 0.2)
+    tlcache.heads.train.train_epoch = slowed(tlcache.heads.train.train_epoch, 0.2)
 sys.argv[1:] = sys.argv[2:]
 main()
 """

@@ -18,7 +18,7 @@ from sklearn.utils.estimator_checks import check_estimator, parametrize_with_che
 from sklearn.utils.validation import validate_data
 from small_trunk import small_trunk
 
-import tlcache.trunk
+import tlcache.trunks.load
 from tlcache.sklearn import FeatureExtractor, HeadClassifier
 
 
@@ -54,7 +54,7 @@ def test_the_extractor_passes_the_checks_of_tables(
     estimator: Any, check: Callable[[Any], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(tlcache.trunk, "load_trunk", lambda *_: small_trunk())
+    monkeypatch.setattr(tlcache.trunks.load, "load_trunk", lambda *_: small_trunk())
     check(estimator)
 
 

@@ -15,12 +15,12 @@ from sklearn.base import clone
 from small_trunk import DIM, small_trunk
 
 import tlcache.sklearn
-import tlcache.trunk
-from tlcache.embedding import embed
-from tlcache.errors import CacheError, ImageError, InputError, TrunkError
-from tlcache.feature_store import FeatureStore
-from tlcache.identity import identities
-from tlcache.samples import scan
+import tlcache.trunks.load
+from tlcache.cache.identity import identities
+from tlcache.cache.store import FeatureStore
+from tlcache.core.errors import CacheError, ImageError, InputError, TrunkError
+from tlcache.data.folders import scan
+from tlcache.features.embed import embed
 from tlcache.sklearn import FeatureExtractor
 
 
@@ -29,11 +29,11 @@ def loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     """The names of trunks as they are loaded; "small" is a network, and the folder is fresh."""
     names = list[str]()
 
-    def load(name: str, *_: object) -> tlcache.trunk.Trunk:
+    def load(name: str, *_: object) -> tlcache.trunks.load.Trunk:
         names.append(name)
         return small_trunk()
 
-    monkeypatch.setattr(tlcache.trunk, "load_trunk", load)
+    monkeypatch.setattr(tlcache.trunks.load, "load_trunk", load)
     monkeypatch.chdir(tmp_path)
     return names
 
@@ -274,7 +274,7 @@ def test_without_a_cache_nothing_is_kept(loaded: list[str], paths: list[str]) ->
 def test_rows_that_are_gone_before_they_are_read_are_an_error(
     loaded: list[str], paths: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tlcache.extraction.make_rows", lambda *_: {})
+    monkeypatch.setattr("tlcache.features.extract.make_rows", lambda *_: {})
     with pytest.raises(CacheError) as caught:
         FeatureExtractor("small", "random").transform(paths[:3])
     assert "expected 3 rows that were committed just now, found none of them; run again" in str(

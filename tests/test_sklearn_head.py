@@ -7,10 +7,10 @@ import pytest
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, RandomizedSearchCV, cross_val_score
 
-from tlcache.errors import DataError, InputError
-from tlcache.evaluation import softmax
-from tlcache.head_training import train_head
-from tlcache.recipe import Recipe
+from tlcache.core.errors import DataError, InputError
+from tlcache.evaluation.metrics import softmax
+from tlcache.heads.recipe import Recipe
+from tlcache.heads.train import train_head
 from tlcache.sklearn import HeadClassifier
 
 

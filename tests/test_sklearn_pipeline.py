@@ -16,8 +16,8 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import tlcache.sklearn
-from tlcache.embedding import make_rows
-from tlcache.samples import scan, subset
+from tlcache.data.folders import scan, subset
+from tlcache.features.embed import make_rows
 from tlcache.sklearn import FeatureExtractor, HeadClassifier
 
 
@@ -43,7 +43,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         counts.append(total)
         return make_rows(trunk, jobs, total, *how)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("tlcache.extraction.make_rows", counted)
+    monkeypatch.setattr("tlcache.features.extract.make_rows", counted)
     return counts
 
 

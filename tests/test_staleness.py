@@ -18,14 +18,14 @@ import pytest
 import torch
 from small_trunk import small_trunk
 
-from tlcache import trunk_memo
-from tlcache.embedding import embed
-from tlcache.feature_store import open_store
-from tlcache.features import Embedding
-from tlcache.identity import what_is_new
-from tlcache.samples import scan
-from tlcache.transforms import Transform
-from tlcache.trunk import Trunk, load_trunk
+from tlcache.cache.identity import what_is_new
+from tlcache.cache.store import open_store
+from tlcache.data.folders import scan
+from tlcache.data.transforms import Transform
+from tlcache.features.embed import embed
+from tlcache.features.read import Embedding
+from tlcache.trunks import info as trunk_memo
+from tlcache.trunks.load import Trunk, load_trunk
 
 IMAGES = 24  # of tiny_data
 SMALL = {"resize": 40, "crop": 32}  # for a network of published size

@@ -19,10 +19,10 @@ from small_trunk import small_trunk
 from typer.testing import CliRunner
 
 from tlcache.cli import app
-from tlcache.embedding import embed
-from tlcache.features import Embedding, Features
-from tlcache.samples import ImageDataset, scan
-from tlcache.trunk import load_trunk
+from tlcache.data.folders import ImageDataset, scan
+from tlcache.features.embed import embed
+from tlcache.features.read import Embedding, Features
+from tlcache.trunks.load import load_trunk
 
 IMAGES = 24  # of tiny_data
 TRUNK = small_trunk()

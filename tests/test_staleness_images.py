@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 from small_trunk import small_trunk
 
-from tlcache import digests, snapshots
-from tlcache.embedding import embed
-from tlcache.samples import scan
+from tlcache.cache import digests, snapshots
+from tlcache.data.folders import scan
+from tlcache.features.embed import embed
 
 IMAGES = 24  # of tiny_data
 TRUNK = small_trunk()

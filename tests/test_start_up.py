@@ -35,4 +35,4 @@ def test_training_on_a_filled_cache_loads_nothing_heavy(
     assert again["embedded"] == 0
     assert again["evaluation"] == json.loads(first.stdout)["evaluation"]
     loaded = set(done.stderr.splitlines()[-1].split())
-    assert "tlcache.head_steps" in loaded and loaded & HEAVY == set()
+    assert "tlcache.heads.steps" in loaded and loaded & HEAVY == set()

@@ -17,13 +17,13 @@ from interrupted import committed, images_of, load_small, make_images, outcome
 from isolated import Ended, Running, isolated
 
 import tlcache.cli
-import tlcache.embedding
-import tlcache.forward_pass
-import tlcache.row_buffer
-import tlcache.trunk
-from tlcache.features import Features
-from tlcache.forward_pass import Made
-from tlcache.images import decode
+import tlcache.features.embed
+import tlcache.features.row_buffer
+import tlcache.trunks.forward_pass
+import tlcache.trunks.load
+from tlcache.data.images import decode
+from tlcache.features.read import Features
+from tlcache.trunks.forward_pass import Made
 
 IMAGES = 48
 STOPPED = "stopped; what was finished is kept, and the same command goes on from there\n"
@@ -34,7 +34,7 @@ def embed_slowly(data: Path, cache: Path, said: Path, made: Path) -> int:
 
     What it says goes to one file, and the digest of each image that is handed over to another.
     """
-    add = tlcache.row_buffer.RowBuffer.add
+    add = tlcache.features.row_buffer.RowBuffer.add
 
     def logged(buffer: Any, result: Made) -> None:
         add(buffer, result)
@@ -45,9 +45,9 @@ def embed_slowly(data: Path, cache: Path, said: Path, made: Path) -> int:
         time.sleep(0.01)
         return decode(content, path)
 
-    tlcache.trunk.load_trunk = load_small
-    tlcache.row_buffer.RowBuffer.add = logged  # type: ignore[assignment, method-assign]
-    tlcache.forward_pass.decode = slow  # type: ignore[attr-defined, assignment]
+    tlcache.trunks.load.load_trunk = load_small
+    tlcache.features.row_buffer.RowBuffer.add = logged  # type: ignore[assignment, method-assign]
+    tlcache.trunks.forward_pass.decode = slow  # type: ignore[attr-defined, assignment]
     for stream in (sys.stdout, sys.stderr):
         os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream.fileno())
     sys.argv = ["tlcache", "embed", str(data), "--trunk", "small", "--weights", "random:0"]
@@ -68,7 +68,7 @@ def stop_again_and_again(said: Path) -> int:
         os.kill(os.getpid(), signal.SIGTERM)
 
     tlcache.cli._say = stop
-    tlcache.embedding.embed = interrupted  # type: ignore[assignment]
+    tlcache.features.embed.embed = interrupted  # type: ignore[assignment]
     os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT), sys.stderr.fileno())
     sys.argv = ["tlcache", "embed", str(said.parent / "data"), "--quiet"]
     return _exit_code()
@@ -101,7 +101,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def whole(data: Path) -> Features:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tlcache.trunk, "load_trunk", load_small)
+        patch.setattr(tlcache.trunks.load, "load_trunk", load_small)
         return outcome(data, data.parent / "whole", "small", "random").features
 
 
@@ -112,7 +112,7 @@ def _check(ended: Ended, data: Path, folder: Path, whole: Features) -> None:
     assert [path for path in (folder / "cache").rglob(".*") if path.is_file()] == []
     before = len(committed(folder / "cache"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tlcache.trunk, "load_trunk", load_small)
+        patch.setattr(tlcache.trunks.load, "load_trunk", load_small)
         done = outcome(data, folder / "cache", "small", "random")
     assert done.embedded == IMAGES - before and done.said == []
     assert done.features.paths == whole.paths

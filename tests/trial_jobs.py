@@ -11,9 +11,9 @@ import numpy as np
 from PIL import Image
 from small_trunk import TRANSFORM
 
-from tlcache.engines import Engine
-from tlcache.forward_pass import Job
-from tlcache.torch_engine import Run
+from tlcache.trunks.engines import Engine
+from tlcache.trunks.forward_pass import Job
+from tlcache.trunks.torch_engine import Run
 
 TRANSFORMS = [TRANSFORM, TRANSFORM.as_train()]
 

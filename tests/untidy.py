@@ -9,14 +9,14 @@ import pytest
 from numpy.typing import NDArray
 from small_rows import DIM, IDENTITY, rows
 
-import tlcache.compaction
-import tlcache.files
-from tlcache.feature_store import FeatureStore, open_store
-from tlcache.garbage import Sweep, collect_garbage
-from tlcache.identity import Identity
-from tlcache.samples import ImageDataset
-from tlcache.shards import Rows, read_shard
-from tlcache.snapshots import Snapshot, save_snapshot
+import tlcache.cache.compaction
+import tlcache.core.files
+from tlcache.cache.gc import Sweep, collect_garbage
+from tlcache.cache.identity import Identity
+from tlcache.cache.shards import Rows, read_shard
+from tlcache.cache.snapshots import Snapshot, save_snapshot
+from tlcache.cache.store import FeatureStore, open_store
+from tlcache.data.folders import ImageDataset
 
 PER_SHARD = 16
 NAMED = rows(20)
@@ -24,8 +24,8 @@ NAMED = rows(20)
 
 def small_shards(patch: pytest.MonkeyPatch) -> None:
     """A new shard holds 16 rows, so that one of 3 rows is small and one of 4 is not."""
-    patch.setattr(tlcache.compaction, "TARGET_BYTES", PER_SHARD * (DIM * 4 + 36))
-    patch.setattr(tlcache.files, "_fsync", lambda descriptor: None)  # no power cut here
+    patch.setattr(tlcache.cache.compaction, "TARGET_BYTES", PER_SHARD * (DIM * 4 + 36))
+    patch.setattr(tlcache.core.files, "_fsync", lambda descriptor: None)  # no power cut here
 
 
 def store_in(cache: Path, identity: Identity = IDENTITY) -> FeatureStore:

@@ -26,18 +26,18 @@ from PIL import Image
 from small_trunk import small_trunk
 from typer.main import get_command
 
-import tlcache.row_buffer
-import tlcache.snapshots
-import tlcache.trunk
+import tlcache.cache.snapshots
+import tlcache.features.row_buffer
+import tlcache.trunks.load
+from tlcache.cache.identity import read_identity
+from tlcache.cache.shards import read_shard
 from tlcache.cli import app
-from tlcache.embedding import embed
-from tlcache.errors import TlcacheError
-from tlcache.features import Embedding, open_snapshot
-from tlcache.identity import read_identity
-from tlcache.samples import scan
-from tlcache.shards import read_shard
-from tlcache.trunk import Trunk
-from tlcache.trunk_memo import remember
+from tlcache.core.errors import TlcacheError
+from tlcache.data.folders import scan
+from tlcache.features.embed import embed
+from tlcache.features.read import Embedding, open_snapshot
+from tlcache.trunks.info import remember
+from tlcache.trunks.load import Trunk
 
 VIEWS = 2
 SECONDS = 10.0
@@ -120,7 +120,7 @@ def make_sound(folder: Path, seed: int = 0) -> Sound:
 
 def fill(data: Path, cache: Path, seed: int = 0) -> Sound:
     """Make a cache of the images, in many shards of few rows."""
-    tlcache.row_buffer.COMMIT_BYTES = 600
+    tlcache.features.row_buffer.COMMIT_BYTES = 600
     done = _embed(data, cache, [], seed)
     assert done.embedded == 12
     return Sound(data, cache, _numbers(done))
@@ -189,8 +189,8 @@ def _survived(sound: Sound, cache: Path, opening: bool, look_again: bool) -> See
 
 
 def _embed(data: Path, cache: Path, said: list[str], seed: int = 0) -> Embedding:
-    tlcache.trunk.load_trunk = _load_small
-    tlcache.snapshots.SETTLED_NS = -(10**18)
+    tlcache.trunks.load.load_trunk = _load_small
+    tlcache.cache.snapshots.SETTLED_NS = -(10**18)
     # One crop at a time: the bits of a feature may depend on its batch.
     return embed(
         scan(data), "small", f"random:{seed}", cache=cache, views=VIEWS,

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tlcache.heads import Model, initial_head
-from tlcache.recipe import EpochRecord
-from tlcache.runs import Run, finish_run
-from tlcache.samples import ImageDataset
-from tlcache.scoring import Scored
-from tlcache.transforms import Transform
+from tlcache.data.folders import ImageDataset
+from tlcache.data.transforms import Transform
+from tlcache.heads.model import Model, initial_head
+from tlcache.heads.recipe import EpochRecord
+from tlcache.networks.scoring import Scored
+from tlcache.reports.run import Run, finish_run
 
 DIM = 5
 

@@ -23,16 +23,16 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from tlcache.errors import InputError, OptionError
-from tlcache.evaluation import softmax
-from tlcache.extraction import check, extract
-from tlcache.head_training import train_head
-from tlcache.image_inputs import as_images
-from tlcache.recipe import Recipe
-from tlcache.trunk_memo import TrunkInfo
+from tlcache.core.errors import InputError, OptionError
+from tlcache.data.image_inputs import as_images
+from tlcache.evaluation.metrics import softmax
+from tlcache.features.extract import check, extract
+from tlcache.heads.recipe import Recipe
+from tlcache.heads.train import train_head
+from tlcache.trunks.info import TrunkInfo
 
 if TYPE_CHECKING:
-    from tlcache.trunk import Trunk
+    from tlcache.trunks.load import Trunk
 
 
 class FeatureExtractor(NamesByClass, TransformerMixin, BaseEstimator):
@@ -48,7 +48,7 @@ class FeatureExtractor(NamesByClass, TransformerMixin, BaseEstimator):
     (N, H, W, 3) array.
 
     Args:
-        trunk: The frozen network's name, or a :class:`tlcache.trunk.Trunk`.
+        trunk: The frozen network's name, or a :class:`tlcache.trunks.load.Trunk`.
         weights: For a name: ``imagenet``, a file, or ``random``.
         cache: The cache folder; None to keep nothing.
         preprocess: Fields of the weights' own transform to change, such as ``{"crop": 192}``.

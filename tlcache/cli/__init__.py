@@ -40,7 +40,7 @@ from tlcache.cli import (
     sweep,
     train,
 )
-from tlcache.errors import TlcacheError
+from tlcache.core.errors import TlcacheError
 
 _STOPS = (signal.SIGINT, signal.SIGTERM)
 _PATIENCE_SECONDS = 3.0  # for what was made to be committed, before another Ctrl-C cuts that short

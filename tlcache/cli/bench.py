@@ -12,8 +12,8 @@ from tlcache.cli.completion import some_of
 from tlcache.cli.output import Output, note_selection
 
 if TYPE_CHECKING:
-    from tlcache.benchmarking import Benchmark
-    from tlcache.samples import ImageDataset
+    from tlcache.data.folders import ImageDataset
+    from tlcache.studies.bench import Benchmark
 
 EXAMPLES = "tlcache bench hymenoptera_data --epochs 3 --figure bench.png"
 
@@ -59,11 +59,12 @@ def run(
     that takes a while. lp-ft finetunes from the cached head, for as many epochs as finetune does
     from a random one.
     """
-    from tlcache.benchmarking import benchmark
     from tlcache.cli.embed import scanned
-    from tlcache.figures import benchmark_figure, save_png
-    from tlcache.recipe import Recipe
-    from tlcache.report import check_output
+    from tlcache.figures.bars import benchmark_figure
+    from tlcache.figures.png import save_png
+    from tlcache.heads.recipe import Recipe
+    from tlcache.reports.page import check_output
+    from tlcache.studies.bench import benchmark
 
     out = Output(as_json, quiet)
     recipe = Recipe(epochs, batch_size, lr, momentum, weight_decay, step_size, gamma, seed)
@@ -94,7 +95,8 @@ def run(
 
 
 def _write_report(out: Output, measured: Benchmark, dataset: ImageDataset, path: Path) -> None:
-    from tlcache.report import bench_page, save_page
+    from tlcache.reports.bench_page import bench_page
+    from tlcache.reports.page import save_page
 
     counts = {name: len(dataset.indices(name)) for name in dataset.present_splits()}
     page = bench_page(measured.describe(), str(dataset.root), counts)
@@ -127,6 +129,6 @@ def tell(out: Output, measured: Benchmark) -> None:
 
 
 def _judged(measured: Benchmark) -> str:
-    from tlcache.selection import split_role
+    from tlcache.evaluation.roles import split_role
 
     return f"Accuracy on {measured.judged_on} ({split_role(measured.judged_on, 'val')})"

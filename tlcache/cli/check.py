@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from tlcache.inspection import Inspection
-    from tlcache.neighbours import Pairs, Rows
-    from tlcache.pair_pictures import FoundPair
-    from tlcache.samples import ImageDataset
-    from tlcache.snapshots import Snapshot
+    from tlcache.cache.snapshots import Snapshot
+    from tlcache.data.folders import ImageDataset
+    from tlcache.reports.pair_pictures import FoundPair
+    from tlcache.studies.check import Inspection
+    from tlcache.studies.neighbours import Pairs, Rows
 
 EXAMPLES = "tlcache check hymenoptera_data --figure pairs.png"
 
@@ -68,10 +68,9 @@ def run(
     balance, unreadable, tiny and odd files. Exits with 0 then, and if there is nothing to say.
     """
     from tlcache.cli.embed import embedding_of
-    from tlcache.inspection import check_imbalance, inspect, unsound
-    from tlcache.leakage import near_duplicates
-    from tlcache.neighbours import check_threshold
-    from tlcache.transforms import Transform
+    from tlcache.data.transforms import Transform
+    from tlcache.studies.check import check_imbalance, inspect, near_duplicates, unsound
+    from tlcache.studies.neighbours import check_threshold
 
     out = Output(as_json, quiet)
     check_threshold(threshold, "--threshold")
@@ -118,7 +117,7 @@ def run(
 
 def tell(out: Output, found: Inspection) -> None:
     """What was found, for people: a line a kind, the first few of each."""
-    from tlcache.leakage import one_line
+    from tlcache.cache.copies import one_line
 
     dataset, near = found.dataset, found.near
     sizes = ", ".join(f"{split} {sum(n.values()):,}" for split, n in found.counts.items())
@@ -170,8 +169,8 @@ def _near(dataset: ImageDataset, pairs: Pairs) -> list[str]:
 
 def _image(dataset: ImageDataset, row: int) -> str:
     """A path, with split and class where they do not begin it."""
-    from tlcache.leakage import one_line
-    from tlcache.samples import SPLITS
+    from tlcache.cache.copies import one_line
+    from tlcache.data.folders import SPLITS
 
     path, split = one_line(dataset.paths[row]), SPLITS[dataset.splits[row]]
     return path if path.startswith(f"{split}/") else f"{path} [{split}]"
@@ -179,8 +178,8 @@ def _image(dataset: ImageDataset, row: int) -> str:
 
 def _draw(out: Output, found: Inspection, snapshot: Snapshot, rows: Rows | None, to: Path) -> None:
     """The worst pairs; where there is none, the nearest, which tell whether the threshold suits."""
-    from tlcache.figures import save_png
-    from tlcache.pair_pictures import pair_picture
+    from tlcache.figures.png import save_png
+    from tlcache.reports.pair_pictures import pair_picture
 
     title, pairs = (
         "Images that are alike, the worst pairs first (red: results are wrong)",
@@ -202,7 +201,7 @@ def _draw(out: Output, found: Inspection, snapshot: Snapshot, rows: Rows | None,
 
 def _worst(found: Inspection) -> list[FoundPair]:
     """The pairs that are worst to have, first those that make results wrong."""
-    from tlcache.pair_pictures import FoundPair
+    from tlcache.reports.pair_pictures import FoundPair
 
     dataset, pairs = found.dataset, dict[tuple[int, int], FoundPair]()
     for column, groups, verdict in (
@@ -222,7 +221,7 @@ def _worst(found: Inspection) -> list[FoundPair]:
 
 def _nearest(snapshot: Snapshot, rows: Rows) -> list[FoundPair]:
     """The most similar pairs, whatever the threshold."""
-    from tlcache.leakage import near_duplicates
+    from tlcache.studies.check import near_duplicates
 
     near = near_duplicates(snapshot, rows, 1e-3, most=_DRAWN)
     pairs = _found(near.across, bad=False) + _found(near.within, bad=False)
@@ -230,7 +229,7 @@ def _nearest(snapshot: Snapshot, rows: Rows) -> list[FoundPair]:
 
 
 def _found(pairs: Pairs, *, bad: bool) -> list[FoundPair]:
-    from tlcache.pair_pictures import FoundPair
+    from tlcache.reports.pair_pictures import FoundPair
 
     listed = zip(pairs.rows.tolist(), pairs.similarities.tolist(), strict=True)
     return [FoundPair((a, b), f"similarity {value:.3f}", bad) for (a, b), value in listed]
@@ -238,9 +237,9 @@ def _found(pairs: Pairs, *, bad: bool) -> list[FoundPair]:
 
 def _snapshot(out: Output, data: Path, split: str | None, seed: int) -> Snapshot:
     """The digests alone: no network, no cache."""
+    from tlcache.cache.snapshots import load_snapshot, take_snapshot
     from tlcache.cli.embed import scanned
-    from tlcache.errors import OptionError
-    from tlcache.snapshots import load_snapshot, take_snapshot
+    from tlcache.core.errors import OptionError
 
     if data.is_file() and split is not None:
         raise OptionError(

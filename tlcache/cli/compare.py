@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tlcache.cli.standing import Standing
-    from tlcache.comparison import Comparison
-    from tlcache.heads import Model
-    from tlcache.scoring import Scored
+    from tlcache.evaluation.comparison import Comparison
+    from tlcache.heads.model import Model
+    from tlcache.networks.scoring import Scored
 
 EXAMPLES = "tlcache compare runs/cached runs/finetuned hymenoptera_data --on test"
 
@@ -58,9 +58,9 @@ def run(
     """
     from tlcache.cli.evaluate import scores
     from tlcache.cli.standing import standing_of
-    from tlcache.comparison import compare
-    from tlcache.heads import load_model
-    from tlcache.runs import read_run
+    from tlcache.evaluation.comparison import compare
+    from tlcache.heads.model import load_model
+    from tlcache.reports.run import read_run
 
     out = Output(as_json, quiet)
     paths, models = (a, b), (load_model(a), load_model(b))
@@ -98,7 +98,7 @@ def check_same_classes(a: Model, b: Model) -> None:
     Raises:
         ModelError: If their classes differ.
     """
-    from tlcache.errors import ModelError
+    from tlcache.core.errors import ModelError
 
     if a.classes != b.classes:
         raise ModelError(
@@ -117,7 +117,7 @@ def aligned(a: Scored, b: Scored) -> NDArray[np.float32]:
     """
     import numpy as np
 
-    from tlcache.errors import DataError
+    from tlcache.core.errors import DataError
 
     at = {path: row for row, path in enumerate(b.paths)}
     odd = sorted(set(a.paths) ^ at.keys())
@@ -148,7 +148,7 @@ def _kind(model: Model) -> str:
 
 
 def _describe(path: Path, model: Model, standing: Standing, right: int, n: int) -> dict[str, Any]:
-    from tlcache.evaluation import wilson_interval
+    from tlcache.evaluation.metrics import wilson_interval
 
     return {
         "model": str(path),

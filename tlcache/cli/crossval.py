@@ -12,9 +12,9 @@ from tlcache.cli import options as o
 from tlcache.cli.output import Output
 
 if TYPE_CHECKING:
-    from tlcache.crossval import CrossValidation
-    from tlcache.features import Embedding
-    from tlcache.samples import ImageDataset
+    from tlcache.data.folders import ImageDataset
+    from tlcache.features.read import Embedding
+    from tlcache.studies.crossval import CrossValidation
 
 EXAMPLES = "tlcache crossval photos --folds 5 --repeats 3 --group-pattern '^([^_]+)_'"
 
@@ -79,10 +79,10 @@ def run(
     import numpy as np
 
     from tlcache.cli.embed import embedding_of, summary
-    from tlcache.crossval import check_plan, cross_validate
-    from tlcache.folds import draw_folds
-    from tlcache.recipe import Recipe
-    from tlcache.samples import SPLITS
+    from tlcache.data.folders import SPLITS
+    from tlcache.data.folds import draw_folds
+    from tlcache.heads.recipe import Recipe
+    from tlcache.studies.crossval import check_plan, cross_validate
 
     out = Output(as_json, quiet)
     check_plan(folds, repeats)
@@ -139,7 +139,7 @@ def run(
 
 
 def _check_one_source(groups: Path | None, pattern: str | None) -> None:
-    from tlcache.errors import OptionError
+    from tlcache.core.errors import OptionError
 
     if groups is not None and pattern is not None:
         raise OptionError(
@@ -153,7 +153,7 @@ def _check_one_source(groups: Path | None, pattern: str | None) -> None:
 def _groups(
     paths: Sequence[str], classes: Sequence[str], table: Path | None, pattern: str | None
 ) -> list[str] | None:
-    from tlcache.groups import below_classes, groups_from_csv, groups_from_pattern
+    from tlcache.data.groups import below_classes, groups_from_csv, groups_from_pattern
 
     if table is not None:
         return groups_from_csv(table, paths)
@@ -166,7 +166,7 @@ def _note_copies(
     out: Output, embedding: Embedding, paths: Sequence[str], groups: Sequence[str] | None
 ) -> None:
     """A copy of an image that is held out may be trained on: then the numbers flatter."""
-    from tlcache.leakage import copies
+    from tlcache.cache.copies import copies
 
     places = dict(zip(paths, groups or paths, strict=True))
     names = embedding.snapshot.dataset.paths
@@ -217,7 +217,8 @@ def _draw(result: CrossValidation, path: Path | None) -> None:
         return
     import numpy as np
 
-    from tlcache.figures import fold_spread, save_png
+    from tlcache.figures.folds import fold_spread
+    from tlcache.figures.png import save_png
 
     accuracies = np.array([fold.accuracy for fold in result.folds])
     means = {

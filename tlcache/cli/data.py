@@ -40,8 +40,8 @@ def run(
     hymenoptera: the 397 ants and bees of PyTorch's transfer-learning tutorial, downloaded.
     digits: scikit-learn's 1,797 handwritten digits, written out; needs no network.
     """
-    from tlcache.datasets import fetch_hymenoptera, write_digits
-    from tlcache.errors import OptionError
+    from tlcache.core.errors import OptionError
+    from tlcache.data.examples import fetch_hymenoptera, write_digits
 
     out = Output(as_json, quiet)
     if name not in NAMES or (archive and name != "hymenoptera"):

@@ -11,11 +11,11 @@ from tlcache.cli import options as o
 from tlcache.cli.output import Output, note_selection
 
 if TYPE_CHECKING:
-    from tlcache.features import Features
-    from tlcache.head_training import TrainedHead
-    from tlcache.heads import Model
-    from tlcache.samples import ImageDataset
-    from tlcache.trunk import Trunk
+    from tlcache.data.folders import ImageDataset
+    from tlcache.features.read import Features
+    from tlcache.heads.model import Model
+    from tlcache.heads.train import TrainedHead
+    from tlcache.trunks.load import Trunk
 
 EXAMPLES = "tlcache demo"
 FINETUNED_IMAGES = 160
@@ -44,9 +44,9 @@ def run(
 
 def _material(out: Output, folder: Path) -> tuple[Path, str]:
     """Data and trunk: the tutorial's where they can be had, else what needs no download."""
-    from tlcache.datasets import fetch_hymenoptera, write_digits
-    from tlcache.errors import DownloadError, TrunkError
-    from tlcache.trunk_memo import describe_trunk
+    from tlcache.core.errors import DownloadError, TrunkError
+    from tlcache.data.examples import fetch_hymenoptera, write_digits
+    from tlcache.trunks.info import describe_trunk
 
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -66,11 +66,12 @@ def _material(out: Output, folder: Path) -> tuple[Path, str]:
 def _story(
     out: Output, folder: Path, data: Path, trunk: str, *, device: str, workers: int | None
 ) -> dict[str, Any]:
-    from tlcache.embedding import embed
-    from tlcache.figures import benchmark_figure, save_png
-    from tlcache.samples import scan, subset
-    from tlcache.selection import final_split, split_role
-    from tlcache.trunk import load_trunk
+    from tlcache.data.folders import scan, subset
+    from tlcache.evaluation.roles import final_split, split_role
+    from tlcache.features.embed import embed
+    from tlcache.figures.bars import benchmark_figure
+    from tlcache.figures.png import save_png
+    from tlcache.trunks.load import load_trunk
 
     dataset = scan(data)
     out.line(f"{len(dataset)} images of {len(dataset.classes)} classes in {data}, trunk {trunk}")
@@ -123,8 +124,8 @@ def _story(
 
 
 def _train(features: Features, seed: int) -> TrainedHead:
-    from tlcache.head_training import train_head
-    from tlcache.recipe import Recipe
+    from tlcache.heads.recipe import Recipe
+    from tlcache.heads.train import train_head
 
     train, val = features.split("train"), features.split("val")
     return train_head(*train, *val, Recipe(seed=seed), classes=len(features.classes))
@@ -133,7 +134,7 @@ def _train(features: Features, seed: int) -> TrainedHead:
 def _accuracy(
     features: Features, trained: TrainedHead, split: str
 ) -> tuple[float, tuple[float, float]]:
-    from tlcache.evaluation import evaluate
+    from tlcache.evaluation.metrics import evaluate
 
     rows, labels = features.split(split)
     judged = evaluate(trained.head.logits(rows), labels, features.classes)
@@ -149,10 +150,10 @@ def _finetuned(
     workers: int | None,
 ) -> dict[str, Any]:
     """One epoch of finetuning on a part of the images."""
-    from tlcache.evaluation import evaluate
-    from tlcache.finetuning import finetune
-    from tlcache.recipe import Recipe
-    from tlcache.scoring import load_network, score_split
+    from tlcache.evaluation.metrics import evaluate
+    from tlcache.heads.recipe import Recipe
+    from tlcache.networks.finetune import finetune
+    from tlcache.networks.scoring import load_network, score_split
 
     how: dict[str, Any] = {"device": device, "workers": workers}
     with out.progress("finetuning") as tick:
@@ -197,9 +198,10 @@ def _print(out: Output, rows: list[dict[str, Any]], title: str) -> None:
 def _draw(
     folder: Path, dataset: ImageDataset, features: Features, trained: TrainedHead, model: Model
 ) -> None:
-    from tlcache.figures import learning_curves, save_png
-    from tlcache.pictures import augmented_picture, prediction_picture
-    from tlcache.scoring import Scored
+    from tlcache.figures.curves import learning_curves
+    from tlcache.figures.png import save_png
+    from tlcache.networks.scoring import Scored
+    from tlcache.reports.pictures import augmented_picture, prediction_picture
 
     rows, labels = features.split("val")
     scored = Scored(trained.head.logits(rows), labels, features.split_paths("val"))

@@ -10,8 +10,8 @@ from tlcache.cli import options as o
 from tlcache.cli.output import Output
 
 if TYPE_CHECKING:
-    from tlcache.features import Embedding
-    from tlcache.samples import ImageDataset
+    from tlcache.data.folders import ImageDataset
+    from tlcache.features.read import Embedding
 
 EXAMPLES = "tlcache embed hymenoptera_data --trunk mobilenet_v2 --weights mobilenet_v2.pth"
 
@@ -40,7 +40,7 @@ def run(
     quiet: o.Quiet = False,
 ) -> None:
     """Put the features of a data set into the cache. What is there is not made again."""
-    from tlcache.features import UnreadableImagesError
+    from tlcache.features.read import UnreadableImagesError
 
     out = Output(as_json, quiet)
     try:
@@ -91,11 +91,11 @@ def embedding_of(
         unsplit: Take such a folder as it is where nothing says how to split it.
         warn: Say so in one line if an image is in two splits.
         check: Raises what makes the data set useless for the command, before the long work.
-        how: All that :func:`tlcache.embedding.embed` takes.
+        how: All that :func:`tlcache.features.embed.embed` takes.
     """
-    from tlcache.embedding import embed
-    from tlcache.features import open_snapshot
-    from tlcache.leakage import leak_warning
+    from tlcache.cache.copies import leak_warning
+    from tlcache.features.embed import embed
+    from tlcache.features.read import open_snapshot
 
     if data.is_file():
         embedding = open_snapshot(data, how["views"], out.note)
@@ -113,8 +113,8 @@ def embedding_of(
 
 def _check_that_they_are_its_own(embedding: Embedding, split: str | None, how: Any) -> None:
     """A snapshot has its splits and its features: refuse options that ask for others."""
-    from tlcache.errors import OptionError
-    from tlcache.trunk_memo import describe_trunk
+    from tlcache.core.errors import OptionError
+    from tlcache.trunks.info import describe_trunk
 
     identity = embedding.stores[0].identity
     asked = {"--split": (None, split), "--trunk": (identity.trunk, how["trunk"])}
@@ -138,7 +138,7 @@ def _check_that_they_are_its_own(embedding: Embedding, split: str | None, how: A
 
 def scanned(out: Output, data: Path, split: str | None, seed: int, *, unsplit: bool = False) -> Any:
     """The data set in a folder; says in one line what was ignored."""
-    from tlcache.samples import scan
+    from tlcache.data.folders import scan
 
     fractions = o.numbers("--split", split) if split is not None else None
     dataset = scan(data, fractions, seed, unsplit=unsplit)

@@ -10,8 +10,8 @@ from tlcache.cli import options as o
 from tlcache.cli.output import Output
 
 if TYPE_CHECKING:
-    from tlcache.heads import Model
-    from tlcache.scoring import Scored
+    from tlcache.heads.model import Model
+    from tlcache.networks.scoring import Scored
 
 EXAMPLES = "tlcache evaluate runs/ants hymenoptera_data --on val"
 
@@ -32,9 +32,9 @@ def run(
 ) -> None:
     """Judge a model on a split: accuracy with its interval, loss, F1, calibration, confusion."""
     from tlcache.cli.standing import standing_of
-    from tlcache.evaluation import evaluate
-    from tlcache.heads import load_model
-    from tlcache.runs import read_run
+    from tlcache.evaluation.metrics import evaluate
+    from tlcache.heads.model import load_model
+    from tlcache.reports.run import read_run
 
     out = Output(as_json, quiet)
     loaded = load_model(model)
@@ -80,10 +80,10 @@ def scores(
 ) -> Scored:
     """What a model says of a split: from cached features for a head, else through its network."""
     from tlcache.cli.embed import embedding_of, scanned
-    from tlcache.errors import OptionError
-    from tlcache.features import open_snapshot
-    from tlcache.samples import SPLITS
-    from tlcache.scoring import (
+    from tlcache.core.errors import OptionError
+    from tlcache.data.folders import SPLITS
+    from tlcache.features.read import open_snapshot
+    from tlcache.networks.scoring import (
         Scored,
         check_classes,
         check_transform,
@@ -92,7 +92,7 @@ def scores(
         no_split,
         score_split,
     )
-    from tlcache.trunk_memo import describe_trunk
+    from tlcache.trunks.info import describe_trunk
 
     if on not in SPLITS:
         raise OptionError("--on", expected=" or ".join(SPLITS), found=on, remedy="name one of them")

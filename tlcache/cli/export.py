@@ -49,8 +49,8 @@ def run(
     quiet: o.Quiet = False,
 ) -> None:
     """Write a model as one file, run it, and keep it if its probabilities are tlcache's own."""
-    from tlcache.exporting import SUFFIXES, check_export, export_model
-    from tlcache.heads import load_model
+    from tlcache.export.export import SUFFIXES, check_export, export_model
+    from tlcache.heads.model import load_model
 
     out = Output(as_json, quiet)
     check_export(format, preprocess)
@@ -83,7 +83,7 @@ def run(
 
 
 def _check_not_the_model(model: Path, output: Path) -> None:
-    from tlcache.errors import OptionError
+    from tlcache.core.errors import OptionError
 
     own = model / "model.safetensors" if model.is_dir() else model
     if output.exists() and output.samefile(own):
@@ -99,9 +99,9 @@ def _images(model: Path, data: Path | None) -> list[Path]:
     """Some images of the run's val split, or of the folder that is named, spread over them."""
     import numpy as np
 
-    from tlcache.errors import OptionError
-    from tlcache.runs import read_run
-    from tlcache.samples import images_below, scan
+    from tlcache.core.errors import OptionError
+    from tlcache.data.folders import images_below, scan
+    from tlcache.reports.run import read_run
 
     about = read_run(model)
     if data is None and "data" not in about:

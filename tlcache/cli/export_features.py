@@ -12,7 +12,7 @@ from tlcache.cli.completion import one_of
 from tlcache.cli.output import Output
 
 if TYPE_CHECKING:
-    from tlcache.features import Embedding
+    from tlcache.features.read import Embedding
 
 EXAMPLES = "tlcache export-features hymenoptera_data features.npz --on train"
 
@@ -56,9 +56,9 @@ def run(
     package pyarrow. Numbers are float32. A folder of classes without --split is all train.
     """
     from tlcache.cli.embed import embedding_of, summary
-    from tlcache.feature_files import check_target, write_features
-    from tlcache.labelled_rows import check_on
-    from tlcache.scoring import no_split
+    from tlcache.features.files import check_target, write_features
+    from tlcache.features.labelled_rows import check_on
+    from tlcache.networks.scoring import no_split
 
     out = Output(as_json, quiet)
     check_on(on)
@@ -104,7 +104,7 @@ def run(
 
 def _spool(embedding: Embedding, file: Path) -> Path | None:
     """A folder for features that would crowd the memory: that of the file, which needs the room."""
-    from tlcache.devices import physical_memory
+    from tlcache.core.machine import physical_memory
 
     size = 4 * embedding.trunk.dim * int(embedding.snapshot.readable().sum())
     return file.absolute().parent if size > physical_memory() / 4 else None

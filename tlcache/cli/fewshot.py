@@ -12,8 +12,8 @@ from tlcache.cli.completion import one_of
 from tlcache.cli.output import Output
 
 if TYPE_CHECKING:
-    from tlcache.fewshot import FewShotCurve
-    from tlcache.samples import ImageDataset
+    from tlcache.data.folders import ImageDataset
+    from tlcache.studies.fewshot import FewShotCurve
 
 EXAMPLES = "tlcache fewshot photos --shots 1,2,5,10,20 --episodes 50 --figure fewshot.png"
 
@@ -73,9 +73,9 @@ def run(
     No image of val is ever drawn, and nothing is chosen on val.
     """
     from tlcache.cli.embed import embedding_of, summary
-    from tlcache.fewshot import check_counts, check_draws, few_shot_curve
-    from tlcache.recipe import Recipe
-    from tlcache.scoring import no_split
+    from tlcache.heads.recipe import Recipe
+    from tlcache.networks.scoring import no_split
+    from tlcache.studies.fewshot import check_counts, check_draws, few_shot_curve
 
     out, wanted = Output(as_json, quiet), _whole_numbers(shots)
     check_draws(wanted, episodes, least_steps)
@@ -130,7 +130,7 @@ def run(
 
 
 def _whole_numbers(text: str) -> list[int]:
-    from tlcache.errors import OptionError
+    from tlcache.core.errors import OptionError
 
     values = o.numbers("--shots", text)
     if not all(value.is_integer() for value in values):
@@ -144,7 +144,7 @@ def _whole_numbers(text: str) -> list[int]:
 
 
 def _check_split(on: str) -> None:
-    from tlcache.errors import OptionError
+    from tlcache.core.errors import OptionError
 
     if on not in ("val", "test"):
         raise OptionError(
@@ -181,7 +181,8 @@ def _tell(out: Output, curve: FewShotCurve, on: str, has_test: bool) -> None:
 def _draw(curve: FewShotCurve, on: str, path: Path | None) -> None:
     if path is None:
         return
-    from tlcache.figures import few_shot_figure, save_png
+    from tlcache.figures.few_shot import few_shot_figure
+    from tlcache.figures.png import save_png
 
     points = [point.describe() for point in curve.points]
     save_png(few_shot_figure(points, f"{curve.images} images of {on}"), path)

@@ -12,11 +12,11 @@ from tlcache.cli import options as o
 from tlcache.cli.output import Output, plain, tell_result
 
 if TYPE_CHECKING:
-    from tlcache.finetuning import Finetuned
-    from tlcache.heads import Model
-    from tlcache.recipe import EpochRecord, StartRecord
-    from tlcache.samples import ImageDataset
-    from tlcache.trunk import Trunk
+    from tlcache.data.folders import ImageDataset
+    from tlcache.heads.model import Model
+    from tlcache.heads.recipe import EpochRecord, StartRecord
+    from tlcache.networks.finetune import Finetuned
+    from tlcache.trunks.load import Trunk
 
 EXAMPLES = "tlcache finetune hymenoptera_data --from runs/ants --epochs 5 --batch-size 8 --lr 0.002"
 
@@ -94,10 +94,10 @@ def run(
     options = plain(locals())
     options["from"] = options.pop("start")
     from tlcache.cli.embed import scanned
-    from tlcache.finetuning import finetune
-    from tlcache.recipe import Recipe
-    from tlcache.runs import CHECKPOINT, Run, finish_run, start_run
-    from tlcache.watching import watched
+    from tlcache.heads.recipe import Recipe
+    from tlcache.networks.finetune import finetune
+    from tlcache.reports.run import CHECKPOINT, Run, finish_run, start_run
+    from tlcache.reports.watching import watched
 
     out = Output(as_json, quiet)
     recipe = Recipe(epochs, batch_size, lr, momentum, weight_decay, step_size, gamma, seed)
@@ -164,10 +164,10 @@ def _beginning(
     changes: dict[str, Any],
 ) -> tuple[Model | None, Trunk]:
     """The model to start from, if any, and the trunk; whatever does not fit is refused."""
-    from tlcache.heads import load_model
-    from tlcache.scoring import check_classes, check_transform
-    from tlcache.starting_points import check_name, trunk_of
-    from tlcache.trunk import load_trunk
+    from tlcache.heads.model import load_model
+    from tlcache.networks.scoring import check_classes, check_transform
+    from tlcache.networks.starting_points import check_name, trunk_of
+    from tlcache.trunks.load import load_trunk
 
     if start is None:
         out.note_random(weights or "imagenet")
@@ -186,7 +186,7 @@ def _beginning(
 
 def _warn(out: Output, start: Path, dataset: ImageDataset, split: str | None, seed: int) -> None:
     """Says so where the model that is started from has learned images of val."""
-    from tlcache.runs import read_run
+    from tlcache.reports.run import read_run
 
     about = read_run(start)
     options = about.get("options")
@@ -205,7 +205,7 @@ def _scored(
     out: Output, model: Model, loaded: Trunk, dataset: ImageDataset, **passing: Any
 ) -> dict[str, Any]:
     """What the tuned model says of every split."""
-    from tlcache.scoring import load_network, score_split
+    from tlcache.networks.scoring import load_network, score_split
 
     kept = model.digest == loaded.digest
     network, scored = loaded.module if kept else load_network(model), {}
@@ -221,7 +221,7 @@ def _interval(record: StartRecord) -> str:
 
 
 def _bounds(record: StartRecord) -> tuple[float, float]:
-    from tlcache.evaluation import wilson_interval
+    from tlcache.evaluation.metrics import wilson_interval
 
     return wilson_interval(round(record.val_accuracy * record.n), record.n)
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from tlcache.errors import DataError
+from tlcache.core.errors import DataError
 
 _BYTES_AT_ONCE = 1 << 16
 
@@ -45,7 +45,7 @@ def listed_paths(argument: str) -> list[str]:
 
 
 def _below(folder: str) -> list[str]:
-    from tlcache.samples import images_below
+    from tlcache.data.folders import images_below
 
     return [os.path.join(folder, name) for name in images_below(Path(folder))]  # noqa: PTH118
 

@@ -11,7 +11,7 @@ from tlcache.cli import options as o
 from tlcache.cli.output import Output, accuracy_text
 
 if TYPE_CHECKING:
-    from tlcache.knn import KnnResult, Score
+    from tlcache.studies.knn import KnnResult, Score
 
 EXAMPLES = "tlcache knn hymenoptera_data --trunk mobilenet_v2 --weights mobilenet_v2.pth"
 
@@ -55,9 +55,9 @@ def run(
     k is chosen on train alone, by leaving each image out in turn, so that the accuracies on val and
     test are those of images that chose nothing.
     """
+    from tlcache.cache.copies import copy_ids, rows_of_features
     from tlcache.cli.embed import embedding_of, summary
-    from tlcache.knn import check_ks, check_seed, check_temperature, knn_accuracy
-    from tlcache.leakage import copy_ids, rows_of_features
+    from tlcache.studies.knn import check_ks, check_seed, check_temperature, knn_accuracy
 
     out = Output(as_json, quiet)
     ks = check_ks(_numbers(k), "--k")
@@ -109,8 +109,8 @@ def run(
 
 def tell(out: Output, found: KnnResult, trained: int) -> None:
     """The table, the result, and what is to be known about it."""
-    from tlcache.knn import SELECTED_ON
-    from tlcache.selection import split_role
+    from tlcache.evaluation.roles import split_role
+    from tlcache.studies.knn import SELECTED_ON
 
     if found.capped:
         out.note(f"k ends at {found.ks[-1]}: there are {trained} training images")
@@ -131,7 +131,7 @@ def tell(out: Output, found: KnnResult, trained: int) -> None:
 
 def _judged(present: list[str], root: Path) -> list[str]:
     """The splits to judge: all but train, whose images vote."""
-    from tlcache.errors import DataError
+    from tlcache.core.errors import DataError
 
     if "train" not in present or len(present) < 2:
         raise DataError(
@@ -149,7 +149,7 @@ def _cell(score: Score) -> str:
 
 
 def _numbers(text: str) -> list[int]:
-    from tlcache.errors import OptionError
+    from tlcache.core.errors import OptionError
 
     try:
         return [int(part) for part in text.split(",")]
@@ -164,8 +164,9 @@ def _numbers(text: str) -> list[int]:
 
 def draw(found: KnnResult, path: Path) -> None:
     """The figure of a result."""
-    from tlcache.figures import neighbours_figure, save_png
-    from tlcache.knn import SELECTED_ON
+    from tlcache.figures.neighbours import neighbours_figure
+    from tlcache.figures.png import save_png
+    from tlcache.studies.knn import SELECTED_ON
 
     columns = {"train, left out": found.left_out, **found.scores}
     figure = neighbours_figure(

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from tlcache.heads import Model
-    from tlcache.scoring import Scored
+    from tlcache.heads.model import Model
+    from tlcache.networks.scoring import Scored
 
 EXAMPLES = "tlcache map runs/ants hymenoptera_data --method tsne --figure map.png"
 TITLES = {"pca": "principal components", "tsne": "t-SNE (distances between groups mean little)"}
@@ -52,11 +52,11 @@ def run(
     """Draw a split's features in the plane, coloured by class, with the model's errors ringed."""
     from tlcache.cli.evaluate import scores
     from tlcache.cli.standing import standing_of
-    from tlcache.evaluation import evaluate
-    from tlcache.figures import save_png
-    from tlcache.heads import load_model
-    from tlcache.projection import check_method
-    from tlcache.runs import read_run
+    from tlcache.evaluation.metrics import evaluate
+    from tlcache.features.projection import check_method
+    from tlcache.figures.png import save_png
+    from tlcache.heads.model import load_model
+    from tlcache.reports.run import read_run
 
     out = Output(as_json, quiet)
     check_method(method)
@@ -100,7 +100,7 @@ def bare(model: Model) -> Model:
     """The model without its head: its logits are the features."""
     import numpy as np
 
-    from tlcache.heads import Head
+    from tlcache.heads.model import Head
 
     dim = model.head.weight.shape[1]
     through = Head(np.eye(dim, dtype=np.float32), np.zeros(dim, np.float32))
@@ -111,7 +111,7 @@ def _chosen(out: Output, features: Scored, points: int, seed: int) -> NDArray[np
     """Which images are shown: all, or so many with each class's share of them."""
     import numpy as np
 
-    from tlcache.strata import sample
+    from tlcache.data.strata import sample
 
     count = len(features.paths)
     if count <= points:
@@ -130,8 +130,8 @@ def _drawn(
     seed: int,
     on: str,
 ) -> tuple[Figure, list[float] | None]:
-    from tlcache.figures import feature_map_figure
-    from tlcache.projection import project
+    from tlcache.features.projection import project
+    from tlcache.figures.feature_map import feature_map_figure
 
     places, shares = project(features.logits[rows], method, seed)
     axis_names: Any = None

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from tlcache.cli.completion import one_of
-from tlcache.errors import OptionError
+from tlcache.core.errors import OptionError
 
 Data = Annotated[
     Path,

@@ -10,8 +10,8 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tlcache.progress import Tick, progress_bar
-from tlcache.selection import selection_note, split_role
+from tlcache.core.progress import Tick, progress_bar
+from tlcache.evaluation.roles import selection_note, split_role
 
 # Half a character, of a file name that is no UTF-8; what some readers take for the end of a line.
 _TO_ESCAPE = re.compile("[\ud800-\udfff\x85\u2028\u2029]")

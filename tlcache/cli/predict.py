@@ -18,7 +18,7 @@ from tlcache.cli.image_paths import listed_paths, paths_on_stdin
 from tlcache.cli.output import Output
 
 if TYPE_CHECKING:
-    from tlcache.scoring import ScoredImage
+    from tlcache.networks.scoring import ScoredImage
 
 EXAMPLES = "find photos -name '*.jpg' | tlcache predict runs/ants - --json"
 
@@ -85,8 +85,8 @@ def run(
 
     Images that cannot be read are reported in their place, and make the exit code 1.
     """
-    from tlcache.heads import load_model
-    from tlcache.scoring import feature_store_of, load_network, score_images
+    from tlcache.heads.model import load_model
+    from tlcache.networks.scoring import feature_store_of, load_network, score_images
 
     out = Output(as_json or as_csv, quiet)
     _check_format(as_json, as_csv)
@@ -121,7 +121,7 @@ def run(
 
 
 def _check_format(as_json: bool, as_csv: bool) -> None:
-    from tlcache.errors import OptionError
+    from tlcache.core.errors import OptionError
 
     if as_json and as_csv:
         raise OptionError(
@@ -152,7 +152,7 @@ def _progress(out: Output) -> Iterator[Callable[[int, int | None], None]]:
 
 
 def _prediction(image: ScoredImage, classes: Iterable[str], shown: int) -> Prediction:
-    from tlcache.evaluation import softmax
+    from tlcache.evaluation.metrics import softmax
 
     if image.logits is None:
         return Prediction(str(image.path), [], image.reason)

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from tlcache.report import Material, RunRecord
-    from tlcache.scoring import Scored
+    from tlcache.networks.scoring import Scored
+    from tlcache.reports.records import RunRecord
+    from tlcache.reports.sections import Material
 
 EXAMPLES = "tlcache report runs/ants runs/bees --output report.html"
 
@@ -51,7 +52,9 @@ def run(
     The page loads nothing from elsewhere and stays under 3 MB. What needs images that are gone is
     left out, and the page says so.
     """
-    from tlcache.report import check_output, read_record, runs_page, save_page
+    from tlcache.reports.page import check_output, save_page
+    from tlcache.reports.records import read_record
+    from tlcache.reports.sections import runs_page
 
     out = Output(as_json, quiet)
     check_output(output, force)
@@ -74,7 +77,7 @@ def run(
 
 
 def _check_data(data: Path | None) -> None:
-    from tlcache.errors import OptionError
+    from tlcache.core.errors import OptionError
 
     try:
         found = "" if data is None or data.exists() else f"no {data}"
@@ -98,8 +101,8 @@ def _material(
     passing: dict[str, Any],
 ) -> Material:
     """A run with what can be had: a part that cannot costs a note, not the page."""
-    from tlcache.errors import TlcacheError
-    from tlcache.report import Material
+    from tlcache.core.errors import TlcacheError
+    from tlcache.reports.sections import Material
 
     found = Material(record, root=record.root if data is None or data.is_file() else data)
     notes = []
@@ -128,8 +131,8 @@ def _scored(
 ) -> Scored:
     """What the run kept of its model's answers; else the images are scored again."""
     from tlcache.cli.evaluate import scores
-    from tlcache.predictions import load_predictions
-    from tlcache.runs import PREDICTIONS
+    from tlcache.reports.predictions import load_predictions
+    from tlcache.reports.run import PREDICTIONS
 
     kept = record.folder / PREDICTIONS
     if kept.is_file():
@@ -168,7 +171,7 @@ def _features(
     """Which images the map shows, and their features: from the cache, else by the network."""
     import numpy as np
 
-    from tlcache.report import map_rows
+    from tlcache.reports.sections import map_rows
 
     record, scored = material.record, material.scored
     assert scored is not None
@@ -188,8 +191,8 @@ def _features(
 def _from_snapshot(
     out: Output, record: RunRecord, snapshot: Path, paths: list[str]
 ) -> list[NDArray[np.float32] | None]:
-    from tlcache.features import open_snapshot
-    from tlcache.scoring import check_transform, check_trunk
+    from tlcache.features.read import open_snapshot
+    from tlcache.networks.scoring import check_transform, check_trunk
 
     embedding = open_snapshot(snapshot, 0, out.note)
     check_trunk(record.model, embedding.trunk)
@@ -210,9 +213,9 @@ def _from_images(
 ) -> list[NDArray[np.float32] | None]:
     import numpy as np
 
-    from tlcache.errors import DataError
-    from tlcache.heads import Head
-    from tlcache.scoring import feature_store_of, load_network, score_images
+    from tlcache.core.errors import DataError
+    from tlcache.heads.model import Head
+    from tlcache.networks.scoring import feature_store_of, load_network, score_images
 
     paths = [root / name for name in names]
     if not any(path.is_file() for path in paths):
@@ -245,8 +248,8 @@ def _from_images(
 def _comparisons(materials: list[Material]) -> list[str]:
     """The first run beside each other one that was judged on the same images, in a sentence."""
     from tlcache.cli.compare import aligned
-    from tlcache.comparison import compare
-    from tlcache.errors import DataError
+    from tlcache.core.errors import DataError
+    from tlcache.evaluation.comparison import compare
 
     first, sentences = materials[0], []
     for other in materials[1:]:

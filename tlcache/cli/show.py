@@ -59,9 +59,9 @@ def run(
 ) -> None:
     """Draw what a model trains on, or what it makes of images; seeded, so a picture comes again."""
     from tlcache.cli.embed import scanned
-    from tlcache.figures import save_png
-    from tlcache.pictures import augmented_picture
-    from tlcache.transforms import Transform
+    from tlcache.data.transforms import Transform
+    from tlcache.figures.png import save_png
+    from tlcache.reports.pictures import augmented_picture
 
     out = Output(as_json, quiet)
     if what.is_file() or (what / "model.safetensors").is_file():
@@ -97,10 +97,10 @@ def _predictions(
 ) -> Figure:
     """Images of a split beside what the model takes them for."""
     from tlcache.cli.evaluate import scores
-    from tlcache.errors import OptionError
-    from tlcache.heads import load_model
-    from tlcache.pictures import prediction_picture
-    from tlcache.runs import read_run
+    from tlcache.core.errors import OptionError
+    from tlcache.heads.model import load_model
+    from tlcache.reports.pictures import prediction_picture
+    from tlcache.reports.run import read_run
 
     model, about = load_model(path), read_run(path)
     if data is None and "data" not in about:

@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from tlcache.selection import ELSEWHERE, split_role
+from tlcache.evaluation.roles import ELSEWHERE, split_role
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,10 +16,10 @@ from tlcache.cli.sweep_table import heat_map_of, tell_sweep
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from tlcache.features import Embedding, Features
-    from tlcache.samples import ImageDataset
-    from tlcache.scoring import Scored
-    from tlcache.sweep import Sweep
+    from tlcache.data.folders import ImageDataset
+    from tlcache.features.read import Embedding, Features
+    from tlcache.networks.scoring import Scored
+    from tlcache.studies.sweep import Sweep
 
 EXAMPLES = "tlcache sweep hymenoptera_data --lr 1e-4,1e-3,1e-2 --weight-decay 0,1e-2 --folds 5"
 
@@ -109,10 +109,10 @@ def run(
     """
     options = plain(locals())
     from tlcache.cli.embed import embedding_of, summary
-    from tlcache.recipe import Recipe
-    from tlcache.runs import start_run
-    from tlcache.sweep import check_images, folds_of, sweep_heads
-    from tlcache.sweep_settings import Space, drawn, grid
+    from tlcache.heads.recipe import Recipe
+    from tlcache.reports.run import start_run
+    from tlcache.studies.settings import Space, drawn, grid
+    from tlcache.studies.sweep import check_images, folds_of, sweep_heads
 
     out = Output(as_json, quiet)
     space = Space(
@@ -174,7 +174,7 @@ def _words(text: str) -> tuple[str, ...]:
 
 
 def _whole(option: str, text: str) -> tuple[int, ...]:
-    from tlcache.errors import OptionError
+    from tlcache.core.errors import OptionError
 
     try:
         return tuple(int(part) for part in text.split(","))
@@ -197,7 +197,7 @@ def _finished(
     figures: bool,
 ) -> dict[str, Any]:
     """The run's folder, and what programs may rely on."""
-    from tlcache.runs import Run, finish_run
+    from tlcache.reports.run import Run, finish_run
 
     scored = _scored(features, swept)
     unseen = [name for name in scored if name not in swept.fitted_on]
@@ -225,7 +225,7 @@ def _finished(
 
 def _scored(features: Features, swept: Sweep) -> dict[str, Scored]:
     """Of train, and of each split that the head was not trained on."""
-    from tlcache.scoring import Scored
+    from tlcache.networks.scoring import Scored
 
     return {
         name: Scored(swept.head.logits(rows), labels, features.split_paths(name))
@@ -236,7 +236,7 @@ def _scored(features: Features, swept: Sweep) -> dict[str, Scored]:
 
 
 def _save(picture: Figure, folder: Path, figure: Path | None, no_figures: bool) -> None:
-    from tlcache.figures import save_png
+    from tlcache.figures.png import save_png
 
     if figure is not None:
         save_png(picture, figure)

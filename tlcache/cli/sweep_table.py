@@ -11,8 +11,8 @@ from tlcache.cli.output import Output, tell_scores
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from tlcache.sweep import Candidate, Sweep
-    from tlcache.sweep_settings import Setting
+    from tlcache.studies.settings import Setting
+    from tlcache.studies.sweep import Candidate, Sweep
 
 SHOWN = 10
 
@@ -77,7 +77,7 @@ def _numbers(candidate: Candidate) -> str:
 
 def heat_map_of(swept: Sweep) -> Figure:
     """Learning rate by weight decay for SGD, C by features for L-BFGS."""
-    from tlcache.figures import HeatMap, heat_maps
+    from tlcache.figures.heatmap import HeatMap, heat_maps
 
     maps = []
     for title, across, down, names in (

@@ -10,7 +10,7 @@ from tlcache.cli import options as o
 from tlcache.cli.output import Output, plain, tell_result
 
 if TYPE_CHECKING:
-    from tlcache.recipe import EpochRecord
+    from tlcache.heads.recipe import EpochRecord
 
 STREAMED_ROWS = 1 << 16
 
@@ -55,11 +55,11 @@ def run(
     """Train a head on cached features; images that are not in the cache are embedded first."""
     options = plain(locals())
     from tlcache.cli.embed import embedding_of, summary
-    from tlcache.head_training import train_head
-    from tlcache.recipe import Recipe
-    from tlcache.runs import Run, finish_run, start_run
-    from tlcache.scoring import Scored
-    from tlcache.watching import watched
+    from tlcache.heads.recipe import Recipe
+    from tlcache.heads.train import train_head
+    from tlcache.networks.scoring import Scored
+    from tlcache.reports.run import Run, finish_run, start_run
+    from tlcache.reports.watching import watched
 
     out = Output(as_json, quiet)
     block = STREAMED_ROWS if stream else 0

@@ -7,7 +7,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from tlcache.errors import DataError
+from tlcache.core.errors import DataError
 
 
 def check_counts(where: str, n: int, **beside: Sequence[Any] | NDArray[Any] | None) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tlcache.figures.checks import check
 from tlcache.figures.style import BLUE, RED, SOFT, finish, integer_ticks, new_figure, note, tidy
-from tlcache.recipe import EpochRecord
+from tlcache.heads.recipe import EpochRecord
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -25,8 +25,8 @@ def run(
 
     A and B may be folders of different caches.
     """
-    from tlcache.identity import differences
-    from tlcache.inventory import find_folder, own_identity
+    from tlcache.cache.contents import find_folder, own_identity
+    from tlcache.cache.identity import differences
 
     out = Output(as_json)
     old, new = (own_identity(find_folder(cache_dir, text)) for text in (a, b))

@@ -12,7 +12,7 @@ from tlcache.cli.cache.table import count, show_table, size
 from tlcache.cli.output import Output
 
 if TYPE_CHECKING:
-    from tlcache.garbage import Garbage, Sweep
+    from tlcache.cache.gc import Garbage, Sweep
 
 EXAMPLES = "tlcache cache gc --dry-run"
 
@@ -39,8 +39,8 @@ def run(
 
     Other runs may read and fill the cache meanwhile. A row that a snapshot names is never lost.
     """
-    from tlcache.garbage import collect_garbage
-    from tlcache.inventory import find_folder, list_cache
+    from tlcache.cache.contents import find_folder, list_cache
+    from tlcache.cache.gc import collect_garbage
 
     out = Output(as_json, quiet)
     folders = [find_folder(cache_dir, text).path for text in dict.fromkeys(identities or ())]

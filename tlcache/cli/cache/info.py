@@ -12,8 +12,8 @@ from tlcache.cli.cache.table import count, moment, show_table, size
 from tlcache.cli.output import Output
 
 if TYPE_CHECKING:
-    from tlcache.holdings import SnapshotSummary
-    from tlcache.identity import Identity
+    from tlcache.cache.identity import Identity
+    from tlcache.cache.rows import SnapshotSummary
 
 EXAMPLES = "tlcache cache info 3f9c2a1b"
 
@@ -32,8 +32,8 @@ def run(
     as_json: o.Json = False,
 ) -> None:
     """Tell all about one identity: what its features depend on, its rows and its snapshots."""
-    from tlcache.holdings import inspect
-    from tlcache.inventory import describe_fault, find_folder, own_identity
+    from tlcache.cache.contents import describe_fault, find_folder, own_identity
+    from tlcache.cache.rows import inspect
 
     out = Output(as_json)
     folder = find_folder(cache_dir, identity)

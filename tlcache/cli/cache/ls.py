@@ -10,7 +10,7 @@ from tlcache.cli.cache.table import count, moment, show_table, size
 from tlcache.cli.output import Output
 
 if TYPE_CHECKING:
-    from tlcache.inventory import IdentityFolder
+    from tlcache.cache.contents import IdentityFolder
 
 EXAMPLES = "tlcache cache ls --cache-dir cache"
 
@@ -19,7 +19,7 @@ _TITLES = ("name", "trunk", "transform", "dtype", "rows", "shards", "snapshots",
 
 def run(cache_dir: o.CacheDir = Path("cache"), as_json: o.Json = False) -> None:
     """List what a cache holds. Quick: rows are counted as the shards claim, nothing is checked."""
-    from tlcache.inventory import list_cache
+    from tlcache.cache.contents import list_cache
 
     out = Output(as_json)
     folders = list_cache(cache_dir)
@@ -39,7 +39,7 @@ def run(cache_dir: o.CacheDir = Path("cache"), as_json: o.Json = False) -> None:
 
 
 def _described(folder: IdentityFolder) -> dict[str, Any]:
-    from tlcache.inventory import count_rows, describe_fault
+    from tlcache.cache.contents import count_rows, describe_fault
 
     identity, (rows, uncounted) = folder.identity, count_rows(folder)
     return {

@@ -12,7 +12,7 @@ from tlcache.cli.cache.table import count
 from tlcache.cli.output import Output
 
 if TYPE_CHECKING:
-    from tlcache.verification import Verification
+    from tlcache.cache.verify import Verification
 
 EXAMPLES = "tlcache cache verify --cache-dir cache"
 
@@ -40,8 +40,8 @@ def run(
     quiet: o.Quiet = False,
 ) -> None:
     """Read and check every file of a cache, and change none. Exits with 1 if there is a fault."""
-    from tlcache.errors import CacheError
-    from tlcache.verification import verify_cache
+    from tlcache.cache.verify import verify_cache
+    from tlcache.core.errors import CacheError
 
     out = Output(as_json, quiet)
     with out.progress("verifying", "files") as tick:

@@ -1,0 +1,334 @@
+"""What a user meets: exit codes, words, and that nothing heavy is in the way of --help."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from tlcache.cli import app
+
+COMMANDS = [
+    "demo",
+    "data",
+    "show",
+    "embed",
+    "train",
+    "finetune",
+    "evaluate",
+    "compare",
+    "map",
+    "predict",
+    "export",
+    "export-features",
+    "sweep",
+    "crossval",
+    "fewshot",
+    "bench",
+    "cache",
+    "runs",
+]
+Call = Callable[..., Result]
+
+
+@pytest.fixture
+def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
+    """Run tlcache in a folder of its own, with a small random trunk unless told otherwise."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> Result:
+        return CliRunner().invoke(app, [str(a) for a in arguments])
+
+    return run
+
+
+RANDOM = ("--trunk", "mobilenet_v3_small", "--weights", "random")
+
+
+def failed(result: Result, *words: str, code: int = 1) -> None:
+    """One clear line on stderr that holds the words, nothing on stdout, and the exit code."""
+    assert result.exit_code == code, result.output
+    line = result.stderr.strip().splitlines()[-1]
+    assert line.startswith("error: "), result.stderr
+    for word in words:
+        assert word in line, line
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("command", [[], *([c] for c in COMMANDS)])
+def test_help_ends_with_a_real_command(call: Call, command: list[str]) -> None:
+    result = call(*command, "--help")
+    assert result.exit_code == 0
+    assert "tlcache " in result.output
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, tlcache.cli\n"
+        "try: tlcache.cli.app(['train', '--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'torchvision', 'sklearn', 'matplotlib', 'h5py', 'scipy', 'numpy'}\n"
+        "sys.exit(', '.join(heavy & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_training_again_embeds_nothing_and_imports_no_torch(
+    tiny_data: Path, tmp_path: Path
+) -> None:
+    command = ["train", str(tiny_data), *RANDOM, "--json", "--no-figures"]
+    code = (
+        "import sys, tlcache.cli\n"
+        "try: tlcache.cli.app(sys.argv[1:])\n"
+        "except SystemExit as stop: assert not stop.code, stop.code\n"
+        "print('torch' in sys.modules, file=sys.stderr)"
+    )
+    results = []
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", code, *command],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            check=True,
+        )
+        results.append((json.loads(done.stdout), done.stderr.splitlines()[-1]))
+    (first, torch_first), (second, torch_second) = results
+    assert (first["embedded"], first["reused"]) == (24, 0)
+    assert (second["embedded"], second["reused"]) == (0, 24)
+    assert (torch_first, torch_second) == ("True", "False")
+    assert first["evaluation"] == second["evaluation"]
+    assert second["selected_on"] == "val"
+
+
+def test_train_evaluate_predict_show_start_from_the_run(call: Call, tiny_data: Path) -> None:
+    trained = call("train", tiny_data, *RANDOM, "--run-dir", "run", "--json")
+    assert trained.exit_code == 0, trained.output
+    for name in ("model.safetensors", "run.json", "metrics.json"):
+        assert Path("run", name).is_file()
+    for name in ("curves.png", "confusion.png", "calibration.png", "predictions.png"):
+        with Image.open(Path("run", name)) as picture:
+            assert picture.format == "PNG"
+    about = json.loads(Path("run/run.json").read_text())
+    assert about["options"]["epochs"] == 25
+    assert {"torch", "torchvision", "pillow"} <= about["versions"].keys()
+
+    evaluated = call("evaluate", "run", tiny_data, "--json")
+    expected = json.loads(trained.stdout)["evaluation"]["val"]
+    assert json.loads(evaluated.stdout) == expected | {"on": "val", "selected_on": "val"}
+
+    images = sorted((tiny_data / "val" / "ants").iterdir())
+    lines = call("predict", "run", *images, "--json").stdout.splitlines()
+    predicted = [json.loads(line) for line in lines]
+    assert [p["path"] for p in predicted] == [str(i) for i in images]
+    hits = sum(p["class"] == "ants" for p in predicted)
+    assert hits == expected["confusion"][0][0]
+    assert sum(predicted[0]["probabilities"].values()) == pytest.approx(1)
+
+    table = call("predict", "run", images[0]).stdout.rstrip("\n").split("\t")
+    assert table[:2] == [str(images[0]), predicted[0]["class"]]
+
+    assert call("show", "run", "--output", "p.png", "--no-window").exit_code == 0
+    assert call("show", tiny_data, "--output", "a.png", "--no-window").exit_code == 0
+    assert Path("p.png").is_file() and Path("a.png").is_file()
+
+
+def test_finetune_and_train_are_judged_by_the_same_function(
+    call: Call, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tlcache.reports.run
+
+    judged = []
+    real = tlcache.reports.run.evaluate  # type: ignore[attr-defined]
+
+    def spy(logits: object, labels: object, classes: object) -> object:
+        judged.append(classes)
+        return real(logits, labels, classes)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(tlcache.reports.run, "evaluate", spy)
+    recipe = ("--epochs", "1", "--no-figures", "--json", *RANDOM)
+    for command in ("train", "finetune"):
+        result = call(command, tiny_data, *recipe, "--run-dir", command)
+        assert result.exit_code == 0, result.output
+        assert set(json.loads(result.stdout)["evaluation"]) == {"train", "val"}
+    assert len(judged) == 4
+    evaluated = call("evaluate", "finetune", tiny_data, "--json")
+    assert evaluated.exit_code == 0, evaluated.output
+
+
+def test_a_class_name_with_spaces_and_korean_letters_works(call: Call, tiny_data: Path) -> None:
+    for split in ("train", "val"):
+        (tiny_data / split / "ants").rename(tiny_data / split / "개미 두 마리")
+    result = call("train", tiny_data, *RANDOM, "--run-dir", "run", "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["evaluation"]["val"]["classes"] == ["bees", "개미 두 마리"]
+
+
+def test_a_snapshot_trains_without_the_images(call: Call, tiny_data: Path) -> None:
+    assert call("embed", tiny_data, *RANDOM).exit_code == 0
+    tiny_data.rename(tiny_data.with_name("gone"))
+    snapshot = next(Path("cache").glob("*/snapshots/*.h5"))
+    result = call("train", snapshot, "--json", "--run-dir", "run")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["embedded"] == 0
+    assert call("evaluate", "run", snapshot).exit_code == 0
+    assert call("train", snapshot, *RANDOM, "--run-dir", "run2").exit_code == 0
+    for options, words in (
+        (["--split", "0.5,0.5"], "--split: expected none beside a snapshot, found 0.5,0.5; leave"),
+        (["--trunk", "resnet34"], "--trunk: expected the snapshot's own mobilenet_v3_small, found"),
+        (["--dtype", "float16"], "--dtype: expected the snapshot's own float32, found float16"),
+        (["--resize", "300"], "--resize: expected the snapshot's own 256, found 300; leave it out"),
+        (["--weights", "random:1"], "--weights: expected the snapshot's own "),
+    ):
+        failed(call("train", snapshot, *options, "--run-dir", "run3"), words)
+    assert not Path("run3").exists()
+
+
+BAD_IMAGES = {
+    "truncated.jpg": "truncated",
+    "zero.jpg": "0 bytes",
+    "text.jpg": "no image",
+    "huge.png": "400,000,000 pixels",
+}
+
+
+def put_bad_images(folder: Path) -> None:
+    whole = next(folder.glob("*.jpg")).read_bytes()
+    (folder / "truncated.jpg").write_bytes(whole[: len(whole) // 2])
+    (folder / "zero.jpg").write_bytes(b"")
+    (folder / "text.jpg").write_text("this is no image")
+    Image.new("1", (20_000, 20_000)).save(folder / "huge.png")
+
+
+def test_unreadable_images_are_all_named_and_the_others_are_kept(
+    call: Call, tiny_data: Path
+) -> None:
+    put_bad_images(tiny_data / "train" / "ants")
+    result = call("embed", tiny_data, *RANDOM, "--json")
+    failed_line = result.stderr.strip().splitlines()[-1]
+    assert result.exit_code == 1
+    assert failed_line.startswith("error: ") and "4 that cannot" in failed_line
+    report = json.loads(result.stdout)
+    assert report["embedded"] == 24
+    assert {Path(u["path"]).name for u in report["unreadable"]} == BAD_IMAGES.keys()
+    for name in BAD_IMAGES:
+        assert f"train/ants/{name}" in result.stderr
+
+    skipped = call("train", tiny_data, *RANDOM, "--skip-unreadable", "--json", "--no-figures")
+    assert skipped.exit_code == 0, skipped.output
+    trained = json.loads(skipped.stdout)
+    assert (trained["embedded"], trained["reused"]) == (0, 24)
+    assert len(trained["unreadable"]) == 4
+    assert trained["evaluation"]["train"]["n"] == 16
+
+
+@pytest.mark.parametrize(("name", "reason"), BAD_IMAGES.items())
+def test_each_unreadable_image_has_its_reason(
+    call: Call, tiny_data: Path, name: str, reason: str
+) -> None:
+    put_bad_images(tiny_data / "val" / "bees")
+    for other in BAD_IMAGES.keys() - {name}:
+        (tiny_data / "val" / "bees" / other).unlink()
+    failed(call("embed", tiny_data, *RANDOM), f"val/bees/{name}", reason, "--skip-unreadable")
+
+
+def test_a_missing_folder_names_the_nearest_that_exists(call: Call, tiny_data: Path) -> None:
+    failed(call("train", tiny_data / "no" / "such"), "no/such", f"{tiny_data}, which holds train")
+
+
+def test_an_empty_folder(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    failed(call("embed", tmp_path / "empty"), "train/ and val/", "an empty folder")
+
+
+def test_one_class_only(call: Call, tiny_data: Path) -> None:
+    import shutil
+
+    shutil.rmtree(tiny_data / "train" / "bees")
+    shutil.rmtree(tiny_data / "val" / "bees")
+    failed(call("train", tiny_data, *RANDOM), "two classes", "one class only (ants)")
+
+
+def test_an_unknown_trunk_suggests_the_nearest(call: Call, tiny_data: Path) -> None:
+    failed(call("train", tiny_data, "--trunk", "resnt18"), "resnt18", "resnet18")
+
+
+def test_weights_of_another_network(call: Call, tiny_data: Path, mobilenet_weights: Path) -> None:
+    result = call("train", tiny_data, "--trunk", "resnet18", "--weights", mobilenet_weights)
+    failed(result, str(mobilenet_weights), "resnet18", "conv1.weight")
+
+
+def test_corrupt_weights(call: Call, tiny_data: Path, mobilenet_weights: Path) -> None:
+    Path("w.pth").write_bytes(mobilenet_weights.read_bytes()[:100_000])
+    failed(call("train", tiny_data, "--trunk", "mobilenet_v2", "--weights", "w.pth"), "w.pth")
+
+
+def test_cuda_without_cuda(call: Call, tiny_data: Path) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has CUDA")
+    failed(call("embed", tiny_data, *RANDOM, "--device", "cuda"), "cuda", "--device")
+
+
+def test_no_epochs(call: Call, tiny_data: Path) -> None:
+    for command in ("train", "finetune"):
+        failed(call(command, tiny_data, *RANDOM, "--epochs", "0"), "--epochs", "over 0")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="permissions of another kind")
+def test_a_cache_that_cannot_be_written(call: Call, tiny_data: Path, tmp_path: Path) -> None:
+    # A file where the folder should be: no user, not even root, can make a folder there.
+    Path("blocked").write_text("")
+    failed(call("embed", tiny_data, *RANDOM, "--cache-dir", "blocked/cache"), "--cache-dir")
+
+
+def test_a_model_that_is_none(call: Call, tiny_data: Path) -> None:
+    Path("model.safetensors").write_bytes(b"\x00" * 100)
+    failed(call("evaluate", "model.safetensors", tiny_data), "model.safetensors", "a model")
+    failed(call("predict", "nowhere", tiny_data), "nowhere", "no such file")
+
+
+def test_a_head_on_another_trunk_is_refused(call: Call, tiny_data: Path) -> None:
+    call("train", tiny_data, *RANDOM, "--run-dir", "run", "--no-figures")
+    result = call("evaluate", "run", tiny_data, "--weights", "random:1")
+    failed(result, "trained on", "--weights")
+
+
+def test_random_weights_are_said_to_be_random_everywhere(call: Call, tiny_data: Path) -> None:
+    short = (tiny_data, *RANDOM, "--epochs", "1")
+    run = (*short, "--no-figures", "--json", "--run-dir")
+    image = next((tiny_data / "val" / "ants").iterdir())
+    for command in (
+        ("embed", tiny_data, *RANDOM),
+        ("train", *run, "head"),
+        ("finetune", *run, "network"),
+        ("evaluate", "head", tiny_data),
+        ("evaluate", "network", tiny_data),
+        ("predict", "network", image),
+        ("bench", *short),
+    ):
+        result = call(*command)
+        assert result.exit_code == 0, result.output
+        assert "learned nothing" in result.stderr, command
+        if "--json" in command:
+            assert json.loads(result.stdout)["weights"] == "random"
+
+
+def test_ignored_files_are_counted_in_one_line(call: Call, tiny_data: Path) -> None:
+    (tiny_data / "train" / "ants" / "imageNotFound.gif").write_bytes(b"GIF89a")
+    assert "ignored 1 file" in call("embed", tiny_data, *RANDOM).stderr
+
+
+def test_a_run_is_not_overwritten(call: Call, tiny_data: Path) -> None:
+    command = ("train", tiny_data, *RANDOM, "--run-dir", "run", "--no-figures")
+    assert call(*command).exit_code == 0
+    failed(call(*command), "an earlier run", "another folder")

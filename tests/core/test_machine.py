@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+
+from tlcache.core import machine as devices
+from tlcache.core.errors import OptionError
+from tlcache.core.machine import batch_size_for, resolve_device, thread_count, usable_cpus
+
+
+def _pretend_gpus(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: count - 1)
+
+
+def test_without_a_gpu_auto_is_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    _pretend_gpus(monkeypatch, 0)
+    assert resolve_device("auto") == torch.device("cpu")
+
+
+def test_with_gpus_auto_and_cuda_are_the_current_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    _pretend_gpus(monkeypatch, 2)
+    assert resolve_device("auto") == resolve_device("cuda") == torch.device("cuda", 1)
+    assert resolve_device("cuda:0") == torch.device("cuda", 0)
+    assert resolve_device("cpu") == torch.device("cpu")
+
+
+@pytest.mark.parametrize("word", ["cuda", "cuda:0"])
+def test_asking_for_a_missing_gpu_is_refused(monkeypatch: pytest.MonkeyPatch, word: str) -> None:
+    _pretend_gpus(monkeypatch, 0)
+    with pytest.raises(OptionError) as raised:
+        resolve_device(word)
+    assert str(raised.value) == (
+        f"--device {word}: expected a CUDA GPU, found none that torch {torch.__version__} can use; "
+        "pass --device cpu, or install a torch built for CUDA and its driver"
+    )
+
+
+@pytest.mark.parametrize(("count", "there"), [(1, "cuda:0"), (2, "cuda:0 to cuda:1")])
+def test_a_gpu_number_beyond_the_last_is_refused(
+    monkeypatch: pytest.MonkeyPatch, count: int, there: str
+) -> None:
+    _pretend_gpus(monkeypatch, count)
+    with pytest.raises(OptionError, match=rf"found a higher number; pass --device {there}$"):
+        resolve_device("cuda:2")
+
+
+@pytest.mark.parametrize("word", ["gpu", "", "cuda:", "cuda:x", "CPU", "mps", "cuda:-1"])
+def test_another_word_is_refused(word: str) -> None:
+    with pytest.raises(OptionError) as raised:
+        resolve_device(word)
+    assert str(raised.value) == (
+        f"--device {word}: expected auto, cpu, cuda or cuda:N, found another word; "
+        "choose among auto, cpu, cuda or cuda:N"
+    )
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs sched_setaffinity")
+def test_usable_cpus_are_those_the_process_may_run_on() -> None:
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        assert usable_cpus() == 1
+    finally:
+        os.sched_setaffinity(0, allowed)
+    assert usable_cpus() == len(allowed)
+
+
+def test_a_gpu_takes_more_images_at_once_than_a_cpu() -> None:
+    assert batch_size_for(torch.device("cpu")) < batch_size_for(torch.device("cuda", 0))
+
+
+def test_a_gpu_has_a_few_more_threads_than_there_are_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    for cores, threads in ((1, 2), (2, 3), (16, 20)):
+        monkeypatch.setattr(devices, "usable_cpus", lambda cores=cores: cores)
+        assert thread_count(torch.device("cpu")) == cores
+        assert thread_count(torch.device("cuda", 0)) == threads

@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import itertools
+import os
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_trunk import small_trunk
+
+import tlcache.cache.bookkeeping
+import tlcache.cache.digests
+import tlcache.cache.snapshots
+import tlcache.features.embed
+from tlcache.cache.snapshots import load_snapshot
+from tlcache.core.errors import CacheError, OptionError
+from tlcache.data.folders import ImageDataset, scan
+from tlcache.features.embed import embed
+from tlcache.features.read import open_snapshot
+
+
+@pytest.fixture
+def dataset(tiny_data: Path) -> ImageDataset:
+    """Of files that have been at rest for a long time, as a user's photos have."""
+    dataset = scan(tiny_data)
+    for i in range(len(dataset)):
+        os.utime(dataset.path(i), ns=(10**18, 10**18))
+    return dataset
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+def _snapshots(cache: Path) -> list[Path]:
+    return sorted(cache.glob("*/snapshots/*.h5"))
+
+
+def test_features_kept_as_float16_are_the_rounded_ones(dataset: ImageDataset, cache: Path) -> None:
+    whole = embed(dataset, small_trunk(), cache=cache).read()
+    said: list[str] = []
+    half = embed(dataset, small_trunk(), cache=cache, dtype="float16", report=said.append)
+    assert half.embedded == len(dataset)
+    assert said == [f"new identity {half.stores[0].identity.key[:8]}: dtype float32 → float16"]
+    read = half.read().features
+    assert read.dtype == np.float32
+    np.testing.assert_array_equal(read, whole.features.astype(np.float16).astype(np.float32))
+    assert embed(dataset, small_trunk(), cache=cache, dtype="float16").embedded == 0
+
+
+def test_a_dtype_that_is_none(dataset: ImageDataset, cache: Path) -> None:
+    with pytest.raises(OptionError) as refused:
+        embed(dataset, small_trunk(), cache=cache, dtype="bfloat16")
+    assert str(refused.value) == (
+        "--dtype: expected float32 or float16, found bfloat16; name one of them"
+    )
+    assert not cache.exists()
+
+
+def test_every_identity_has_a_snapshot_of_its_own(
+    dataset: ImageDataset, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # An hour later: the first snapshot knows that its files were at rest.
+    monkeypatch.setattr(tlcache.cache.snapshots, "SETTLED_NS", -(10**18))
+    embed(dataset, small_trunk(), cache=cache)
+    embed(dataset, small_trunk(seed=1), cache=cache)
+    assert len(_snapshots(cache)) == 2
+    read = [open_snapshot(path).read() for path in _snapshots(cache)]
+    assert read[0].paths == read[1].paths == dataset.paths
+
+
+def test_what_was_digested_is_kept_before_the_pass(
+    dataset: ImageDataset, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tlcache.features.embed, "run_pass", stop)
+        with pytest.raises(KeyboardInterrupt):
+            embed(dataset, small_trunk(), cache=cache)
+    (path,) = _snapshots(cache)
+    assert load_snapshot(path).digests.any(axis=1).all()
+    with pytest.raises(CacheError) as missing:
+        open_snapshot(path).read()
+    assert str(missing.value) == (
+        f"{path.parents[1]}: expected 24 rows, found 24 of them missing; "
+        "run `tlcache embed` on the folder of images"
+    )
+
+
+def test_the_snapshot_says_how_many_views_belong_to_it(dataset: ImageDataset, cache: Path) -> None:
+    for views, kept in ((2, 2), (0, 2), (3, 3)):
+        embedding = embed(dataset, small_trunk(), cache=cache, views=views)
+        (path,) = _snapshots(cache)
+        assert load_snapshot(path).views == kept
+    read = embedding.read().train_views
+    assert read is not None and read.shape == (3, 16, 24)
+
+    (dataset.root / "train/ants/new.png").write_bytes(dataset.path(0).read_bytes() + b"\0")
+    embed(scan(dataset.root), small_trunk(), cache=cache)  # the new image has no views
+    assert load_snapshot(path).views == 0
+
+
+def test_views_are_read_in_their_order(dataset: ImageDataset, cache: Path) -> None:
+    embedding = embed(dataset, small_trunk(), cache=cache, views=3)
+    views = embedding.read().train_views
+    assert views is not None
+    digests = embedding.snapshot.digests[dataset.indices("train")]
+    for view in range(3):
+        rows, found = embedding.stores[1].gather(digests, np.full(len(digests), view, np.int32))
+        assert found.all()
+        np.testing.assert_array_equal(views[view], rows)
+    assert not np.array_equal(views[0], views[1])
+
+
+def test_digests_survive_an_interruption_while_files_are_read(
+    dataset: ImageDataset, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest, done, stop_at = tlcache.cache.digests.digest_file, list[Path](), 10
+
+    def counted(path: Path) -> tuple[tuple[int, int, int, int], bytes, str]:
+        if len(done) == stop_at:
+            raise KeyboardInterrupt
+        done.append(path)
+        return digest(path)
+
+    monkeypatch.setattr(tlcache.cache.snapshots, "SETTLED_NS", -(10**18))
+    monkeypatch.setattr(tlcache.cache.digests, "digest_file", counted)
+    with pytest.raises(KeyboardInterrupt):
+        embed(dataset, small_trunk(), cache=cache)
+    (draft,) = cache.glob("*/snapshots/.*.tmp")
+    assert load_snapshot(draft).digests.any(axis=1).sum() == 10 and _snapshots(cache) == []
+
+    before, stop_at = set(done), len(dataset)
+    done[:] = []
+    finished = embed(dataset, small_trunk(), cache=cache)
+    assert finished.embedded == len(dataset)
+    assert len(done) == len(dataset) - 10 and not before & set(done)
+    assert not draft.exists() and len(_snapshots(cache)) == 1
+
+
+def test_drafts_are_kept_every_few_seconds(
+    dataset: ImageDataset, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, drafts = itertools.count(), list[int]()
+    time = types.SimpleNamespace(monotonic=lambda: next(clock), time_ns=lambda: 2 * 10**18)
+    monkeypatch.setattr(tlcache.cache.snapshots, "time", time)  # a second for each file
+    monkeypatch.setattr(
+        tlcache.cache.bookkeeping,
+        "save_snapshot",
+        lambda path, snapshot: drafts.append(int(snapshot.digests.any(axis=1).sum())),
+    )
+    embed(dataset, small_trunk(), cache=cache)
+    assert drafts == [6, len(dataset)]  # the next would have come after 20 times a draft's cost

@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from drawn_figures import drawn, texts
+
+from tlcache.figures.spreads import accuracy_spread
+
+
+def test_spread_of_a_few_heads_shows_a_dot_for_each() -> None:
+    figure = accuracy_spread([0.95, 0.96, 0.96, 0.97], [0.01, 0.02, 0.03, 0.06])
+    left, right = figure.axes
+    assert left.lines[0].get_xdata() == pytest.approx([0.95, 0.96, 0.96, 0.97])
+    assert np.asarray(left.lines[0].get_ydata()).tolist() == [1, 1, 2, 1]
+    assert "Accuracy of 4 heads: mean 0.9600, sd 0.0082" in texts(left)
+    assert "Seconds a head: median 0.025 s" in texts(right)
+    assert np.asarray(right.lines[0].get_xdata()).tolist() == [1, 2, 3, 4]
+
+
+def test_spread_of_many_heads_shows_how_often_each_accuracy_came_out() -> None:
+    figure = accuracy_spread(np.repeat([0.95, 0.96], [30, 70]), np.ones(100))
+    heights = [patch.get_height() for patch in figure.axes[0].patches]  # type: ignore
+    assert heights == [30, 70]
+
+
+def test_spread_of_very_many_different_accuracies_is_binned() -> None:
+    values = np.random.default_rng(0).normal(0.8, 0.01, 1000)
+    axes = accuracy_spread(values, np.ones(1000)).axes[0]
+    assert len(axes.patches) == 30
+    assert sum(patch.get_height() for patch in axes.patches) == 1000  # type: ignore
+
+
+@pytest.mark.parametrize("n", [1, 5])
+def test_spread_of_equal_heads_is_drawn(n: int) -> None:
+    figure = accuracy_spread([0.9] * n, [0.0] * n)
+    assert f"Accuracy of {n} head{'s' * (n > 1)}: mean 0.9000, sd 0.0000" in texts(figure)
+    drawn(figure)

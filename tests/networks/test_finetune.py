@@ -1,0 +1,307 @@
+from __future__ import annotations
+
+import dataclasses
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from small_trunk import DIM, TRANSFORM, small_trunk
+
+from tlcache.core.errors import DataError, ModelError, OptionError
+from tlcache.data.folders import ImageDataset, scan
+from tlcache.evaluation.metrics import evaluate
+from tlcache.heads.model import Head, initial_head, load_model, save_model
+from tlcache.heads.recipe import EpochRecord, Recipe
+from tlcache.networks.finetune import Finetuned, finetune
+from tlcache.networks.network import restore_network
+from tlcache.networks.scoring import score_split
+from tlcache.trunks.load import Trunk, load_trunk
+
+RECIPE = Recipe(epochs=4, batch_size=3, lr=0.02, step_size=2, seed=5)
+MODES = [
+    {"freeze": True},
+    {"freeze": True, "bn": "train"},
+    {},
+    {"views": 2, "workers": 2},
+]
+
+
+@pytest.fixture
+def dataset(tiny_data: Path) -> ImageDataset:
+    return scan(tiny_data)
+
+
+def _tune(dataset: ImageDataset, **options: Any) -> Finetuned:
+    defaults: dict[str, Any] = {"trunk": small_trunk(), "recipe": RECIPE, "device": "cpu"}
+    return finetune(dataset, **(defaults | {"workers": 0} | options))
+
+
+def _same(a: Finetuned, b: Finetuned) -> bool:
+    """Bit for bit, the time taken aside."""
+    timeless = [[dataclasses.replace(r, seconds=0.0) for r in x.history] for x in (a, b)]
+    states = [{"w": x.head.weight, "b": x.head.bias, **(x.network or {})} for x in (a, b)]
+    return (
+        timeless[0] == timeless[1]
+        and (a.best_epoch, a.digest, a.unreadable) == (b.best_epoch, b.digest, b.unreadable)
+        and states[0].keys() == states[1].keys()
+        and all(np.array_equal(states[0][k], states[1][k]) for k in states[0])
+    )
+
+
+@pytest.mark.parametrize("options", [{"freeze": True, "bn": "train"}, {}])
+def test_results_do_not_depend_on_workers(dataset: ImageDataset, options: dict[str, Any]) -> None:
+    alone = _tune(dataset, **options)
+    for workers in (1, 2, "auto", None):
+        assert _same(alone, _tune(dataset, workers=workers, **options))
+    other = dataclasses.replace(RECIPE, seed=6)
+    assert not _same(alone, _tune(dataset, recipe=other, **options))
+
+
+def test_the_network_of_the_best_epoch_is_kept(dataset: ImageDataset) -> None:
+    recipe = Recipe(epochs=6, batch_size=2, lr=0.3, seed=1)
+    tuned = _tune(dataset, recipe=recipe)
+    accuracies = [record.val_accuracy for record in tuned.history]
+    assert len(accuracies) == 6
+    assert tuned.best_epoch == 1 + accuracies.index(max(accuracies))
+    assert tuned.best_epoch < 6, "choose a seed whose best epoch is not the last"
+    until_best = dataclasses.replace(recipe, epochs=tuned.best_epoch)
+    shorter = _tune(dataset, recipe=until_best)
+    assert shorter.best_epoch == tuned.best_epoch
+    assert shorter.digest == tuned.digest
+    np.testing.assert_array_equal(shorter.head.weight, tuned.head.weight)
+
+
+def test_a_finetuned_model_says_the_same_after_saving(
+    dataset: ImageDataset, tmp_path: Path
+) -> None:
+    trunk = small_trunk()
+    tuned = _tune(dataset, trunk=trunk)
+    save_model(tmp_path / "model.safetensors", tuned.model(trunk, dataset.classes))
+    model = load_model(tmp_path / "model.safetensors")
+    assert (model.classes, model.transform) == (("ants", "bees"), TRANSFORM)
+    assert (model.trunk, model.weights) == ("small", "random:0")
+    assert model.digest == tuned.digest != trunk.digest
+    network = restore_network(small_trunk(seed=9), model)
+    scored = score_split(model, network, dataset, "val", device="cpu")
+    accuracy = (scored.logits.argmax(axis=1) == scored.labels).mean()
+    assert accuracy == tuned.history[tuned.best_epoch - 1].val_accuracy
+
+
+def test_a_head_on_rows_of_length_one_stays_one(dataset: ImageDataset) -> None:
+    head = dataclasses.replace(initial_head(2, DIM, 5), normalise=True)
+    trunk = small_trunk(dropout=0.0)
+    tuned = _tune(dataset, trunk=trunk, head=head)
+    assert tuned.head.normalise
+    model = tuned.model(trunk, dataset.classes)
+    scored = score_split(model, restore_network(small_trunk(), model), dataset, "val", device="cpu")
+    judged = evaluate(scored.logits, scored.labels, model.classes)
+    best = tuned.history[tuned.best_epoch - 1]
+    assert (judged.accuracy, judged.loss) == pytest.approx(
+        (best.val_accuracy, best.val_loss), abs=1e-5
+    )
+
+
+def test_a_frozen_trunk_is_not_stored(dataset: ImageDataset) -> None:
+    trunk = small_trunk()
+    tuned = _tune(dataset, trunk=trunk, freeze=True)
+    model = tuned.model(trunk, dataset.classes)
+    assert model.network is None
+    assert model.digest == trunk.digest
+    assert restore_network(trunk, model) is trunk.module
+
+
+def test_a_drifting_trunk_is_stored(dataset: ImageDataset) -> None:
+    trunk = small_trunk()
+    tuned = _tune(dataset, trunk=trunk, freeze=True, bn="train")
+    assert tuned.network is not None
+    state = trunk.module.state_dict()
+    np.testing.assert_array_equal(tuned.network["conv.weight"], state["conv.weight"])
+    assert not np.array_equal(tuned.network["norm.running_mean"], state["norm.running_mean"])
+    assert tuned.digest != trunk.digest
+
+
+def test_training_starts_from_the_head_given(dataset: ImageDataset) -> None:
+    recipe = dataclasses.replace(RECIPE, epochs=1)
+    default = _tune(dataset, recipe=recipe)
+    assert _same(default, _tune(dataset, recipe=recipe, head=initial_head(2, DIM, RECIPE.seed)))
+    assert not _same(default, _tune(dataset, recipe=recipe, head=initial_head(2, DIM, 77)))
+
+
+def test_progress_counts_every_image_once(dataset: ImageDataset, tmp_path: Path) -> None:
+    ticks = list[tuple[int, int]]()
+    checkpoint = tmp_path / "c"
+    _stop_after(1, dataset, checkpoint=checkpoint, progress=lambda *tick: ticks.append(tick))
+    _tune(dataset, checkpoint=checkpoint, progress=lambda *tick: ticks.append(tick))
+    done = [done for done, _ in ticks]
+    assert {total for _, total in ticks} == {4 * (16 + 8)}
+    assert done == sorted(set(done))
+    assert done[-1] == 4 * (16 + 8)
+
+
+def test_seconds_are_those_of_all_epochs(dataset: ImageDataset) -> None:
+    tuned = _tune(dataset)
+    assert tuned.seconds == pytest.approx(sum(record.seconds for record in tuned.history))
+
+
+class _Killed(Exception):
+    pass
+
+
+def _stop_after(epochs: int, dataset: ImageDataset, **options: Any) -> None:
+    def stop(record: EpochRecord) -> None:
+        if record.epoch == epochs:
+            raise _Killed
+
+    with pytest.raises(_Killed):
+        _tune(dataset, on_epoch=stop, **options)
+
+
+@pytest.mark.parametrize("options", MODES)
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_a_stopped_run_ends_as_if_it_had_not(
+    dataset: ImageDataset, tmp_path: Path, options: dict[str, Any], epochs: int
+) -> None:
+    whole = _tune(dataset, **options)
+    checkpoint, seen = tmp_path / "c", list[int]()
+    _stop_after(epochs, dataset, checkpoint=checkpoint, **options)
+    torch.manual_seed(99)
+    resumed = _tune(
+        dataset, checkpoint=checkpoint, on_epoch=lambda r: seen.append(r.epoch), **options
+    )
+    assert seen == [1, 2, 3, 4][epochs:]
+    assert _same(whole, resumed)
+
+
+def test_a_run_stopped_within_an_epoch_goes_on_after_the_last_whole_one(
+    dataset: ImageDataset, tmp_path: Path
+) -> None:
+    def stop(done: int, total: int) -> None:
+        if done > total * 0.6:
+            raise _Killed
+
+    checkpoint = tmp_path / "c"
+    with pytest.raises(_Killed):
+        _tune(dataset, checkpoint=checkpoint, progress=stop)
+    assert _same(_tune(dataset), _tune(dataset, checkpoint=checkpoint))
+
+
+def test_without_momentum_there_is_none_to_save(dataset: ImageDataset, tmp_path: Path) -> None:
+    recipe = dataclasses.replace(RECIPE, momentum=0.0)
+    _stop_after(2, dataset, recipe=recipe, checkpoint=tmp_path / "c")
+    resumed = _tune(dataset, recipe=recipe, checkpoint=tmp_path / "c")
+    assert _same(_tune(dataset, recipe=recipe), resumed)
+
+
+def test_a_finished_run_is_not_run_again(dataset: ImageDataset, tmp_path: Path) -> None:
+    first = _tune(dataset, checkpoint=tmp_path / "c")
+    written = (tmp_path / "c").stat().st_mtime_ns
+
+    def never(*_: object) -> None:
+        raise AssertionError
+
+    again = _tune(dataset, checkpoint=tmp_path / "c", on_epoch=never, progress=never)
+    assert _same(first, again)
+    assert again.seconds == first.seconds
+    assert (tmp_path / "c").stat().st_mtime_ns == written
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        ({"recipe": dataclasses.replace(RECIPE, lr=0.5)}, r"lr 0\.02 \(now 0\.5\)"),
+        ({"trunk": small_trunk(seed=3)}, r'trunk "small [0-9a-f]{37} … \(now "small [0-9a-f]+ …\)'),
+        ({"freeze": True}, r'freeze false \(now true\), bn null \(now "eval"\)'),
+        ({"views": 3}, r"views null \(now 3\)"),
+        ({"head": initial_head(2, DIM, 8)}, r'first head "[0-9a-f]+ … \(now "[0-9a-f]+ …\)'),
+    ],
+)
+def test_the_checkpoint_of_another_run_is_refused(
+    dataset: ImageDataset, tmp_path: Path, options: dict[str, Any], found: str
+) -> None:
+    _stop_after(1, dataset, checkpoint=tmp_path / "c")
+    with pytest.raises(ModelError, match=rf"this very run, found one with {found}; go on with"):
+        _tune(dataset, checkpoint=tmp_path / "c", **options)
+
+
+def test_the_checkpoint_of_other_data_is_refused(dataset: ImageDataset, tmp_path: Path) -> None:
+    _stop_after(1, dataset, checkpoint=tmp_path / "c")
+    swapped = dataclasses.replace(dataset, labels=1 - dataset.labels)
+    with pytest.raises(ModelError, match=r"found one with images \"[0-9a-f]+ … \(now"):
+        _tune(swapped, checkpoint=tmp_path / "c")
+    renamed = dataclasses.replace(dataset, classes=("ants", "wasps"))
+    with pytest.raises(ModelError, match=r'classes \["ants", "bees"\] \(now \["ants", "wasps"\]\)'):
+        _tune(renamed, checkpoint=tmp_path / "c")
+
+
+def test_unreadable_images_are_listed_before_a_step_is_wasted(
+    dataset: ImageDataset, tiny_data: Path
+) -> None:
+    for name in ("train/bees/2.jpg", "val/ants/1.jpg"):
+        (tiny_data / name).write_bytes(b"")
+    with pytest.raises(DataError, match=r"2 that cannot: train/bees/2\.jpg .*; val/ants/1\.jpg "):
+        _tune(dataset)
+
+
+def test_skipped_images_are_listed_also_by_a_run_that_went_on(
+    dataset: ImageDataset, tiny_data: Path, tmp_path: Path
+) -> None:
+    for name in ("train/bees/2.jpg", "val/ants/1.jpg"):
+        (tiny_data / name).write_bytes(b"")
+    options = {"skip_unreadable": True, "workers": 2}
+    whole = _tune(dataset, **options)
+    reason = "expected an image, found an empty file (0 bytes)"
+    assert whole.unreadable == [("train/bees/2.jpg", reason), ("val/ants/1.jpg", reason)]
+    _stop_after(4, dataset, checkpoint=tmp_path / "c", **options)
+    assert _same(whole, _tune(dataset, checkpoint=tmp_path / "c", **options))
+
+
+def test_ctrl_c_ends_the_threads_and_passes_through(dataset: ImageDataset) -> None:
+    before = threading.active_count()
+
+    def interrupt(done: int, total: int) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        _tune(dataset, workers=2, progress=interrupt)
+    assert threading.active_count() == before
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"bn": "test"}, OptionError, "--bn: expected eval or train, found test; choose one"),
+        ({"views": 0}, OptionError, "--views: expected 1 or more, found 0; correct it"),
+        (
+            {"head": Head(np.zeros((3, DIM), np.float32), np.zeros(3, np.float32))},
+            ModelError,
+            f"the first head: expected 2 classes x {DIM} features, found 3 x {DIM}; "
+            "pass one for this trunk and these classes, or none for a fresh one",
+        ),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(
+    dataset: ImageDataset, options: dict[str, Any], error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error) as raised:
+        _tune(dataset, **options)
+    assert str(raised.value) == words
+
+
+def test_an_empty_split_is_refused(dataset: ImageDataset) -> None:
+    only_train = dataclasses.replace(dataset, splits=np.zeros_like(dataset.splits))
+    with pytest.raises(DataError, match="expected images in val, found none"):
+        _tune(only_train)
+
+
+def test_a_real_network_is_finetuned(dataset: ImageDataset) -> None:
+    trunk: Trunk = load_trunk("resnet18", "random")
+    trunk = dataclasses.replace(trunk, transform=dataclasses.replace(TRANSFORM, resize=64, crop=64))
+    recipe = Recipe(epochs=1, batch_size=8)
+    tuned = _tune(dataset, trunk=trunk, recipe=recipe, workers=2)
+    assert tuned.network is not None
+    assert tuned.network.keys() == trunk.module.state_dict().keys()
+    restore_network(trunk, tuned.model(trunk, dataset.classes))

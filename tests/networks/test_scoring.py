@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from small_trunk import DIM, TRANSFORM, small_trunk
+
+from tlcache.core.errors import DataError, ImageError, ModelError
+from tlcache.data.folders import scan
+from tlcache.data.images import decode
+from tlcache.data.transforms import apply
+from tlcache.heads.model import Model, initial_head
+from tlcache.networks.scoring import check_classes, check_trunk, score_split
+
+TRUNK = small_trunk()
+MODEL = Model(
+    head=initial_head(2, DIM, 0),
+    classes=("ants", "bees"),
+    trunk=TRUNK.name,
+    weights=TRUNK.weights,
+    digest=TRUNK.digest,
+    transform=TRANSFORM,
+)
+
+
+def test_logits_are_those_of_the_head_on_the_eval_transform(tiny_data: Path) -> None:
+    (tiny_data / "val" / "bees" / "0.jpg").write_bytes(b"")
+    dataset = scan(tiny_data)
+    scored = score_split(MODEL, TRUNK.module, dataset, "val", workers=2, skip_unreadable=True)
+    assert scored.labels.tolist() == [0, 0, 0, 0, 1, 1, 1]
+    assert "val/bees/0.jpg" not in scored.paths
+    images = [decode((tiny_data / p).read_bytes(), p) for p in scored.paths]
+    with torch.no_grad():
+        features = TRUNK.module(torch.from_numpy(np.stack([apply(i, TRANSFORM) for i in images])))
+    np.testing.assert_allclose(scored.logits, MODEL.head.logits(features.numpy()), atol=1e-5)
+
+
+def test_unreadable_images_are_an_error_unless_skipped(tiny_data: Path) -> None:
+    (tiny_data / "val" / "bees" / "0.jpg").write_bytes(b"")
+    with pytest.raises(ImageError, match=r"found 1 that cannot: val/bees/0\.jpg .*skip-unreadable"):
+        score_split(MODEL, TRUNK.module, scan(tiny_data), "val")
+
+
+def test_a_split_that_is_not_there_is_refused(tiny_data: Path) -> None:
+    with pytest.raises(DataError, match="expected images in test/, found only train and val"):
+        score_split(MODEL, TRUNK.module, scan(tiny_data), "test")
+
+
+def test_other_classes_and_another_trunk_are_refused() -> None:
+    with pytest.raises(ModelError, match=r"expected ants, bees .2 in all., found bees"):
+        check_classes(MODEL, ("bees", "ants"))
+    other = dataclasses.replace(TRUNK.info, digest="0" * 64)
+    with pytest.raises(ModelError, match="it was trained on, found small with 00000000"):
+        check_trunk(MODEL, other)

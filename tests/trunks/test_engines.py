@@ -1,0 +1,310 @@
+"""torch's engine: batch norms folded, and as close to eager fp32 as the precision's word says."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from torch import Tensor, nn
+from trial_networks import (
+    CPU,
+    Net,
+    conv,
+    eager,
+    in_order,
+    noise,
+    norm,
+    off,
+    randomised,
+    torchvision_network,
+)
+
+from tlcache.core.errors import OptionError
+from tlcache.data.images import decode
+from tlcache.data.transforms import Transform, apply, cropped, normalisation
+from tlcache.trunks.engines import BOUNDS, Engine, make_engine
+from tlcache.trunks.folding import folded
+from tlcache.trunks.load import load_trunk
+from tlcache.trunks.torch_engine import Run, normalised
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """As in the pass: torch's own threads would only get in each other's way."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def small_vit() -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = torchvision.models.VisionTransformer(64, 16, 3, 4, 64, 128)
+        nn.init.normal_(network.heads[0].weight)  # zeros otherwise, whatever came before
+        return network.eval().requires_grad_(False)
+
+
+def norms_left(module: nn.Module) -> int:
+    """Calls of a batch norm that are left after folding."""
+    graph = folded(module)
+    assert isinstance(graph, torch.fx.GraphModule)
+    parts = dict(graph.named_modules())
+    called = [parts[n.target] for n in graph.graph.nodes if n.op == "call_module"]
+    return sum(isinstance(part, nn.BatchNorm2d) for part in called)
+
+
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
+    "resnet18": (lambda: torchvision_network("resnet18"), 0),
+    "mobilenet_v2": (lambda: torchvision_network("mobilenet_v2"), 0),
+    "efficientnet_b0": (lambda: torchvision_network("efficientnet_b0"), 0),
+    "densenet121": (lambda: torchvision_network("densenet121"), 62),  # those before a convolution
+    "googlenet": (
+        lambda: torchvision_network(
+            "googlenet", aux_logits=False, init_weights=False, transform_input=True
+        ),
+        0,
+    ),
+    "convnext_tiny": (lambda: torchvision_network("convnext_tiny"), 0),  # it has none
+    "a small vision transformer": (small_vit, 0),
+    "regnet_y_400mf": (lambda: torchvision_network("regnet_y_400mf"), 0),
+    "shufflenet_v2_x1_0": (lambda: torchvision_network("shufflenet_v2_x1_0"), 0),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_fp32_is_within_its_bound_of_eager(name: str) -> None:
+    make, left = NETWORKS[name]
+    module, pixels = make(), noise(3)
+    expected = eager(module, pixels)
+    assert np.ptp(expected, axis=0).max() > 0, "images that differ must differ"
+    assert norms_left(module) == left
+    run = make_engine(module, Transform(crop=64), device=CPU).new_run()
+    assert off(run(pixels), expected) <= BOUNDS["fp32"]
+
+
+def test_fp32_is_within_its_bound_on_real_photos_with_real_weights(
+    photos: Path, mobilenet_weights: Path
+) -> None:
+    module = load_trunk("mobilenet_v2", str(mobilenet_weights)).module
+    files = sorted((photos / "val" / "bees").glob("*.jpg"))[:8]
+    views = [apply(decode(file.read_bytes(), file), Transform()) for file in files]
+    pixels = np.stack(views).transpose(0, 2, 3, 1)
+    ours = make_engine(module, Transform(crop=224), device=CPU).new_run()(
+        np.ascontiguousarray(pixels)
+    )
+    assert off(ours, eager(module, pixels)) <= BOUNDS["fp32"]
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_half_precisions_are_within_their_bounds_and_beyond_that_of_fp32(precision: str) -> None:
+    module, pixels = torchvision_network("resnet18"), noise(3)
+    run = make_engine(module, Transform(crop=64), precision=precision, device=CPU).new_run()
+    assert BOUNDS["fp32"] < off(run(pixels), eager(module, pixels)) <= BOUNDS[precision]
+
+
+def test_bytes_are_normalised_to_the_very_numbers_that_they_are_elsewhere() -> None:
+    transform = Transform(crop=16, resize=20)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 40, 50, 3), np.uint8)
+    bytes_ = torch.from_numpy(np.stack([cropped(one, transform) for one in pixels]))
+    table = torch.from_numpy(normalisation(transform))
+    expected = np.stack([apply(one, transform).transpose(1, 2, 0) for one in pixels])
+    assert np.array_equal(normalised(bytes_, table).numpy(), expected)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+def test_a_gpu_keeps_each_precisions_bound(precision: str) -> None:
+    module, transform = torchvision_network("resnet18"), Transform(crop=64, resize=64)
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), np.uint8)
+    expected = eager(
+        module, np.stack([apply(one, transform) for one in pixels]).transpose(0, 2, 3, 1)
+    )
+    engine = make_engine(module, transform, precision=precision, device=torch.device("cuda", 0))
+    run = engine.new_run()
+    assert engine.raw
+    for part in (pixels, pixels[:2], pixels):  # buffers are used again
+        assert off(run(part), expected[: len(part)]) <= BOUNDS[precision]
+
+
+def test_the_given_module_is_left_as_it_is() -> None:
+    module = torchvision_network("resnet18")
+    before = copy.deepcopy(module)
+    make_engine(module, Transform(crop=64), precision="bf16", device=CPU).new_run()(noise(2))
+    state, kept = module.state_dict(), before.state_dict()
+    assert list(state) == list(kept)
+    for name, value in kept.items():
+        assert torch.equal(state[name], value)
+        assert state[name].dtype == value.dtype and state[name].stride() == value.stride()
+    modes = [(type(part), part.training) for part in before.modules()]
+    assert [(type(part), part.training) for part in module.modules()] == modes
+
+
+def hooked() -> nn.Module:
+    """Makes its weights anew before each call, as ``weight_norm`` does."""
+
+    def make(part: nn.Module, inputs: object) -> None:
+        with torch.no_grad():
+            part.weight.copy_(torch.linspace(-1, 1, 8 * 27).view(8, 3, 3, 3))  # type: ignore[operator]
+
+    convolution = conv()
+    convolution.register_forward_pre_hook(make)
+    return convolution
+
+
+def spread(x: Tensor) -> Tensor:
+    return x if x.sum() > 0 else -x  # torch.fx cannot follow this
+
+
+ODD: dict[str, tuple[Callable[[], nn.Module], int]] = {
+    "a bias": (lambda: in_order(conv(bias=True), norm()), 0),
+    "a norm without weights": (lambda: in_order(conv(bias=True), norm(affine=False)), 0),
+    "groups": (lambda: in_order(conv(), norm(), conv(8, groups=4), norm()), 0),
+    "stride, dilation, padding": (
+        lambda: in_order(conv(stride=2, dilation=2, padding=3, padding_mode="reflect"), norm()),
+        0,
+    ),
+    "a norm that is named as an argument": (
+        lambda: Net(lambda n, x: n.norm(input=n.conv(input=x)), conv=conv(), norm=norm()),
+        0,
+    ),
+    "one norm for two convolutions": (
+        lambda: Net(lambda n, x: n.norm(n.b(n.norm(n.a(x)))), a=conv(), b=conv(8), norm=norm()),
+        0,
+    ),
+    "an output that is used twice": (
+        lambda: Net(lambda n, x: n.norm(y := n.conv(x)) + y.square(), conv=conv(), norm=norm()),
+        1,
+    ),
+    "a convolution that is called twice": (
+        lambda: Net(lambda n, x: n.a(n.conv(x)) - n.b(n.conv(-x)), conv=conv(), a=norm(), b=norm()),
+        2,
+    ),
+    "a norm of each batch's own": (
+        lambda: in_order(conv(), norm(track_running_stats=False)),
+        1,
+    ),
+    "a transposed convolution": (lambda: in_order(nn.ConvTranspose2d(3, 8, 3), norm()), 1),
+    "a norm before its convolution": (
+        lambda: in_order(nn.BatchNorm2d(3), conv(), nn.ReLU(), norm()),
+        2,
+    ),
+    "weights made anew at each call": (lambda: in_order(hooked(), norm()), 1),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_only_what_can_be_folded_is_and_the_features_stay(name: str) -> None:
+    make, left = ODD[name]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        module = randomised(make())
+    pixels = noise(3, 16)
+    assert norms_left(module) == left
+    assert (
+        off(
+            make_engine(module, Transform(crop=16), device=CPU).new_run()(pixels),
+            eager(module, pixels),
+        )
+        <= (BOUNDS["fp32"])
+    )
+
+
+def test_a_network_that_cannot_be_traced_still_works() -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        module = randomised(Net(lambda n, x: n.norm(n.conv(spread(x))), conv=conv(), norm=norm()))
+    assert not isinstance(folded(module), torch.fx.GraphModule)
+    for sign in (-1, 1):
+        pixels = sign * np.abs(noise(3, 16))
+        ours = make_engine(module, Transform(crop=16), device=CPU).new_run()(pixels)
+        assert off(ours, eager(module, pixels)) <= BOUNDS["fp32"]
+
+
+@pytest.fixture(scope="module")
+def engine() -> Engine:
+    return make_engine(torchvision_network("resnet18"), Transform(crop=64), device=CPU)
+
+
+def test_the_same_batch_gives_the_same_bits_from_any_run_at_any_time(engine: Engine) -> None:
+    pixels, results = noise(9), dict[int, np.ndarray]()
+    expected = engine.new_run()(pixels)
+    threads = []
+
+    def work(at: int, run: Run) -> None:
+        torch.set_num_threads(1)
+        results[at] = run(pixels)
+
+    for at in range(3):
+        threads.append(threading.Thread(target=work, args=(at, engine.new_run())))
+        threads[-1].start()
+    for thread in threads:
+        thread.join()
+    assert [np.array_equal(results[at], expected) for at in range(3)] == [True] * 3
+
+
+@pytest.mark.parametrize("size", [1, 2, 4, 8])
+def test_other_company_moves_a_row_by_less_than_half_the_bound(engine: Engine, size: int) -> None:
+    # torch chooses another order of additions for another number of images.
+    run, pixels = engine.new_run(), noise(9)
+    expected = run(pixels)
+    parts = [run(pixels[at : at + size]) for at in range(0, len(pixels), size)]
+    assert off(np.concatenate(parts), expected) <= BOUNDS["fp32"] / 2
+    assert off(run(pixels[::-1].copy())[::-1], expected) <= BOUNDS["fp32"] / 2
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_torchs_threads_move_a_row_by_less_than_half_the_bound(
+    engine: Engine, threads: int
+) -> None:
+    run, pixels = engine.new_run(), noise(5)
+    expected = run(pixels)
+    torch.set_num_threads(threads)
+    assert off(run(pixels), expected) <= BOUNDS["fp32"] / 2
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        (
+            {"engine": "openvino"},
+            "--engine: expected auto or torch or mnn, found openvino; name one of them",
+        ),
+        (
+            {"engine": "mnn", "precision": "bf16"},
+            "--engine mnn: expected --device cpu with --precision fp32 or fast, "
+            "found cpu with bf16; leave --engine out",
+        ),
+        (
+            {"engine": "mnn", "device": torch.device("cuda", 0)},
+            "--engine mnn: expected --device cpu with --precision fp32 or fast, "
+            "found cuda with fp32; leave --engine out",
+        ),
+        (
+            {"engine": "mnn"},
+            "--engine mnn: expected MNN, found no such package; pip install 'tlcache[mnn]'",
+        ),
+    ],
+)
+def test_an_engine_that_cannot_be_had_says_why(
+    asked: dict[str, str], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(OptionError) as refused:
+        make_engine(nn.Flatten(), Transform(crop=8), **({"device": CPU} | asked))  # type: ignore[arg-type]
+    assert str(refused.value) == words
+
+
+@pytest.mark.parametrize("images", [0, 10**6])
+def test_auto_takes_torch_where_mnn_is_not_installed(
+    images: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert make_engine(nn.Flatten(), Transform(crop=8), device=CPU, images=images).name == "torch"

@@ -1,0 +1,205 @@
+"""Shards written anew without the rows that nobody needs, and many small ones as few.
+
+There is no lock, and any number of compactions, embeds and readers may run at once:
+
+- A shard is deleted only after every row that is kept of it was committed in this very run, never
+  because the row was found elsewhere.
+- Every new shard ends in random bytes, so its name is new, and no shard comes back that another
+  run counts on deleting. Of the new shards that hold a row, the youngest is never deleted: whoever
+  did would have committed a younger one. A reader that meets a vanished shard lists the folder
+  again until nothing is new, and so finds that youngest one.
+- Rows that no snapshot names go in a way that lets ``embed`` name them meanwhile (``retirement``).
+
+Whatever is killed leaves extra copies or hidden shards: the next run shows these again, and
+finishes. Covers neither which rows are named nor other files (``garbage``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import secrets
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tlcache.cache.identity import Identity
+from tlcache.cache.retirement import entries, retire, show_hidden
+from tlcache.cache.shards import Rows, pack_shard
+from tlcache.cache.survey import (
+    NAME_BYTES,
+    Named,
+    Shard,
+    Survey,
+    read_if_there,
+    take_survey,
+    to_rewrite,
+)
+from tlcache.core.errors import CacheError
+from tlcache.core.files import write_atomically
+
+TARGET_BYTES = 64 << 20
+"""Of features and names in a new shard."""
+
+_NONCE_BYTES = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Compacted:
+    """What was done to the shards of an identity, or would be.
+
+    Attributes:
+        rows: In sound shards, before.
+        unnamed, duplicate: Rows that were dropped: named by no snapshot, or there twice.
+        shards_before, shards_after: Their numbers, damaged ones included.
+        bytes_before, bytes_after: Of all shards.
+    """
+
+    rows: int
+    unnamed: int
+    duplicate: int
+    shards_before: int
+    shards_after: int
+    bytes_before: int
+    bytes_after: int
+
+
+def compact(
+    folder: Path,
+    identity: Identity,
+    named: Named,
+    *,
+    dry_run: bool = False,
+    report: Callable[[str], None] | None = None,
+) -> Compacted:
+    """Drop the rows of one identity that no snapshot names, and all but the first of equal ones.
+
+    Shards below a quarter of ``TARGET_BYTES`` are merged where there are two or more.
+
+    Args:
+        folder: Of the identity.
+        identity: That the rows belong to.
+        named: Says which rows the snapshots name; is asked again before anything is deleted.
+        dry_run: Change nothing.
+        report: Is told, in one line, of each damaged shard; they are left alone.
+
+    Raises:
+        CacheError: If the cache cannot be read or written. No named row is lost.
+    """
+    if not dry_run:
+        show_hidden(folder / "shards")
+    before = _sizes(folder)
+    survey = take_survey(list(before), identity, named, report or (lambda line: None))
+    packer = _Packer(folder / "shards", identity)
+    chosen = to_rewrite(survey, packer.per_shard)
+    total, unnamed, kept = survey.counts(chosen)
+    dropped = unnamed, total - unnamed - kept
+    if dry_run:
+        rewritten = {shard.path for shard in chosen}
+        left = [size for path, size in before.items() if path not in rewritten]
+        sizes = left + packer.sizes_of_new(kept)
+    else:
+        dropped = _rewrite(chosen, survey, packer, named)
+        sizes = list(_sizes(folder).values())
+    rows = survey.counts(survey.shards)[0]
+    return Compacted(rows, *dropped, len(before), len(sizes), sum(before.values()), sum(sizes))
+
+
+def _sizes(folder: Path) -> dict[Path, int]:
+    """Of the shards, in the order of names."""
+    paths = entries(folder / "shards")
+    return {
+        path: path.lstat().st_size
+        for path in paths
+        if path.suffix == ".h5" and path.name[0] != "." and path.exists()
+    }
+
+
+def _rewrite(
+    chosen: Sequence[Shard], survey: Survey, packer: _Packer, named: Named
+) -> tuple[int, int]:
+    """Pack what is kept, then delete the old shards; how many unnamed and duplicate rows went."""
+    packed = np.zeros(len(survey.named), bool)
+    kept: dict[Shard, int] = {}
+    ends: dict[Shard, int] = {}
+    try:
+        for shard in chosen:
+            rows = read_if_there(shard.path, packer.identity)
+            if rows is None:
+                continue
+            keep = np.zeros(len(shard.ids), bool)
+            keep[np.unique(shard.ids, return_index=True)[1]] = True
+            # What is packed counts, not what was found: a shard may have vanished since.
+            keep &= survey.named[shard.ids] & ~packed[shard.ids]
+            packed[shard.ids[keep]] = True
+            packer.add(Rows(rows.features[keep], rows.images[keep], rows.views[keep]))
+            kept[shard], ends[shard] = int(keep.sum()), packer.taken
+        packer.finish()
+    except CacheError:  # a full disk, say: what is safe in new shards makes room for the next try
+        safe = [shard for shard, end in ends.items() if end <= packer.committed]
+        retire(safe, packer.made, survey, named)
+        raise
+    gone = retire(list(kept), packer.made, survey, named)
+    total, unnamed, _ = survey.counts(gone)
+    return unnamed, total - unnamed - sum(kept[shard] for shard in gone)
+
+
+class _Packer:
+    """Makes new shards of rows that come in parts; holds no more than one new shard and a part.
+
+    Attributes:
+        per_shard: Rows of a new shard.
+        made: The new shards.
+        taken, committed: Rows that came, and that are in new shards.
+    """
+
+    def __init__(self, shards: Path, identity: Identity) -> None:
+        row = identity.dim * np.dtype(identity.dtype).itemsize + NAME_BYTES
+        self.identity, self.per_shard = identity, max(1, TARGET_BYTES // row)
+        self.made: list[Path] = []
+        self.taken = self.committed = 0
+        self._shards = shards
+        self._waiting: list[Rows] = []
+
+    def add(self, rows: Rows) -> None:
+        self._waiting.append(rows)
+        self.taken += len(rows.views)
+        while self.taken - self.committed >= self.per_shard:
+            self._commit(self.per_shard)
+
+    def finish(self) -> None:
+        if self.taken > self.committed:
+            self._commit(self.taken - self.committed)
+
+    def sizes_of_new(self, count: int) -> list[int]:
+        """Sizes of the shards that ``count`` rows make. HDF5's own share varies: one is packed."""
+        full, rest = divmod(count, self.per_shard)
+        sizes = [self._size(self.per_shard)] * full if full else []
+        return [*sizes, self._size(rest)] if rest else sizes
+
+    def _size(self, count: int) -> int:
+        features = np.zeros((count, self.identity.dim), np.float32)
+        blank = Rows(features, np.zeros((count, 32), np.uint8), np.zeros(count, np.int32))
+        return len(pack_shard(blank, self.identity)[1]) + _NONCE_BYTES
+
+    def _commit(self, count: int) -> None:
+        rows = _joined(self._waiting)
+        new = Rows(rows.features[:count], rows.images[:count], rows.views[:count])
+        _, data = pack_shard(new, self.identity)
+        data += secrets.token_bytes(_NONCE_BYTES)  # behind the end of what HDF5 reads
+        path = self._shards / f"{hashlib.sha256(data).hexdigest()}.h5"
+        write_atomically(path, data)
+        self.made.append(path)
+        self.committed += count
+        self._waiting = [Rows(rows.features[count:], rows.images[count:], rows.views[count:])]
+
+
+def _joined(parts: Sequence[Rows]) -> Rows:
+    if len(parts) == 1:
+        return parts[0]
+    return Rows(
+        np.concatenate([part.features for part in parts]),
+        np.concatenate([part.images for part in parts]),
+        np.concatenate([part.views for part in parts]),
+    )

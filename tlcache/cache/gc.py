@@ -1,0 +1,204 @@
+"""What a cache no longer needs: rows that no snapshot names, copies, and left-over files.
+
+Covers which rows are named and which files are left over; ``compaction`` does the shards.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlcache.cache.compaction import Compacted, compact
+from tlcache.cache.identity import Identity, identities, read_identity
+from tlcache.cache.retirement import delete, entries
+from tlcache.cache.snapshots import load_snapshot
+from tlcache.cache.store import BAD
+from tlcache.core.errors import CacheError
+from tlcache.core.files import TEMPORARY
+
+ABANDONED_SECONDS = 3600.0
+"""A temporary file that is older has no writer any more."""
+
+Report = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class LeftOver:
+    """Files that were removed: set aside as damaged, and temporary ones of dead writers."""
+
+    set_aside: int
+    temporary: int
+    bytes: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """What was done to one identity, or would be.
+
+    Attributes:
+        folder: Of the identity.
+        shards: What became of its shards.
+        files: That were removed.
+        kept_because: Why no row was dropped for want of a name; empty where that was known.
+    """
+
+    folder: Path
+    shards: Compacted
+    files: LeftOver
+    kept_because: str
+
+    def describe(self) -> dict[str, Any]:
+        """As plain JSON values; the bytes are of shards and of removed files."""
+        values = dataclasses.asdict(self.shards)
+        values["bytes_before"] += self.files.bytes
+        return {
+            "folder": str(self.folder),
+            **values,
+            "set_aside": self.files.set_aside,
+            "temporary": self.files.temporary,
+            "kept_because": self.kept_because,
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class Garbage:
+    """What was done to a cache, or would be.
+
+    Attributes:
+        dry_run: Whether nothing was changed.
+        identities: One for each.
+        weights: Files that were removed beside the memos of weights.
+    """
+
+    dry_run: bool
+    identities: list[Sweep]
+    weights: LeftOver
+
+    def describe(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return {
+            "dry_run": self.dry_run,
+            "identities": [sweep.describe() for sweep in self.identities],
+            "weights": dataclasses.asdict(self.weights),
+        }
+
+
+def collect_garbage(
+    cache: Path,
+    folders: Sequence[Path] | None = None,
+    *,
+    dry_run: bool = False,
+    report: Report | None = None,
+) -> Garbage:
+    """Drop rows that no snapshot names, copies of rows and left-over files; merge small shards.
+
+    Others may read and fill the cache meanwhile.
+
+    Args:
+        cache: The cache folder.
+        folders: Of the identities to look after; all of them by default, and the memos of weights.
+        dry_run: Change nothing; say what would be done.
+        report: Is told, a line at a time, of what is damaged; that is left alone.
+
+    Raises:
+        CacheError: If the cache cannot be read or written. No row that a snapshot names is lost.
+    """
+    if folders is None:
+        chosen = list(identities(cache, report))
+        weights = _tidy([cache / "weights"], dry_run)
+    else:
+        chosen = [(folder, read_identity(folder)) for folder in folders]
+        weights = LeftOver(0, 0, 0)
+    sweeps = [_sweep(*each, dry_run=dry_run, report=report) for each in chosen]
+    return Garbage(dry_run, sweeps, weights)
+
+
+def _sweep(folder: Path, identity: Identity, *, dry_run: bool, report: Report | None) -> Sweep:
+    files = _tidy([folder, folder / "shards", folder / "snapshots"], dry_run)
+    named = _NamedRows(folder.parent, identity)
+    shards = compact(folder, identity, named, dry_run=dry_run, report=report)
+    return Sweep(folder, shards, files, named.unknown if shards.rows else "")
+
+
+def _tidy(folders: Sequence[Path], dry_run: bool) -> LeftOver:
+    now, counts, size = time.time(), {BAD: 0, TEMPORARY: 0}, 0
+    for path in (path for folder in folders for path in entries(folder)):
+        try:
+            status = path.lstat()
+        except FileNotFoundError:
+            continue
+        abandoned = path.name[0] == "." and status.st_mtime < now - ABANDONED_SECONDS
+        left_over = path.suffix == BAD or (path.suffix == TEMPORARY and abandoned)
+        if left_over and not path.is_dir():  # a folder is not ours, and may hold anything
+            counts[path.suffix] += 1
+            size += status.st_size
+            if not dry_run:
+                delete(path)
+    return LeftOver(counts[BAD], counts[TEMPORARY], size)
+
+
+class _NamedRows:
+    """Which rows of an identity the snapshots name, read anew at each call.
+
+    Attributes:
+        unknown: Why the last call could not tell, and took every row for named; else empty.
+    """
+
+    def __init__(self, cache: Path, identity: Identity) -> None:
+        self._cache, self._identity = cache, identity
+        self._augmented = identity.transform.kind == "train"
+        self.unknown = ""
+
+    def __call__(self, images: NDArray[np.uint8], views: NDArray[np.int32]) -> NDArray[np.bool_]:
+        digests, self.unknown = self._digests()
+        if self.unknown:
+            return np.ones(len(views), bool)
+        wanted = _texts(images)
+        at = np.searchsorted(digests, wanted)
+        named = digests[np.minimum(at, len(digests) - 1)] == wanted
+        return named if self._augmented else named & (views == 0)
+
+    def _digests(self) -> tuple[NDArray[np.bytes_], str]:
+        """Of every image that can be read, in order; and why they are not known."""
+        found = [np.zeros((0, 32), np.uint8)]
+        try:
+            for folder in self._folders():
+                for path in entries(folder / "snapshots"):
+                    if path.suffix == ".h5" and path.name[0] != ".":
+                        snapshot = load_snapshot(path)
+                        found.append(snapshot.digests[snapshot.readable()])
+        except CacheError as error:
+            return _texts(found[0]), str(error)
+        digests = np.unique(_texts(np.concatenate(found)))
+        return digests, "" if len(digests) else "no snapshot names a row of it"
+
+    def _folders(self) -> list[Path]:
+        """Those whose snapshots name rows of this identity.
+
+        Raises:
+            CacheError: If it cannot be known which these are.
+        """
+        known = dict(identities(self._cache))
+        if not self._augmented:
+            return [folder for folder, other in known.items() if other == self._identity]
+        for folder in entries(self._cache):
+            if folder not in known and (folder / "snapshots").exists():
+                known[folder] = read_identity(folder)  # or says what is wrong with it
+        return [folder for folder, other in known.items() if self._is_sibling(other)]
+
+    def _is_sibling(self, other: Identity) -> bool:
+        if other.transform.kind != "eval":
+            return False
+        augmented = dataclasses.replace(other, transform=other.transform.as_train())
+        return augmented == self._identity
+
+
+def _texts(digests: NDArray[np.uint8]) -> NDArray[np.bytes_]:
+    """(n, 32) bytes as n texts, which numpy sorts fast."""
+    return np.ascontiguousarray(digests).view("S32")[:, 0]

@@ -1,0 +1,301 @@
+"""A data set at one moment: every image's digest, and how its file looked when it was digested.
+
+A file whose size, times and inode are still the same is not read again. A snapshot is one HDF5
+file behind a 512-byte header with its checksum (``docs/cache-format.md``), and stands for its data
+set where the images themselves are not at hand.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlcache.cache.digests import digested, look
+from tlcache.core.errors import DamageError
+from tlcache.core.files import read_capped, write_atomically
+from tlcache.core.hdf5 import Layout, pack, unpack
+from tlcache.data.folders import SPLITS, ImageDataset
+
+MAGIC = b"tlcache snapshot 1\n"
+HEADER = 512
+MAX_BYTES = 8 << 30
+SETTLED_NS = 2_000_000_000
+"""A file younger than this at the time of a snapshot may still change within its timestamp."""
+KEEP_SECONDS = 5.0
+"""How often, at most, :func:`take_snapshot` hands out what it knows so far."""
+
+_MAX_ABOUT = 16 << 20  # JSON can take thirty times the memory of its bytes
+_LEADING_OUT = (b"\0\0", b"\0/", b"\0../", b"/../", b"/..\0", b"\0..\0")  # path after path
+
+_ON_WINDOWS = os.name == "nt"
+
+_LAYOUT: Layout = {
+    "about": (("|u1",), 1),
+    "paths": (("|u1",), 1),
+    "reasons": (("|u1",), 1),
+    "labels": (("<i4",), 1),
+    "splits": (("|i1",), 1),
+    "status": (("<u8",), 2),
+    "digests": (("|u1",), 2),
+}
+
+Progress = Callable[[int, int], None]
+"""Called with how many are done and how many there are."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Snapshot:
+    """A data set and the content of its files.
+
+    Attributes:
+        dataset: The n images.
+        status: (n, 4) uint64: size in bytes, mtime_ns, ctime_ns and inode of each file.
+        digests: (n, 32) uint8: SHA-256 of each file's bytes; zeros where it could not be read.
+        reasons: Why an image cannot be read; empty where it can.
+        taken_ns: When, in nanoseconds since 1970.
+        views: How many augmented views of each training image belong to it.
+    """
+
+    dataset: ImageDataset
+    status: NDArray[np.uint64]
+    digests: NDArray[np.uint8]
+    reasons: list[str]
+    taken_ns: int
+    views: int = 0
+
+    def readable(self) -> NDArray[np.bool_]:
+        """(n,): which images can be read."""
+        return np.fromiter((not reason for reason in self.reasons), bool, len(self.reasons))
+
+    def says_the_same(self, other: Snapshot) -> bool:
+        """Whether the other snapshot has nothing to add to this one, the time aside."""
+        a, b = self.dataset, other.dataset
+        return (
+            (a.root, a.classes, a.paths, self.reasons)
+            == (b.root, b.classes, b.paths, other.reasons)
+            and np.array_equal(a.labels, b.labels)
+            and np.array_equal(a.splits, b.splits)
+            and np.array_equal(self.status, other.status)
+            and np.array_equal(self.digests, other.digests)
+            and self.views == other.views
+            and bool(_settled(self).all())
+        )
+
+
+def take_snapshot(
+    dataset: ImageDataset,
+    known: Snapshot | None = None,
+    *,
+    views: int = 0,
+    rehash: bool = False,
+    progress: Progress | None = None,
+    keep: Callable[[Snapshot], None] | None = None,
+) -> Snapshot:
+    """Digest every image's file, but for those that ``known`` has and that look unchanged.
+
+    Args:
+        known: An earlier snapshot of the same folder.
+        views: How many augmented views of each training image belong to it.
+        rehash: Read every file even so.
+        progress: Called as files are digested.
+        keep: Is given what is known so far every now and then, and when digesting is interrupted.
+            Fit to be ``known`` next time, and for nothing else: files to come are blank in it.
+
+    A file that cannot be read keeps a digest of zeros and the reason.
+    """
+    taken_ns = time.time_ns()
+    n, reasons = len(dataset), [""] * len(dataset)
+    status, digests = np.zeros((n, 4), np.uint64), np.zeros((n, 32), np.uint8)
+    for i, path in enumerate(dataset.paths):
+        status[i], reasons[i] = look(os.path.join(dataset.root, path))  # noqa: PTH118 -- speed
+    if known is not None and not rehash:
+        _recall(dataset, status, digests, reasons, known)
+    unknown = [int(i) for i in np.flatnonzero(~digests.any(axis=1)) if not reasons[i]]
+    read = zip(unknown, digested(dataset, unknown), strict=True)
+    snapshot = Snapshot(dataset, status, digests, reasons, taken_ns, views)
+    due = time.monotonic() + KEEP_SECONDS
+    try:
+        for done, (i, (row, digest, reason)) in enumerate(read, 1):
+            status[i], digests[i], reasons[i] = row, np.frombuffer(digest, np.uint8), reason
+            if progress is not None:
+                progress(done, len(unknown))
+            if keep is not None and time.monotonic() > due:
+                started = time.monotonic()
+                keep(_so_far(snapshot))
+                seconds = time.monotonic() - started
+                due = time.monotonic() + max(KEEP_SECONDS, 20 * seconds)  # 5 % of the time at most
+    except BaseException:
+        if keep is not None:
+            keep(_so_far(snapshot))
+        raise
+    return snapshot
+
+
+def _so_far(snapshot: Snapshot) -> Snapshot:
+    """A snapshot that admits to no file without a digest: no file has a status of zeros."""
+    known = snapshot.digests.any(axis=1, keepdims=True)
+    return dataclasses.replace(
+        snapshot,
+        status=np.where(known, snapshot.status, np.uint64(0)),
+        reasons=[""] * len(snapshot.reasons),
+    )
+
+
+def save_snapshot(path: Path, snapshot: Snapshot) -> None:
+    """Write a snapshot, whole or not at all.
+
+    Raises:
+        CacheError: If it cannot be written.
+    """
+    dataset = snapshot.dataset
+    about = {
+        "name": dataset.name,
+        "root": str(dataset.root),
+        "classes": list(dataset.classes),
+        "ignored": dataset.ignored,
+        "taken_ns": snapshot.taken_ns,
+        "views": snapshot.views,
+    }
+    body = pack(
+        {
+            "about": np.frombuffer(json.dumps(about, sort_keys=True).encode("ascii"), np.uint8),
+            "paths": _joined(dataset.paths),
+            "reasons": _joined([reason.replace("\0", " ") for reason in snapshot.reasons]),
+            "labels": dataset.labels,
+            "splits": dataset.splits,
+            "status": snapshot.status,
+            "digests": snapshot.digests,
+        }
+    )
+    header = MAGIC + hashlib.sha256(body).hexdigest().encode() + b"\n"
+    write_atomically(path, header.ljust(HEADER, b"\0"), body)
+
+
+def load_snapshot(path: Path) -> Snapshot:
+    """Read a snapshot.
+
+    Raises:
+        CacheError: If it cannot be read.
+        DamageError: If it is damaged, or holds what no snapshot may hold.
+    """
+    data = memoryview(read_capped(path, MAX_BYTES))
+    header, body = bytes(data[:HEADER]), data[HEADER:]
+    expected = MAGIC + hashlib.sha256(body).hexdigest().encode() + b"\n"
+    if header != expected.ljust(HEADER, b"\0"):
+        own = header.startswith(MAGIC)
+        raise _refused(path, "other bytes than were written" if own else "another kind of file")
+    columns = unpack(body, _LAYOUT, path)
+    try:
+        return _assembled(columns)
+    except ValueError as error:
+        raise _refused(path, str(error)) from error
+
+
+def _assembled(columns: dict[str, NDArray[np.generic]]) -> Snapshot:
+    about = _about(columns["about"].tobytes())
+    n = len(columns["labels"])
+    paths, reasons = _split(columns["paths"], n), _split(columns["reasons"], n)
+    labels, splits = columns["labels"].astype(np.int32), columns["splits"].astype(np.int8)
+    status = columns["status"].astype(np.uint64, copy=False)  # read-only, as they lie in the file
+    digests = columns["digests"].astype(np.uint8, copy=False)
+    if not len(splits) == len(status) == len(digests) == n:
+        raise ValueError("columns of different lengths")
+    if status.shape != (n, 4) or digests.shape != (n, 32):
+        raise ValueError("columns of another width")
+    if labels.min() < 0 or labels.max() >= len(about["classes"]):
+        raise ValueError("a label without a class")
+    if splits.min() < 0 or splits.max() >= len(SPLITS):
+        raise ValueError("an unknown split")
+    _check_inside(b"\0" + columns["paths"].tobytes())
+    dataset = ImageDataset(
+        name=about["name"],
+        root=Path(about["root"]),
+        classes=tuple(about["classes"]),
+        paths=paths,
+        labels=labels,
+        splits=splits,
+        ignored=about["ignored"],
+    )
+    return Snapshot(dataset, status, digests, reasons, about["taken_ns"], about["views"])
+
+
+def _about(data: bytes) -> dict[str, Any]:
+    """What a snapshot says of its data set as a whole."""
+    if len(data) > _MAX_ABOUT:
+        raise ValueError(f"a description of {len(data):,} bytes")
+    try:
+        about = json.loads(data)
+        name, classes = about["name"], about["classes"]
+        listed = isinstance(classes, list)
+        texts = listed and all(isinstance(t, str) for t in (name, about["root"], *classes))
+        counts = all(type(about[key]) is int for key in ("ignored", "taken_ns", "views"))
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        raise ValueError("no description of a data set") from error
+    if not (texts and counts and 0 <= about["taken_ns"] < 2**63 and about["views"] >= 0):
+        raise ValueError("a description with values of other kinds")
+    if "/" in name or name.startswith(".") or not name:
+        raise ValueError(f"a name that is no file name: {name}")
+    return dict(about)
+
+
+def _check_inside(paths: bytes) -> None:
+    """Refuse paths that lead out of the data set; a ``\\0`` stands before and after each."""
+    normal = paths.replace(b"\\", b"/") if _ON_WINDOWS else paths
+    for leading_out in (*_LEADING_OUT, *([b":"] if _ON_WINDOWS else [])):  # after a drive's name
+        if (at := normal.find(leading_out)) >= 0:
+            start = paths.rfind(b"\0", 0, at + 1) + 1
+            path = os.fsdecode(paths[start : paths.index(b"\0", start)])
+            raise ValueError(f"a path that leads out of the data set: {path}")
+
+
+def _settled(snapshot: Snapshot) -> NDArray[np.bool_]:
+    """(n,): which files were so old at the time that a later change must show in their times."""
+    times = snapshot.status[:, 1:3].view(np.int64)  # before 1970: below 0 again
+    return times.max(axis=1) < snapshot.taken_ns - SETTLED_NS
+
+
+def _recall(
+    dataset: ImageDataset,
+    status: NDArray[np.uint64],
+    digests: NDArray[np.uint8],
+    reasons: list[str],
+    known: Snapshot,
+) -> None:
+    """Fill in the digests and reasons of the files that look as they did in ``known``."""
+    at = {path: row for row, path in enumerate(known.dataset.paths)}
+    rows = np.fromiter((at.get(path, -1) for path in dataset.paths), np.int64, len(dataset))
+    same = (rows >= 0) & _settled(known)[rows] & (known.status[rows] == status).all(axis=1)
+    digests[same] = known.digests[rows[same]]
+    for i in np.flatnonzero(same):
+        reasons[i] = reasons[i] or known.reasons[rows[i]]
+
+
+def _joined(texts: Sequence[str]) -> NDArray[np.uint8]:
+    return np.frombuffer(("\0".join(texts) + "\0").encode("utf-8", "surrogateescape"), np.uint8)
+
+
+def _split(column: NDArray[np.generic], n: int) -> list[str]:
+    data = column.tobytes()
+    if not data.endswith(b"\0"):
+        raise ValueError("a column of texts without its end")
+    if data.count(b"\0") != n:  # first: short texts take twenty times the memory of their bytes
+        raise ValueError("columns of different lengths")
+    return data.decode("utf-8", "surrogateescape")[:-1].split("\0")
+
+
+def _refused(path: Path, found: str) -> DamageError:
+    return DamageError(
+        path,
+        expected="a snapshot that tlcache wrote",
+        found=found,
+        remedy="embed the folder of images again; its cached rows are kept",
+    )

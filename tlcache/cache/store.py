@@ -1,0 +1,285 @@
+"""The cache of one identity: a folder of shards that are committed whole and read with suspicion.
+
+There is no index and no lock: any number of writers may commit at once, and readers take the first
+of equal rows in the order of shard names. Covers no bytes of a shard (``shards``);
+``docs/cache-format.md`` has the protocol.
+"""
+
+from __future__ import annotations
+
+import collections
+import concurrent.futures
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlcache.cache.identity import FILE, Identity, folder_name, identities, read_description
+from tlcache.cache.shards import Rows, pack_shard, read_shard
+from tlcache.core.errors import CacheError, DamageError
+from tlcache.core.files import TEMPORARY, is_gone, make_folder, write_atomically
+
+BAD = ".bad"
+
+_SHARDS_AHEAD = 2
+_LOOKS = 5  # for a shard that is listed and not there; a link to nowhere always is
+_ROWS_AT_ONCE = 256  # copied at a time: what was just read is still in the processor's cache
+
+_Reading = tuple[Path, concurrent.futures.Future[Rows]]
+
+
+class FeatureStore:
+    """The rows of one identity, in one folder.
+
+    Args:
+        folder: Of this identity; see :func:`open_store`.
+        identity: That every row belongs to.
+        report: Is told, in one line, of each file that was found damaged and set aside.
+    """
+
+    def __init__(
+        self, folder: Path, identity: Identity, report: Callable[[str], None] | None = None
+    ) -> None:
+        self.folder = folder
+        self.identity = identity
+        self.snapshots = folder / "snapshots"
+        self._shards = folder / "shards"
+        self._report = report or (lambda line: None)
+        self._passed_over: set[Path] = set()
+
+    def commit(self, rows: Rows) -> Path:
+        """Add rows, in one atomic and durable step.
+
+        Returns:
+            The new shard.
+
+        Raises:
+            CacheError: If it cannot be written, or the rows are not what a shard may hold.
+        """
+        name, data = pack_shard(rows, self.identity)
+        self.prepare()
+        write_atomically(self._shards / name, data)
+        return self._shards / name
+
+    def has(self, images: NDArray[np.uint8], views: NDArray[np.int32]) -> NDArray[np.bool_]:
+        """Which of the named rows are cached.
+
+        Args:
+            images: (n, 32) digests.
+            views: (n,) view numbers.
+
+        Returns:
+            (n,).
+        """
+        found = np.zeros(len(images), bool)
+        wanted = _Wanted(images, views)
+        for rows in self.rows():
+            found[wanted.match(rows)[0]] = True
+        return found
+
+    def gather(
+        self,
+        images: NDArray[np.uint8],
+        views: NDArray[np.int32],
+        out: NDArray[np.float32] | None = None,
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """The named rows, and which of them are cached.
+
+        Args:
+            images: (n, 32) digests.
+            views: (n,) view numbers.
+            out: (n, D) zeros to put them into.
+
+        Returns:
+            (n, D) features, zero where there is no such row; and (n,).
+        """
+        features = np.zeros((len(images), self.identity.dim), np.float32) if out is None else out
+        found = np.zeros(len(images), bool)
+        wanted = _Wanted(images, views)
+        for rows in self.rows():
+            into, source = wanted.match(rows)
+            new = ~found[into]
+            into, source = into[new], source[new]
+            for start in range(0, len(into), _ROWS_AT_ONCE):
+                block = slice(start, start + _ROWS_AT_ONCE)
+                features[into[block]] = rows.features[source[block]]
+            found[into] = True
+        return features, found
+
+    def rows(self) -> Iterator[Rows]:
+        """Every sound shard's rows, in the order of shard names; damaged ones are set aside.
+
+        Raises:
+            CacheError: If the folder or a shard cannot be read, or it is another identity's.
+        """
+        with contextlib.suppress(DamageError):  # the rows say themselves whose they are
+            self._is_described()
+        seen, gone = set[Path](), collections.Counter[Path]()
+        # Listed until nothing is new: a shard can vanish when another process compacts, and its
+        # heir is new.
+        while paths := [path for path in self._listed() if path not in seen]:
+            seen.update(paths)
+            for path, reading in _read_ahead(paths, self.identity):
+                try:
+                    rows = reading.result()
+                except DamageError as error:
+                    self._set_aside(path, error)
+                except CacheError as error:
+                    if not is_gone(error):
+                        raise
+                    gone[path] += 1
+                    if gone[path] < _LOOKS:  # a clean-up may have hidden it for a moment
+                        seen.discard(path)
+                else:
+                    yield rows
+
+    def snapshot_path(self, dataset: str) -> Path:
+        """Where the snapshot of a data set lies, whether it is there or not."""
+        return self.snapshots / f"{dataset}.h5"
+
+    def draft_path(self, dataset: str) -> Path:
+        """Where the digests of a data set lie while its files are being read."""
+        return self.snapshots / f".{dataset}{TEMPORARY}"
+
+    def prepare_snapshot(self, dataset: str) -> Path:
+        """Where to write the snapshot of a data set; the folder is there.
+
+        Raises:
+            CacheError: If the cache cannot be written.
+        """
+        self.prepare()
+        return self.snapshot_path(dataset)
+
+    def prepare(self) -> None:
+        """Make the folder and ``identity.json`` if they are not there, or not sound.
+
+        Raises:
+            CacheError: If the cache cannot be written, or the folder is another identity's.
+        """
+        try:
+            described = self._is_described()
+        except DamageError as error:
+            self._set_aside(self.folder / FILE, error)
+            described = False
+        for folder in (self._shards, self.snapshots):
+            make_folder(folder)
+        if not described:
+            write_atomically(self.folder / FILE, self.identity.to_json())
+
+    def _is_described(self) -> bool:
+        """Whether ``identity.json`` is there.
+
+        Raises:
+            CacheError: If it is another identity's.
+            DamageError: If it is damaged.
+        """
+        if not (self.folder / FILE).exists():
+            return False
+        if (other := read_description(self.folder)) == self.identity:
+            return True
+        if self._has_own_rows():  # one changed byte can make another identity that makes sense
+            raise DamageError(
+                self.folder / FILE,
+                expected=f"identity {self.identity.key[:8]}, as the folder's name and rows say",
+                found=other.key[:8],
+                remedy="`tlcache embed` writes it anew",
+            )
+        raise CacheError(
+            self.folder,
+            expected=f"the cache of identity {self.identity.key[:8]}",
+            found=f"that of {other.key[:8]}",
+            remedy="give the folder back its own name and identity.json, "
+            "or use another --cache-dir",
+        )
+
+    def _has_own_rows(self) -> bool:
+        for path in self._listed():
+            with contextlib.suppress(CacheError):
+                read_shard(path, self.identity)
+                return True
+        return False
+
+    def _listed(self) -> list[Path]:
+        try:
+            paths = sorted(self._shards.iterdir())
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise CacheError(
+                self._shards,
+                expected="a folder that can be read",
+                found=error.strerror or type(error).__name__,
+                remedy="check its permissions or choose another --cache-dir",
+            ) from error
+        return [path for path in paths if path.suffix == ".h5" and path.name[0] != "."]
+
+    def _set_aside(self, path: Path, error: DamageError) -> None:
+        try:
+            path.rename(path.with_name(path.name + BAD))
+            self._report(f"set aside as {path.name}{BAD}: {error}")
+        except OSError:  # a cache that is only to be read; the shard is passed over all the same
+            if path not in self._passed_over:
+                self._report(f"passed over: {error}")
+            self._passed_over.add(path)
+
+
+def open_store(
+    cache: Path, identity: Identity, label: str, report: Callable[[str], None] | None = None
+) -> FeatureStore:
+    """The store of an identity; nothing is written until the first commit.
+
+    Args:
+        cache: The cache folder.
+        identity: Of the features.
+        label: A readable word for the weights, for the name of a new folder.
+        report: Is told of damaged files.
+    """
+    for folder, known in identities(cache, report):
+        if known == identity:
+            return FeatureStore(folder, identity, report)
+    return FeatureStore(cache / folder_name(identity, label), identity, report)
+
+
+class _Wanted:
+    """Rows that are looked for, sorted so that each shard is matched in one go."""
+
+    def __init__(self, images: NDArray[np.uint8], views: NDArray[np.int32]) -> None:
+        self._images, self._views = np.ascontiguousarray(images), views
+        self._keys = _keys(self._images, views)
+        self._order = np.argsort(self._keys, kind="stable")
+        self._sorted = self._keys[self._order]
+
+    def match(self, rows: Rows) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Index of each wanted row that ``rows`` has, ascending, and of the first such row."""
+        keys = _keys(rows.images, rows.views)
+        by_key = np.argsort(keys, kind="stable")  # a search in order stays in the cache
+        low = np.searchsorted(self._sorted, keys[by_key], "left")
+        high = np.searchsorted(self._sorted, keys[by_key], "right")
+        counts = high - low
+        source = np.repeat(by_key, counts)
+        offsets = np.arange(len(source)) - np.repeat(np.cumsum(counts) - counts, counts)
+        into = self._order[np.repeat(low, counts) + offsets]
+        same = (self._images[into] == rows.images[source]).all(axis=1)
+        same &= self._views[into] == rows.views[source]
+        into, first = np.unique(into[same], return_index=True)
+        return into, source[same][first]
+
+
+def _keys(images: NDArray[np.uint8], views: NDArray[np.int32]) -> NDArray[np.uint64]:
+    """64 bits of each row's name: enough to find it, and the whole name is compared afterwards."""
+    heads = np.ascontiguousarray(images[:, :8]).view("<u8")[:, 0]
+    return heads + views.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+
+
+def _read_ahead(paths: Iterable[Path], identity: Identity) -> Iterator[_Reading]:
+    """Shards in order, the next few being read in threads while the caller has one in hand."""
+    waiting: collections.deque[_Reading] = collections.deque()
+    with concurrent.futures.ThreadPoolExecutor(_SHARDS_AHEAD) as pool:
+        for path in paths:
+            waiting.append((path, pool.submit(read_shard, path, identity)))
+            if len(waiting) > _SHARDS_AHEAD:
+                yield waiting.popleft()
+        while waiting:
+            yield waiting.popleft()

@@ -1,0 +1,166 @@
+"""Files that appear whole or not at all, and bounded reading.
+
+A file is written under a temporary name in its own folder, fsynced and renamed, and the folder is
+fsynced: whoever finds the final name finds all of its bytes, whatever was killed when. Covers no
+format: what the bytes mean is the caller's business.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from tlcache.core.errors import CacheError, DamageError
+
+TEMPORARY = ".tmp"
+
+
+def write_atomically(path: Path, *parts: bytes) -> None:
+    """Make ``path`` hold ``parts``, in one durable step; its folder must exist.
+
+    Raises:
+        CacheError: If the file cannot be written (no space, no permission, no folder). ``path``
+            then holds what it held before or, where the very last step failed, all of ``parts``:
+            never a part. No temporary file stays behind.
+    """
+    with _in_one_step(path) as temporary:
+        _write(temporary, parts)
+
+
+@contextlib.contextmanager
+def open_atomically(path: Path) -> Iterator[BinaryIO]:
+    """A new file to write, which is at ``path`` when the block has ended without an error.
+
+    Raises:
+        CacheError: As :func:`write_atomically`.
+    """
+    with _in_one_step(path) as temporary, temporary.open("x+b") as file:
+        yield file
+        file.flush()
+        _fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def _in_one_step(path: Path) -> Iterator[Path]:
+    """A name to write under; what is there in the end becomes ``path``."""
+    # Short, and without the final name: that may be as long as the file system allows.
+    temporary = path.with_name(f".{secrets.token_hex(8)}{TEMPORARY}")
+    try:
+        yield temporary
+        _rename(temporary, path)
+        _fsync_folder(path.parent)
+    except OSError as error:
+        raise CacheError(
+            path,
+            expected="a file that can be written",
+            found=error.strerror or type(error).__name__,
+            remedy="free some space or choose another folder; "
+            "what was written before is intact, and the same command goes on from there",
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, durably; one that is there stays as it is.
+
+    Raises:
+        CacheError: If it cannot be made.
+    """
+    try:
+        made = [path for path in (folder, *folder.parents) if not path.exists()]
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in made:
+            _fsync_folder(path.parent)
+    except OSError as error:
+        raise CacheError(
+            folder,
+            expected="a folder that can be written",
+            found=error.strerror or type(error).__name__,
+            remedy="choose another folder",
+        ) from error
+
+
+def read_capped(path: Path, cap: int) -> bytes:
+    """The bytes of a regular file of at most ``cap`` bytes.
+
+    Raises:
+        CacheError: If it cannot be read.
+        DamageError: If it is larger than ``cap``, or not a regular file.
+    """
+    try:
+        with open(path, "rb", opener=_open_at_once) as file:
+            status = os.fstat(file.fileno())
+            regular, size = stat.S_ISREG(status.st_mode), status.st_size
+            # Not cap + 1: a read sets aside all that it is asked for, and a cap may be gigabytes.
+            data = file.read(size + 1) if regular and size <= cap else b""
+    except OSError as error:
+        if error.errno not in (errno.EISDIR, errno.ENXIO):  # a folder; a socket
+            raise CacheError(
+                path,
+                expected="a readable file",
+                found=error.strerror or type(error).__name__,
+                remedy="check its path and permissions",
+            ) from error
+        regular, size, data = False, 0, b""
+    if not regular:
+        raise _not_ours(path, "a regular file", "a folder or a special file")
+    if size > cap or len(data) > cap:
+        raise _not_ours(path, f"at most {cap:,} bytes", f"{max(size, len(data)):,} bytes")
+    return data
+
+
+def is_gone(error: CacheError) -> bool:
+    """Whether a file could not be read because it was not there; by now it may be there again."""
+    return isinstance(error.__cause__, FileNotFoundError | NotADirectoryError)
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    # Opening a named pipe that somebody put there must not wait for a writer.
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _write(path: Path, parts: Sequence[bytes]) -> None:
+    with path.open("xb", buffering=0) as file:
+        for part in parts:
+            view = memoryview(part)
+            while view:
+                view = view[file.write(view) :]
+        _fsync(file.fileno())
+
+
+def _rename(source: Path, target: Path) -> None:
+    source.replace(target)
+
+
+def _fsync(descriptor: int) -> None:
+    os.fsync(descriptor)
+
+
+def _fsync_folder(folder: Path) -> None:
+    if os.name == "nt":  # a folder cannot be opened there; NTFS journals the rename itself
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        _fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some network file systems cannot, and say so like this
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _not_ours(path: Path, expected: str, found: str) -> DamageError:
+    return DamageError(
+        path,
+        expected=expected,
+        found=found,
+        remedy="this is not a file that tlcache wrote; remove it",
+    )

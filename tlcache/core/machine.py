@@ -1,0 +1,121 @@
+"""Where networks run: which device, how many cores, how many images at once.
+
+Covers no computing. Torch is imported only when a device is asked for.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import features
+
+from tlcache.core.errors import OptionError
+
+if TYPE_CHECKING:
+    import torch
+
+
+WORDS = "auto, cpu, cuda or cuda:N"
+
+
+def resolve_device(word: str) -> torch.device:
+    """The device that ``--device`` names; a GPU always with its number.
+
+    Args:
+        word: ``auto`` (the current GPU if there is one, else the CPU), ``cpu``, ``cuda`` (the
+            current GPU) or ``cuda:N``.
+
+    Raises:
+        OptionError: If it is another word, or a GPU that is not there.
+    """
+    import torch
+
+    if word not in ("auto", "cpu") and not re.fullmatch(r"cuda(:[0-9]{1,3})?", word):
+        raise _wrong(word, WORDS, "another word", f"choose among {WORDS}")
+    if word == "cpu" or (word == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if not count:
+        remedy = "pass --device cpu, or install a torch built for CUDA and its driver"
+        raise _wrong(word, "a CUDA GPU", f"none that torch {torch.__version__} can use", remedy)
+    number = int(word[5:]) if ":" in word else torch.cuda.current_device()
+    if number >= count:
+        there = "cuda:0" if count == 1 else f"cuda:0 to cuda:{count - 1}"
+        raise _wrong(word, f"one of {count} GPUs", "a higher number", f"pass --device {there}")
+    return torch.device("cuda", number)
+
+
+def usable_cpus() -> int:
+    """Logical cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def thread_count(device: torch.device) -> int:
+    """Threads of the pass: one a core, and on a GPU a few more, since some always wait for it."""
+    cores = usable_cpus()
+    return cores if device.type == "cpu" else cores + max(1, cores // 4)
+
+
+def physical_memory() -> int:
+    """Bytes of this machine's memory; where that is not told, more than any array needs."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return 1 << 62
+
+
+def batch_size_for(device: torch.device) -> int:
+    """Images to pass through a network at once where nothing else decides it.
+
+    On a CPU, more do not fit its caches and take longer each.
+    """
+    return 8 if device.type == "cpu" else 128
+
+
+def _wrong(word: str, expected: str, found: str, remedy: str) -> OptionError:
+    return OptionError(f"--device {word}", expected=expected, found=found, remedy=remedy)
+
+
+def library_versions(trunk: str) -> tuple[tuple[str, str], ...]:
+    """Versions of what decodes the images and computes the features of a trunk, sorted by name."""
+    packages = ["torch", "torchvision", "pillow"]
+    if trunk.startswith("timm/") or trunk == "efficientnet_lite0":
+        packages.append("timm")
+    versions = {name: importlib.metadata.version(name) for name in packages}
+    versions["libjpeg-turbo"] = features.version("libjpeg_turbo") or "none"
+    return tuple(sorted(versions.items()))
+
+
+def describe_machine(trunk: str) -> dict[str, Any]:
+    """Versions and machine, as plain JSON values."""
+    return {
+        "versions": _versions(trunk) | {"python": platform.python_version()},
+        "machine": {
+            "system": platform.platform(),
+            "processor": _processor(),
+            "cores": os.cpu_count(),
+        },
+    }
+
+
+def _versions(trunk: str) -> dict[str, str]:
+    try:
+        return dict(library_versions(trunk))
+    except importlib.metadata.PackageNotFoundError:
+        # Heads train on copied features where the package of their trunk is not installed.
+        return dict(library_versions(""))
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if "model name" in line)
+    except (OSError, StopIteration):
+        return platform.processor()

@@ -1,0 +1,285 @@
+"""Which image has which label in which split, read from a folder shaped for ImageFolder.
+
+Covers no image's content: digests are taken by ``snapshots``, pixels made by ``images``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlcache.core.notebook import counts_html
+from tlcache.data.layouts import (
+    IMAGE_EXTENSIONS,
+    check_classes,
+    listed,
+    no_folder,
+    no_images,
+    not_a_dataset,
+    wrong,
+)
+from tlcache.data.strata import check_shares, divide, sample
+
+SPLITS = ("train", "val", "test")
+
+_Found = tuple[int, int, str]  # split, label, path
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageDataset:
+    """Images with their labels and splits, in columns.
+
+    Attributes:
+        name: The folder's name, fit for a file name, and 8 hex digits of its absolute path.
+        root: The folder.
+        classes: Their names, sorted; a label is an index into them.
+        paths: Of the n images, relative to ``root``, with ``/``; sorted within split and class.
+        labels: (n,) int32.
+        splits: (n,) int8, indices into ``SPLITS``.
+        ignored: How many files are no images by their extension, or hidden.
+    """
+
+    name: str
+    root: Path
+    classes: tuple[str, ...]
+    paths: list[str] = dataclasses.field(repr=False)
+    labels: NDArray[np.int32] = dataclasses.field(repr=False)
+    splits: NDArray[np.int8] = dataclasses.field(repr=False)
+    ignored: int = 0
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def path(self, i: int) -> Path:
+        """Where image i is."""
+        return self.root / self.paths[i]
+
+    def indices(self, split: str) -> NDArray[np.int64]:
+        """Which images are in a split: (m,), rising."""
+        return np.flatnonzero(self.splits == SPLITS.index(split))
+
+    def present_splits(self) -> list[str]:
+        """The splits that hold any image, in the order of ``SPLITS``."""
+        return [split for i, split in enumerate(SPLITS) if (self.splits == i).any()]
+
+    def _repr_html_(self) -> str:
+        return counts_html(f"{len(self):,} images in {self.root.name}/", self)
+
+
+def scan(
+    folder: Path,
+    fractions: Sequence[float] | None = None,
+    seed: int = 0,
+    *,
+    unsplit: bool = False,
+) -> ImageDataset:
+    """Read a data set from its folder.
+
+    Args:
+        folder: Holds ``train/<class>/…`` and ``val/<class>/…`` (and perhaps ``test/<class>/…``);
+            or, with ``fractions``, ``<class>/…``.
+        fractions: Shares of train and val (and test), which sum to 1. Each class is split by
+            itself, by a hash of seed and path: the same split on every machine.
+        seed: Of that hash.
+        unsplit: Take ``<class>/…`` without ``fractions`` too: all of it is in train then.
+
+    Raises:
+        DataError: If the folder is missing or laid out otherwise, or a class is empty or unknown.
+        OptionError: If the fractions make no sense.
+    """
+    folder = Path(folder)
+    with _reading(folder):
+        if fractions is None and not (unsplit and _is_unsplit(folder)):
+            classes, found, ignored = _scan_splits(folder)
+        else:
+            classes, found, ignored = _scan_classes(folder, fractions, seed)
+    root = Path(os.path.abspath(folder))  # noqa: PTH100 -- resolve() would follow links
+    return ImageDataset(
+        name=_file_name(root),
+        root=root,
+        classes=tuple(classes),
+        paths=[path for _, _, path in found],
+        labels=np.fromiter((label for _, label, _ in found), np.int32, len(found)),
+        splits=np.fromiter((split for split, _, _ in found), np.int8, len(found)),
+        ignored=ignored,
+    )
+
+
+def images_below(folder: Path) -> list[str]:
+    """Every image anywhere below a folder, hidden ones aside: relative paths with ``/``, sorted.
+
+    Raises:
+        DataError: If there is none, or no such folder.
+    """
+    with _reading(folder):
+        return _images(folder)[0]
+
+
+def subset(
+    dataset: ImageDataset,
+    train: int,
+    val: int | None,
+    seed: int = 0,
+    *,
+    test: int | None = None,
+) -> ImageDataset:
+    """A part of a data set, with the same classes and splits.
+
+    Args:
+        train, val, test: How many images to keep of each split; all where there are no more, or
+            None. Classes keep their shares; each has one image at least, if that makes some more.
+        seed: Of the choice, which is the same on every machine.
+    """
+    kept: list[NDArray[np.int64]] = []
+    for split, count in zip(SPLITS, (train, val, test), strict=True):
+        rows = dataset.indices(split)
+        if count is not None:
+            names = [dataset.paths[i] for i in rows]
+            rows = rows[sample(names, dataset.labels[rows], count, seed)]
+        kept.append(rows)
+    chosen = np.sort(np.concatenate(kept))
+    return dataclasses.replace(
+        dataset,
+        name=f"{dataset.name}-part",
+        paths=[dataset.paths[i] for i in chosen],
+        labels=dataset.labels[chosen],
+        splits=dataset.splits[chosen],
+    )
+
+
+def _scan_splits(folder: Path) -> tuple[list[str], list[_Found], int]:
+    subfolders, ignored = _subfolders(folder)
+    if "train" not in subfolders or "val" not in subfolders:
+        raise not_a_dataset(folder, subfolders)
+    classes, _ = _subfolders(folder / "train")
+    check_classes(folder / "train", classes)
+    labels = {name: label for label, name in enumerate(classes)}
+    found: list[_Found] = []
+    for split, name in enumerate(SPLITS):
+        if name not in subfolders:
+            continue
+        names, stray = _subfolders(folder / name)
+        ignored += stray
+        if unknown := sorted(set(names) - set(classes)):
+            raise wrong(
+                folder / name,
+                f"the classes of train ({listed(classes)})",
+                f"{listed(unknown)}, which train lacks",
+                "remove the folder, rename it, or add the class to train",
+            )
+        if not names:
+            raise no_images(folder / name)
+        for cls in names:
+            paths, stray = _images(folder / name / cls)
+            found += [(split, labels[cls], f"{name}/{cls}/{path}") for path in paths]
+            ignored += stray
+    return classes, found, ignored
+
+
+def _is_unsplit(folder: Path) -> bool:
+    """Whether it holds no split; nor is it the folder above a data set, named by mistake."""
+    names, _ = _subfolders(folder)
+    above = any((folder / name / "train").is_dir() for name in names)
+    return not above and "train" not in names and "val" not in names
+
+
+def _scan_classes(
+    folder: Path, fractions: Sequence[float] | None, seed: int
+) -> tuple[list[str], list[_Found], int]:
+    if fractions is not None:
+        check_shares(fractions)
+    classes, ignored = _subfolders(folder)
+    if "train" in classes and "val" in classes:
+        raise wrong(
+            folder,
+            "class folders to be split",
+            "train and val folders, which are a split already",
+            "leave out --split, or name a folder that holds the classes themselves",
+        )
+    check_classes(folder, classes)
+    found: list[_Found] = []
+    for label, cls in enumerate(classes):
+        paths, stray = _images(folder / cls)
+        ignored += stray
+        if fractions is None:
+            found += [(0, label, f"{cls}/{path}") for path in paths]
+            continue
+        if len(paths) < len(fractions):
+            raise wrong(
+                folder / cls,
+                f"at least {len(fractions)} images, one for each part of --split",
+                str(len(paths)),
+                "add images to this class, or split into fewer parts",
+            )
+        parts = divide([f"{cls}/{path}" for path in paths], fractions, seed)
+        found += [(split, label, path) for split, part in enumerate(parts) for path in part]
+    return classes, sorted(found), ignored
+
+
+def _subfolders(folder: Path) -> tuple[list[str], int]:
+    """Names of the visible folders, sorted, and how many files lie beside them."""
+    with os.scandir(folder) as entries:
+        listed = [(e.name, _is_folder(e)) for e in entries]
+    names = [name for name, is_folder in listed if is_folder and not name.startswith(".")]
+    return sorted(names), sum(not is_folder for _, is_folder in listed)
+
+
+def _images(folder: Path) -> tuple[list[str], int]:
+    """Relative paths of the images below a folder, sorted, and how many files are none."""
+    paths: list[str] = []
+    ignored = 0
+    pending = [("", frozenset(folder.resolve().parents))]
+    while pending:
+        inside, above = pending.pop()
+        here = (folder / inside).resolve()
+        if here in above:  # a link back to a folder above it
+            continue
+        with os.scandir(folder / inside) as entries:
+            for entry in entries:
+                path = f"{inside}{entry.name}"
+                hidden = entry.name.startswith(".")  # among them macOS's ._photo.jpg, no image
+                if _is_folder(entry):
+                    pending += [] if hidden else [(f"{path}/", above | {here})]
+                elif not hidden and path.lower().endswith(IMAGE_EXTENSIONS):
+                    paths.append(path)
+                else:
+                    ignored += 1
+    if not paths:
+        raise no_images(folder)
+    return sorted(paths), ignored
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    with contextlib.suppress(OSError):  # a link to itself
+        return entry.is_dir()
+    return False
+
+
+def _file_name(root: Path) -> str:
+    """A name for a data set; its file, with suffix and temporary name, fits into 255 bytes."""
+    words = re.sub(r"[^\w.-]+", "_", root.name).lstrip(".")[:48]
+    return f"{words or 'root'}-{hashlib.sha256(os.fsencode(root)).hexdigest()[:8]}"
+
+
+@contextlib.contextmanager
+def _reading(folder: Path) -> Iterator[None]:
+    """Say in words what keeps a folder from being read."""
+    try:
+        if not folder.is_dir():
+            raise no_folder(folder)
+        yield
+    except OSError as error:
+        raise wrong(
+            error.filename or folder,
+            "a folder that can be read",
+            error.strerror or type(error).__name__,
+            "check its permissions",
+        ) from error

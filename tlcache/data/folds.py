@@ -1,0 +1,151 @@
+"""Folds for cross-validation: in which of them each image is held out. Seeded, stratified.
+
+Images of one group stay in one fold. Takes arrays; where groups come from: ``groups``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlcache.core.errors import DataError, OptionError
+from tlcache.data.layouts import listed
+
+Labels = NDArray[np.integer]
+
+
+def draw_folds(
+    labels: Labels,
+    folds: int,
+    seed: int,
+    *,
+    classes: Sequence[str],
+    groups: Sequence[str] | None = None,
+    repeat: int = 0,
+) -> NDArray[np.int64]:
+    """Put each image into a fold, such that classes keep their shares in each of them.
+
+    Args:
+        labels: (n,) indices into ``classes``.
+        folds: K.
+        seed: Of the choice, which is the same on every machine.
+        classes: Their names.
+        groups: Of each of the n images. Images of a group come into one fold, and the shares of
+            the classes are kept as well as that allows.
+        repeat: Each gives other folds from the same seed.
+
+    Returns:
+        (n,) in [0, K).
+
+    Raises:
+        OptionError: If there are fewer than two folds, or more than groups.
+        DataError: If a class has too few images or groups to be trained on beside every fold.
+    """
+    check_folds(folds)
+    _check_counts(labels, folds, classes)
+    random = np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(repeat, 0)))
+    if groups is None:
+        return _stratified(labels, folds, random)
+    _, of_group = np.unique(np.asarray(groups, object), return_inverse=True)
+    _check_groups(of_group, labels, folds, classes)
+    chosen = _stratified_by_groups(labels, folds, random, of_group)
+    _check_trained(chosen, labels, folds, classes)
+    return chosen
+
+
+def _stratified(labels: Labels, folds: int, random: np.random.PCG64) -> NDArray[np.int64]:
+    from sklearn.model_selection import StratifiedKFold
+
+    state = np.random.RandomState(random)
+    split = StratifiedKFold(folds, shuffle=True, random_state=state).split(labels, labels)
+    return _numbered(len(labels), [held_out for _, held_out in split])
+
+
+def _stratified_by_groups(
+    labels: Labels, folds: int, random: np.random.PCG64, groups: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    # Shuffled here: scikit-learn before 1.8 loses the strata when it shuffles groups.
+    shuffled = np.random.Generator(random).permutation(int(groups.max()) + 1)[groups]
+    split = StratifiedGroupKFold(folds).split(labels, labels, shuffled)
+    return _numbered(len(labels), [held_out for _, held_out in split])
+
+
+def _numbered(n: int, parts: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
+    numbers = np.empty(n, np.int64)
+    for number, part in enumerate(parts):
+        numbers[part] = number
+    return numbers
+
+
+def check_folds(folds: int) -> None:
+    """Refuse fewer than two folds.
+
+    Raises:
+        OptionError: If there are fewer.
+    """
+    if folds < 2:
+        raise OptionError(
+            "--folds",
+            expected="a whole number of at least 2",
+            found=str(folds),
+            remedy="correct it, or leave it out for the default",
+        )
+
+
+def _check_counts(labels: Labels, folds: int, classes: Sequence[str]) -> None:
+    counts = np.bincount(labels, minlength=len(classes))
+    few = [f"{n} of {name}" for name, n in zip(classes, counts, strict=True) if n < folds]
+    if few:
+        least = int(counts.min())
+        fewer = f"pass --folds {least} or less, or add images" if least > 1 else "add images"
+        alone = "; one image cannot be both trained on and held out" if least == 1 else ""
+        raise DataError(
+            f"--folds {folds}",
+            expected=f"at least {folds} images of each class, one a fold",
+            found=f"{listed(few)}{alone}",
+            remedy=f"{fewer}, or leave the class out",
+        )
+
+
+def _check_groups(
+    groups: NDArray[np.int64], labels: Labels, folds: int, classes: Sequence[str]
+) -> None:
+    count = int(groups.max()) + 1
+    if count < folds:
+        raise OptionError(
+            f"--folds {folds}",
+            expected=f"at least {folds} groups, one a fold",
+            found=str(count),
+            remedy=(f"pass --folds {count} or less, or " if count > 1 else "")
+            + "make finer groups",
+        )
+    pairs = np.unique(np.stack([labels, groups]), axis=1)
+    lonely = np.flatnonzero(np.bincount(pairs[0], minlength=len(classes)) < 2)
+    if len(lonely):
+        raise DataError(
+            "groups",
+            expected="images of each class in two groups or more, to hold out and to train on",
+            found=f"all of {listed([classes[int(c)] for c in lonely])} in one group",
+            remedy="make the groups finer, or add images of another series",
+        )
+
+
+def _check_trained(
+    chosen: NDArray[np.int64], labels: Labels, folds: int, classes: Sequence[str]
+) -> None:
+    """Groups of very different sizes can leave a fold empty, or all of a class in one."""
+    counts = np.zeros((folds, len(classes)), int)
+    np.add.at(counts, (chosen, labels), 1)
+    whole = np.flatnonzero((counts == counts.sum(axis=0)).any(axis=0))
+    if len(whole) or not counts.any(axis=1).all():
+        names = listed([classes[int(c)] for c in whole])
+        raise DataError(
+            "groups",
+            expected=f"groups that make {folds} folds, each with images of all classes beside it",
+            found=f"all images of {names} in one fold" if names else "a fold without an image",
+            remedy="make the groups finer" + (", or pass fewer --folds" if folds > 2 else ""),
+        )

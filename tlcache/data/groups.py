@@ -1,0 +1,143 @@
+"""Groups of images that belong together, such as photos of one series: from a CSV, or a pattern.
+
+Covers no folds (``folds``): a group is a word, and images with the same word are one group.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tlcache.core.errors import DataError, OptionError
+from tlcache.data.layouts import listed
+
+_COLUMNS = ("path", "group")
+
+
+def groups_from_csv(file: Path, paths: Sequence[str]) -> list[str]:
+    """Each image's group, from a table with the columns ``path`` and ``group``.
+
+    Args:
+        file: UTF-8, with commas. Other columns, and rows of other images, do no harm.
+        paths: Of the images, relative to the folder of the data set, with ``/``.
+
+    Raises:
+        DataError: If the file cannot be read, a row has no path or group or comes twice, or an
+            image has no row.
+    """
+    named: dict[str, str] = {}
+    for line, path, group in _rows(file):
+        if path in named:
+            raise _wrong(
+                f"{file}, line {line}", "each path once", f"{path} again", "remove one of its rows"
+            )
+        named[path] = group
+    missing = [path for path in paths if _key(path) not in named]
+    if missing:
+        raise _wrong(
+            file,
+            f"a group for each of {len(paths)} images",
+            f"none for {len(missing)}: {listed(missing)}",
+            "add their rows, with paths relative to the data set's folder",
+        )
+    return [named[_key(path)] for path in paths]
+
+
+def groups_from_pattern(pattern: str, paths: Sequence[str]) -> list[str]:
+    """Each image's group: what the first capture group of a regular expression finds in its path.
+
+    Args:
+        pattern: Python's, searched anywhere in the path.
+        paths: Of the images, below the folders of their classes.
+
+    Raises:
+        OptionError: If the pattern is none, captures nothing, or finds nothing in a path.
+    """
+    option = f"--group-pattern {pattern!r}"
+    example = "write for example '^([^_]+)_', which finds series7 in series7_02.jpg"
+    try:
+        compiled = re.compile(pattern)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise OptionError(
+            option, expected="a regular expression", found=str(error), remedy=example
+        ) from None
+    if not compiled.groups:
+        raise OptionError(
+            option,
+            expected="a part in parentheses, which is the group",
+            found="none",
+            remedy=example,
+        )
+    found = [match and match[1] for match in map(compiled.search, paths)]
+    missing = [path for path, group in zip(paths, found, strict=True) if not group]
+    if missing:
+        raise OptionError(
+            option,
+            expected=f"a group in each of {len(paths)} file names",
+            found=f"none in {len(missing)}: {listed(missing)}",
+            remedy="correct the pattern, or list the groups in a CSV for --groups",
+        )
+    return [group for group in found if group]
+
+
+def below_classes(paths: Sequence[str], classes: Sequence[str]) -> list[str]:
+    """Paths without the folders of split and class: series 7 of train is series 7 of val."""
+    folders = "|".join(re.escape(name) for name in classes)
+    prefix = re.compile(f"(?:(?:train|val|test)/)?(?:{folders})/")
+    return [path[match.end() :] if (match := prefix.match(path)) else path for path in paths]
+
+
+def _rows(file: Path) -> Iterator[tuple[int, str, str]]:
+    """Line number, path and group of each row."""
+    try:
+        # A byte that is no UTF-8 may stand in a file's name; a byte order mark comes from Excel.
+        with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
+            reader = csv.reader(lines, strict=True)
+            header = [name.strip() for name in next(reader, [])]
+            if any(header.count(name) != 1 for name in _COLUMNS):
+                found = ", ".join(header)[:100] or "nothing"
+                raise _wrong(
+                    f"{file}, line 1",
+                    "the columns path,group",
+                    found,
+                    "name them in the first line",
+                )
+            places = [header.index(name) for name in _COLUMNS]
+            for row in filter(None, reader):
+                yield reader.line_num, *_cells(file, reader.line_num, row, len(header), places)
+    except OSError as error:
+        found = error.strerror or type(error).__name__
+        raise _wrong(
+            f"--groups {file}", "a CSV with the columns path,group", found, "correct the path"
+        ) from error
+    except csv.Error as error:
+        where = f"{file}, line {reader.line_num}"
+        raise _wrong(where, "a line of a CSV", str(error), "correct the line") from error
+
+
+def _cells(file: Path, line: int, row: list[str], width: int, places: list[int]) -> tuple[str, str]:
+    where = f"{file}, line {line}"
+    if len(row) != width:
+        raise _wrong(
+            where,
+            f"{width} columns, as in the first line",
+            str(len(row)),
+            'correct the line; a comma inside a name needs "quotes" around it',
+        )
+    path, group = (row[place].strip() for place in places)
+    if not (path and group):
+        missing = "path" if not path else "group"
+        raise _wrong(where, "a path and its group", f"no {missing}", "fill it in")
+    return _key(path), group
+
+
+def _key(path: str) -> str:
+    """macOS spells the names of files decomposed, and a table of them may not."""
+    return unicodedata.normalize("NFC", path.strip())
+
+
+def _wrong(where: object, expected: str, found: str, remedy: str) -> DataError:
+    return DataError(where, expected=expected, found=found, remedy=remedy)

@@ -1,0 +1,159 @@
+"""An image file's bytes to pixels: RGB, (H, W, 3), uint8, as torchvision's own loader makes them.
+
+That is by Pillow. Where simplejpeg is installed, plain JPEG files go straight to libjpeg-turbo, to
+the same bits: anything out of the ordinary goes to Pillow, and so does everything if the two do not
+agree. Covers no resizing and no normalisation (``transforms``), and, like torchvision, no EXIF
+rotation.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import io
+import re
+import warnings
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from tlcache.core.errors import ImageError
+
+MAX_PIXELS = 178_956_970
+"""Larger images are refused before a pixel is decoded: Pillow's limit for decompression bombs."""
+
+# Between half of MAX_PIXELS and MAX_PIXELS, Pillow decodes and warns; those images are fine here.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageInMemory:
+    """An image that is in no file; it stands for the PPM file that its RGB pixels make.
+
+    Attributes:
+        name: For errors.
+        image: Pillow's, of any mode; or (H, W, 3) uint8.
+    """
+
+    name: str
+    image: Image.Image | NDArray[np.uint8]
+
+    def __str__(self) -> str:
+        return self.name
+
+    def read_bytes(self) -> bytes:
+        """The whole PPM file.
+
+        Raises:
+            ImageError: If the pixels cannot be had.
+        """
+        pixels = self.image
+        if isinstance(pixels, Image.Image):
+            try:
+                pixels = np.asarray(_rgb(pixels, self.name))
+            except (ImageError, MemoryError):
+                raise
+            except Exception as error:  # a file that was opened and is damaged, or closed by now
+                raise _unreadable(self.name, str(error) or type(error).__name__) from error
+        height, width, _ = pixels.shape
+        return b"P6\n%d %d\n255\n" % (width, height) + pixels.tobytes()
+
+
+def decode(data: bytes, where: object) -> NDArray[np.uint8]:
+    """Decode an image file to (H, W, 3) RGB, the way ``Image.open(path).convert("RGB")`` does.
+
+    Args:
+        data: The whole file.
+        where: The file's name, for the error.
+
+    Raises:
+        ImageError: If the file is empty, truncated, no image, or larger than ``MAX_PIXELS``.
+    """
+    if not data:
+        raise _unreadable(where, "an empty file (0 bytes)")
+    if data.startswith(b"\xff\xd8\xff") and _turbo_agrees():
+        pixels = _decoded_by_turbo(data)
+        if pixels is not None:
+            return pixels
+    return np.asarray(_decoded_by_pillow(data, where))
+
+
+def _decoded_by_turbo(data: bytes) -> NDArray[np.uint8] | None:
+    """The pixels of a JPEG file that is in order and of the common kind, else None."""
+    import simplejpeg
+
+    try:
+        height, width, space, _ = simplejpeg.decode_jpeg_header(data, strict=True)
+        if space != "YCbCr" or height * width > MAX_PIXELS:
+            return None
+        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "RGB", strict=True)
+    except ValueError:  # truncated or damaged: Pillow says how, or repairs it in its own way
+        return None
+    return pixels
+
+
+@functools.cache
+def _turbo_agrees() -> bool:
+    """Whether simplejpeg is there and makes Pillow's very pixels, whatever the subsampling."""
+    try:
+        import simplejpeg  # noqa: F401
+    except ImportError:  # not there, or at odds with this numpy
+        return False
+    noise = np.random.default_rng(0).integers(0, 256, (45, 77, 3), np.uint8)
+    smooth = np.asarray(Image.fromarray(noise).resize((301, 203), Image.Resampling.BICUBIC))
+    for pixels in (noise, smooth):
+        for subsampling in range(3):
+            for progressive in (False, True):
+                file = io.BytesIO()
+                Image.fromarray(pixels).save(
+                    file, "JPEG", quality=80, subsampling=subsampling, progressive=progressive
+                )
+                expected = np.asarray(_decoded_by_pillow(file.getvalue(), "a trial"))
+                found = _decoded_by_turbo(file.getvalue())
+                if found is None or not np.array_equal(found, expected):
+                    return False
+    return True
+
+
+def _decoded_by_pillow(data: bytes, where: object) -> Image.Image:
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return _rgb(image, where)
+    except (ImageError, MemoryError):
+        raise
+    except Image.DecompressionBombError as error:
+        pixels = re.search(r"\d+", str(error))
+        found = f"{int(pixels[0]):,} pixels" if pixels else "more"
+        raise _too_large(where, found) from error
+    except UnidentifiedImageError as error:
+        raise _unreadable(where, "bytes that are no image") from error
+    except Exception as error:  # a decoder given damaged bytes raises whatever it likes
+        raise _unreadable(where, str(error) or type(error).__name__) from error
+
+
+def _rgb(image: Image.Image, where: object) -> Image.Image:
+    if image.width * image.height > MAX_PIXELS:
+        raise _too_large(where, f"{image.width} x {image.height}")
+    if image.mode == "P" and isinstance(image.info.get("transparency"), bytes):
+        # The same pixels as from P straight to RGB, without Pillow's warning.
+        return image.convert("RGBA").convert("RGB")
+    return image.convert("RGB")
+
+
+def _unreadable(where: object, found: str) -> ImageError:
+    return ImageError(
+        where,
+        expected="an image",
+        found=found,
+        remedy="replace or remove the file, or pass --skip-unreadable",
+    )
+
+
+def _too_large(where: object, found: str) -> ImageError:
+    return ImageError(
+        where,
+        expected=f"an image of at most {MAX_PIXELS:,} pixels",
+        found=found,
+        remedy="make it smaller, or pass --skip-unreadable",
+    )

@@ -1,0 +1,229 @@
+"""Cached features as files that other tools read without tlcache: ``.npz``, ``.parquet``, ``.h5``.
+
+Each holds a row an image with its path, label and split, the classes' names, and the identity of
+the features. A file appears whole or not at all. Rows are written in blocks, from an array that may
+lie on a disk. Covers no reading from the cache (``features``).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlcache.core.errors import DataError, OptionError
+from tlcache.core.files import open_atomically
+from tlcache.features.labelled_rows import LabelledRows
+
+Rows = LabelledRows[NDArray[Any]]
+Tick = Callable[[int, int], None]
+
+_BLOCK = 8192  # rows of 1,280 numbers: 42 MB
+
+
+def write_features(
+    path: Path,
+    rows: Rows,
+    classes: Sequence[str],
+    identity: str = "",
+    *,
+    force: bool = False,
+    progress: Tick | None = None,
+) -> None:
+    """Write features with their labels; the end of the name says in which format.
+
+    ``.npz`` (numpy, without pickles) and ``.h5`` (HDF5) hold the arrays ``features`` (n, D)
+    float32, ``labels`` (n,) int64, ``splits`` (n,), ``paths`` (n,), ``classes`` (C,) and, as JSON,
+    ``identity``, which in HDF5 is an attribute. Paths in HDF5 are the bytes of the file's name.
+    ``.parquet`` has the columns ``path``, ``split``, ``label``, ``class`` and ``features``, and
+    ``classes`` and ``identity`` among its metadata.
+
+    Args:
+        path: Of the file.
+        rows: As :meth:`tlcache.features.read.Features.to_numpy` gives them.
+        classes: Names, in the order of the labels.
+        identity: What the features depend on, as JSON.
+        force: Replace a file that is there.
+        progress: Called with how many rows are written, and of how many.
+
+    Raises:
+        OptionError: If the name, what is there, or a package that is not stands in the way.
+        DataError: If a name cannot be kept in the format.
+        CacheError: If the file cannot be written.
+    """
+    check_target(path, force=force)
+    for name in (*classes, *rows.paths):
+        if "\0" in name:
+            raise _no_name(path, name, "a name without NUL characters")
+    with open_atomically(path) as file:
+        _WRITERS[path.suffix](path, file, rows, classes, identity, progress or _silent)
+
+
+def check_target(path: Path, *, force: bool = False) -> None:
+    """Refuse a name of another format, one that is taken, and a format that needs a package.
+
+    Raises:
+        OptionError: If it is refused.
+    """
+    if path.suffix not in _WRITERS:
+        endings = ", ".join(_WRITERS)
+        found = path.suffix or "no ending"
+        raise OptionError(
+            path,
+            expected=f"a file's name that ends in one of {endings}",
+            found=found,
+            remedy="name another file",
+        )
+    _check_place(path, force)
+    if path.suffix == ".parquet" and not importlib.util.find_spec("pyarrow"):
+        raise OptionError(
+            path,
+            expected="the package pyarrow",
+            found="none",
+            remedy="pip install 'tlcache[parquet]', or name a .npz or .h5 file",
+        )
+
+
+def _check_place(path: Path, force: bool) -> None:
+    try:
+        folder, there = path.is_dir(), path.exists()
+        no_parent = not path.absolute().parent.is_dir()
+    except OSError as error:  # a name that is too long, say
+        reason = error.strerror or type(error).__name__
+        raise OptionError(
+            path, expected="a file that can be made", found=reason, remedy="name another file"
+        ) from error
+    if folder or (there and not force):
+        kind = "a folder" if folder else "one that is there"
+        remedy = "name another file" + ("" if folder else ", or pass --force to replace it")
+        raise OptionError(path, expected="a new file", found=kind, remedy=remedy)
+    if no_parent:
+        raise OptionError(
+            path,
+            expected="a file in a folder that is there",
+            found="no such folder",
+            remedy="make the folder, or name a file in another",
+        )
+
+
+def _write_npz(
+    path: Path, file: BinaryIO, rows: Rows, classes: Sequence[str], identity: str, tick: Tick
+) -> None:
+    with zipfile.ZipFile(file, "w") as archive:
+        _add_array(archive, "labels", rows.y)
+        _add_array(archive, "splits", rows.splits)
+        _add_array(archive, "paths", rows.paths, _text_type(rows.paths))
+        _add_array(archive, "classes", np.array(classes))
+        _add_array(archive, "identity", np.array([identity]))
+        _add_array(archive, "features", rows.X, tick=tick)
+
+
+def _text_type(texts: Sequence[str] | NDArray[np.object_]) -> np.dtype[Any]:
+    return np.dtype(f"<U{max(map(len, texts), default=1)}")
+
+
+def _add_array(
+    archive: zipfile.ZipFile,
+    name: str,
+    array: NDArray[Any],
+    dtype: np.dtype[Any] | None = None,
+    tick: Tick | None = None,
+) -> None:
+    """As ``numpy.savez`` does, but in blocks, so that no path is held four bytes a letter."""
+    dtype = (dtype or array.dtype).newbyteorder("<")
+    info = zipfile.ZipInfo(f"{name}.npy")  # of 1980, so that the same features give the same bytes
+    info.compress_type = zipfile.ZIP_DEFLATED if dtype.kind == "U" else zipfile.ZIP_STORED
+    header = {
+        "descr": np.lib.format.dtype_to_descr(dtype),
+        "fortran_order": False,
+        "shape": array.shape,
+    }
+    with archive.open(info, "w", force_zip64=True) as member:
+        np.lib.format.write_array_header_1_0(member, header)
+        for start, block in _blocks(array, tick or _silent):
+            del start
+            member.write(np.ascontiguousarray(block, dtype).tobytes())
+
+
+def _write_h5(
+    path: Path, file: BinaryIO, rows: Rows, classes: Sequence[str], identity: str, tick: Tick
+) -> None:
+    import h5py
+
+    # A file object: a full disk is an error of its own there, which HDF5 itself would not report.
+    with h5py.File(file, "w", libver=("earliest", "v108")) as made:
+        made.attrs["identity"] = identity
+        plain: dict[str, Any] = {"track_times": False}
+        made.create_dataset("labels", data=rows.y.astype("<i8"), **plain)
+        made.create_dataset("splits", data=rows.splits.astype("S"), **plain)
+        for name, texts in (("classes", np.array(classes, object)), ("paths", rows.paths)):
+            strings = made.create_dataset(name, texts.shape, h5py.string_dtype(), **plain)
+            for start, block in _blocks(texts, _silent):
+                encoded = [_bytes_of(path, text) for text in block]
+                strings[start : start + len(block)] = np.array(encoded, object)
+        features = made.create_dataset("features", rows.X.shape, "<f4", **plain)
+        for start, block in _blocks(rows.X, tick):
+            features[start : start + len(block)] = block
+
+
+def _bytes_of(path: Path, text: str) -> bytes:
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        raise _no_name(path, text, "a name that is Unicode, or bytes of a file's name") from None
+
+
+def _write_parquet(
+    path: Path, file: BinaryIO, rows: Rows, classes: Sequence[str], identity: str, tick: Tick
+) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    for name in (*classes, *rows.paths):
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise _no_name(path, name, "a name that is Unicode, as Parquet wants it") from None
+    vector = pa.list_(pa.float32(), rows.X.shape[1])
+    columns = {"path": pa.string(), "split": pa.string(), "label": pa.int64()}
+    columns |= {"class": pa.string(), "features": vector}
+    about = {"classes": json.dumps(list(classes)), "identity": identity}
+    schema, named = pa.schema(columns, about), np.array(classes, object)
+    how: dict[str, Any] = {"use_dictionary": ["split", "class"]}
+    with pyarrow.parquet.ParquetWriter(file, schema, **how) as writer:
+        for start, block in _blocks(rows.X, tick):
+            at = slice(start, start + len(block))
+            arrays = [rows.paths[at], rows.splits[at].tolist(), rows.y[at], named[rows.y[at]]]
+            table = [pa.array(a, type=t) for a, t in zip(arrays, columns.values(), strict=False)]
+            flat = pa.array(np.ascontiguousarray(block).reshape(-1))
+            table.append(pa.FixedSizeListArray.from_arrays(flat, type=vector))
+            writer.write_batch(pa.record_batch(table, schema=schema))
+
+
+_WRITERS = {".npz": _write_npz, ".parquet": _write_parquet, ".h5": _write_h5}
+
+
+def _blocks(array: NDArray[Any], tick: Tick) -> Iterator[tuple[int, NDArray[Any]]]:
+    for start in range(0, len(array), _BLOCK):
+        block = array[start : start + _BLOCK]
+        yield start, block
+        tick(start + len(block), len(array))
+
+
+def _silent(done: int, total: int) -> None:
+    """Nobody is to be told."""
+
+
+def _no_name(path: Path, name: str, expected: str) -> DataError:
+    return DataError(
+        path,
+        expected=expected,
+        found=repr(name),
+        remedy="rename it, or name a file of another format (.npz keeps any name)",
+    )

@@ -1,0 +1,299 @@
+"""Features read back from the cache: arrays with their labels, and where they came from.
+
+Covers no making of features (``embedding``); reading needs no images, no weights and no trunk.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlcache.cache.identity import read_identity
+from tlcache.cache.snapshots import Snapshot, load_snapshot
+from tlcache.cache.store import FeatureStore, open_store
+from tlcache.core.errors import CacheError, DataError
+from tlcache.core.machine import physical_memory
+from tlcache.core.notebook import counts_html
+from tlcache.data.folders import SPLITS
+from tlcache.features.labelled_rows import LabelledRows, in_torch, labelled_rows
+from tlcache.heads.model import Head, Model
+from tlcache.trunks.info import TrunkInfo
+
+Report = Callable[[str], None]
+"""Is told, a line at a time, what a user should know."""
+
+
+def said_once(report: Report) -> Report:
+    """Passes on a line the first time: several parts of a run meet the same damaged file."""
+    said: set[str] = set()
+
+    def tell(line: str) -> None:
+        if line not in said:
+            said.add(line)
+            report(line)
+
+    return tell
+
+
+@dataclasses.dataclass(frozen=True)
+class Features:
+    """Cached features of a data set, in memory.
+
+    Attributes:
+        features: (n, D) float32, of the eval transform.
+        labels: (n,).
+        splits: (n,), indices into ``samples.SPLITS``, ascending.
+        paths: Of the n images.
+        classes: Their names.
+        train_views: (V, t, D) float32: V augmented views of the t training images; None for V = 0.
+    """
+
+    features: NDArray[np.float32] = dataclasses.field(repr=False)
+    labels: NDArray[np.int32] = dataclasses.field(repr=False)
+    splits: NDArray[np.int8] = dataclasses.field(repr=False)
+    paths: list[str] = dataclasses.field(repr=False)
+    classes: tuple[str, ...]
+    train_views: NDArray[np.float32] | None = dataclasses.field(default=None, repr=False)
+
+    def split(self, name: str) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+        """(m, D) features and (m,) labels of one split, not copied."""
+        at = self._rows_of(name)
+        return self.features[at], self.labels[at]
+
+    def split_paths(self, name: str) -> list[str]:
+        """The m images' paths of one split."""
+        return self.paths[self._rows_of(name)]
+
+    def _rows_of(self, name: str) -> slice:
+        start, end = np.searchsorted(self.splits, [SPLITS.index(name), SPLITS.index(name) + 1])
+        return slice(int(start), int(end))
+
+    def to_train_on(self) -> NDArray[np.float32]:
+        """What a head trains on: the augmented views where there are any, else (t, D)."""
+        return self.split("train")[0] if self.train_views is None else self.train_views
+
+    def to_numpy(self, on: str = "all") -> LabelledRows[NDArray[Any]]:
+        """The features of the plain images as scikit-learn takes them: ``X, y, paths, splits``.
+
+        Args:
+            on: A split, or ``all``.
+
+        Returns:
+            (n, D) float32, not copied; (n,) int64, numbers of ``classes``; (n,) paths and (n,)
+            names of splits. Rows come split after split: ``X[splits == "val"]`` are those of val.
+        """
+        return labelled_rows(self.features, self.labels, self.splits, self.paths, on)
+
+    def to_torch(self, on: str = "all") -> LabelledRows[Any]:
+        """The same with ``X`` and ``y`` as tensors, fit for a ``TensorDataset``.
+
+        ``X`` shares its memory with these features; ``paths`` and ``splits`` are numpy's.
+        """
+        return in_torch(self.to_numpy(on))
+
+    def present_splits(self) -> list[str]:
+        """The splits that hold any image."""
+        return [name for at, name in enumerate(SPLITS) if (self.splits == at).any()]
+
+    def _repr_html_(self) -> str:
+        return counts_html(f"{self.features.shape[1]:,} features of each image", self)
+
+
+@dataclasses.dataclass(frozen=True)
+class Embedding:
+    """A data set whose rows are in the cache.
+
+    Attributes:
+        trunk: Whose features they are.
+        snapshot: The data set and its digests.
+        stores: The rows of the eval transform and, where there are views, of the train transform.
+        views: How many augmented views each training image has.
+        embedded, reused: Distinct images of which rows were made, and of which none had to be.
+        seconds: Of everything.
+        pass_seconds: Of the pass alone.
+    """
+
+    trunk: TrunkInfo
+    snapshot: Snapshot
+    stores: Sequence[FeatureStore]
+    views: int
+    embedded: int
+    reused: int
+    seconds: float
+    pass_seconds: float
+
+    @property
+    def unreadable(self) -> list[tuple[str, str]]:
+        """(path, reason) of each image that cannot be read."""
+        pairs = zip(self.snapshot.dataset.paths, self.snapshot.reasons, strict=True)
+        return [(path, reason) for path, reason in pairs if reason]
+
+    def read(self, spool: Path | None = None) -> Features:
+        """The features, from the cache.
+
+        Args:
+            spool: A folder on whose disk they are laid out, for data larger than the memory, in a
+                file without a name that is gone with the arrays; without it, in memory.
+
+        Raises:
+            CacheError: If a row is missing, or they do not fit into the memory or onto the disk.
+        """
+        dataset, readable = self.snapshot.dataset, np.flatnonzero(self.snapshot.readable())
+        readable = readable[np.argsort(dataset.splits[readable], kind="stable")]
+        digests, splits = self.snapshot.digests[readable], dataset.splits[readable]
+        views = None
+        if self.views:
+            train = digests[splits == SPLITS.index("train")]
+            names = np.tile(train, (self.views, 1)), np.repeat(np.arange(self.views), len(train))
+            views = _gathered(self.stores[1], *names, spool).reshape(self.views, len(train), -1)
+        return Features(
+            features=_gathered(self.stores[0], digests, np.zeros(len(digests), np.int32), spool),
+            labels=dataset.labels[readable],
+            splits=splits,
+            paths=[dataset.paths[i] for i in readable],
+            classes=dataset.classes,
+            train_views=views,
+        )
+
+    def model(self, head: Head) -> Model:
+        """A head that was trained on these features, with all that it needs to classify images."""
+        identity = self.stores[0].identity
+        return Model(
+            head=head,
+            classes=self.snapshot.dataset.classes,
+            trunk=identity.trunk,
+            weights=self.trunk.weights,
+            digest=identity.weights,
+            transform=identity.transform,
+            precision=identity.precision,
+            dtype=identity.dtype,
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """What programs may rely on, as plain JSON values."""
+        return {
+            "identity": self.stores[0].identity.key,
+            "trunk": self.trunk.name,
+            "weights": self.trunk.weights,
+            "dataset": self.snapshot.dataset.name,
+            "images": len(self.snapshot.dataset),
+            "embedded": self.embedded,
+            "reused": self.reused,
+            "unreadable": [{"path": path, "reason": reason} for path, reason in self.unreadable],
+            "views": self.views,
+            "dim": self.trunk.dim,
+            "seconds": self.seconds,
+            "images_per_second": self.embedded / self.pass_seconds if self.embedded else 0.0,
+        }
+
+
+class UnreadableImagesError(DataError):
+    """Some images cannot be read; the rows of all others are in the cache.
+
+    Attributes:
+        embedding: What was done.
+    """
+
+    def __init__(self, embedding: Embedding) -> None:
+        listed = "; ".join(f"{path} ({reason})" for path, reason in embedding.unreadable[:5])
+        more = len(embedding.unreadable) - 5
+        super().__init__(
+            embedding.snapshot.dataset.root,
+            expected="images that can be read",
+            found=f"{len(embedding.unreadable)} that cannot: {listed}"
+            + (f"; and {more} more" if more > 0 else ""),
+            remedy="replace or remove them, or pass --skip-unreadable; all others are in the cache",
+        )
+        self.embedding = embedding
+
+
+def open_snapshot(path: Path, views: int = 0, report: Report | None = None) -> Embedding:
+    """A data set from its snapshot in a cache: needs no images, no weights and no trunk.
+
+    Args:
+        path: ``<cache>/<identity>/snapshots/<data set>.h5``.
+        views: How many augmented views of each training image to read.
+        report: Is told of damaged files.
+
+    Raises:
+        CacheError: If the snapshot or its cache cannot be used.
+    """
+    started, report = time.perf_counter(), said_once(report or (lambda line: None))
+    snapshot, folder = load_snapshot(path), path.absolute().parents[1]
+    identity = read_identity(folder)
+    info = TrunkInfo(
+        name=identity.trunk,
+        weights="unknown",
+        digest=identity.weights,
+        dim=identity.dim,
+        transform=identity.transform,
+    )
+    stores = [FeatureStore(folder, identity, report)]
+    if views:
+        augmented = dataclasses.replace(identity, transform=identity.transform.as_train())
+        stores.append(open_store(folder.parent, augmented, "unknown", report))
+    reused = len(np.unique(snapshot.digests[snapshot.readable()], axis=0))
+    seconds = time.perf_counter() - started
+    return Embedding(info, snapshot, stores, views, 0, reused, seconds, 0.0)
+
+
+def _gathered(
+    store: FeatureStore,
+    images: NDArray[np.uint8],
+    views: NDArray[np.integer],
+    spool: Path | None,
+) -> NDArray[np.float32]:
+    room = _room(store, len(images), spool)
+    features, found = store.gather(images, views.astype(np.int32, copy=False), room)
+    if not found.all():
+        raise CacheError(
+            store.folder,
+            expected=f"{len(found)} rows",
+            found=f"{np.count_nonzero(~found)} of them missing",
+            remedy="run `tlcache embed` on the folder of images",
+        )
+    return features
+
+
+def _room(store: FeatureStore, rows: int, spool: Path | None) -> NDArray[np.float32]:
+    """(rows, D) zeros, in memory or on a disk."""
+    shape = rows, store.identity.dim
+    size = 4 * shape[0] * shape[1]
+    if spool is None:
+        if size > 0.8 * physical_memory():
+            raise CacheError(
+                store.folder,
+                expected=f"features that fit into {physical_memory() / 1e9:.1f} GB of memory",
+                found=f"{size / 1e9:.1f} GB",
+                remedy="pass --stream, which reads them from a disk as they are needed",
+            )
+        return np.zeros(shape, np.float32)
+    try:
+        with tempfile.TemporaryFile(dir=spool) as file:
+            _reserve(file.fileno(), size)
+            return np.asarray(np.memmap(file, np.float32, "r+", shape=shape))
+    except OSError as error:
+        raise CacheError(
+            spool,
+            expected=f"a disk with {size / 1e9:.1f} GB of room",
+            found=error.strerror or type(error).__name__,
+            remedy="free some space, or choose another --cache-dir",
+        ) from error
+
+
+def _reserve(descriptor: int, size: int) -> None:
+    """Take the room now: a disk that is full is an error here, and would be a signal later."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, 0, size)
+        return
+    part = bytes(1 << 20)
+    for start in range(0, size, len(part)):
+        os.write(descriptor, part[: size - start])

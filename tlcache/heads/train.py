@@ -1,0 +1,280 @@
+"""Train linear heads on arrays of features: the tutorial's SGD in closed form, without autograd.
+
+One head or many, by the same steps (``head_steps``). Takes arrays; knows no store, file or trunk,
+and needs no torch.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import math
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from tlcache.core.errors import DataError, OptionError
+from tlcache.core.machine import resolve_device, usable_cpus
+from tlcache.core.notebook import training_html
+from tlcache.heads.head_epochs import judge, train_epoch
+from tlcache.heads.model import Head, initial_head
+from tlcache.heads.recipe import EpochRecord, Recipe
+from tlcache.heads.rows import Array, HeadData, Labels, check_widths, head_data
+from tlcache.heads.steps import Steps, can_compile, compiled_steps, steps
+
+_STEP_SECONDS = 3e-5  # of numpy's calls, about
+_FLOPS = 1e10  # a second, about
+WORTH_SECONDS = 0.7
+"""Of numpy's time, from which on compiled steps pay: loading numba takes about 0.4."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedHead:
+    """A head and how it came about.
+
+    Attributes:
+        head: Of the best epoch.
+        last: Of the last epoch.
+        best_epoch: Counted from 1: the first with the highest val accuracy.
+        history: One record an epoch; the last one may hold a loss that is no longer finite.
+        seconds: Of the whole training, shared with the heads that were trained beside it.
+    """
+
+    head: Head = dataclasses.field(repr=False)
+    last: Head = dataclasses.field(repr=False)
+    best_epoch: int
+    history: list[EpochRecord] = dataclasses.field(repr=False)
+    seconds: float
+
+    @property
+    def diverged(self) -> bool:
+        """Whether training ended because a loss was no longer finite."""
+        return not _finite(self.history[-1])
+
+    def _repr_html_(self) -> str:
+        return training_html(self.history, self.best_epoch, self.seconds)
+
+
+def train_head(
+    features: Array,
+    labels: Labels,
+    val_features: Array,
+    val_labels: Labels,
+    recipe: Recipe | None = None,
+    *,
+    classes: int,
+    head: Head | None = None,
+    on_epoch: Callable[[EpochRecord], None] | None = None,
+) -> TrainedHead:
+    """Train a softmax-regression head by SGD with momentum and a step schedule.
+
+    Args:
+        features: (N, D), or (V, N, D) for V views: epoch e takes view e mod V.
+        labels: (N,) in [0, classes).
+        val_features: (M, D).
+        val_labels: (M,).
+        recipe: The tutorial's by default.
+        classes: C.
+        head: To start from; a fresh one of the recipe's seed by default.
+        on_epoch: Called with each epoch's record.
+
+    Raises:
+        DataError: If the arrays do not fit together, or the loss is no longer finite.
+    """
+    (trained,) = train_heads(
+        features,
+        labels,
+        val_features,
+        val_labels,
+        [recipe or Recipe()],
+        classes=classes,
+        heads=None if head is None else [head],
+        on_epoch=on_epoch and (lambda _, record: on_epoch(record)),
+    )
+    if trained.diverged:
+        raise divergence(trained.history[-1])
+    return trained
+
+
+def train_heads(
+    features: Array,
+    labels: Labels,
+    val_features: Array,
+    val_labels: Labels,
+    recipes: Sequence[Recipe],
+    *,
+    classes: int,
+    heads: Sequence[Head] | None = None,
+    on_epoch: Callable[[int, EpochRecord], None] | None = None,
+    compiled: bool | None = None,
+    device: str = "cpu",
+) -> list[TrainedHead]:
+    """Train many heads on the same rows, side by side; each ends as it would alone.
+
+    Args:
+        features, labels, val_features, val_labels, classes: As for :func:`train_head`.
+        recipes: One a head.
+        heads: To start from; fresh ones of the recipes' seeds by default.
+        on_epoch: Called with a head's index and its epoch's record, from several threads.
+        compiled: Whether numba's steps are taken, or numpy's; by default, numba's where it is
+            installed and there is enough to do.
+        device: ``cpu``, or a GPU (``cuda`` or ``cuda:N``), which pays for many heads or large ones.
+
+    Returns:
+        One a recipe. Training a head ends early where its loss is no longer finite: see
+        ``TrainedHead.diverged``.
+
+    Raises:
+        DataError: If the arrays do not fit together.
+        OptionError: If compiled steps are asked for and numba is not installed, or a GPU and there
+            is none.
+    """
+    data = head_data(features, labels, val_features, val_labels, classes)
+    heads = heads or [initial_head(classes, data.views.shape[2], r.seed) for r in recipes]
+    for head in heads:
+        check_widths(data, head)
+    take, threads = _steps_for(data, recipes, compiled, device)
+    trained: dict[int, TrainedHead] = {}
+    stop = threading.Event()
+
+    def train(members: list[int]) -> None:
+        def tell(at: int, record: EpochRecord) -> None:
+            if stop.is_set():
+                raise concurrent.futures.CancelledError
+            if on_epoch is not None:
+                on_epoch(members[at], record)
+
+        chosen = [heads[i] for i in members], [recipes[i] for i in members]
+        trained.update(zip(members, _train_group(data, *chosen, take, tell), strict=True))
+
+    groups = _groups(recipes, threads)
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+        try:
+            for _ in pool.map(train, groups) if threads > 1 else map(train, groups):
+                pass
+        except BaseException:  # Ctrl-C: what is on its way ends with its epoch
+            stop.set()
+            raise
+    return [trained[i] for i in range(len(recipes))]
+
+
+def _steps_for(
+    data: HeadData, recipes: Sequence[Recipe], compiled: bool | None, device: str
+) -> tuple[Steps, int]:
+    """What takes the steps, and by how many threads."""
+    if device != "cpu":
+        from tlcache.heads.torch_steps import steps_on
+
+        return steps_on(resolve_device(device)), 1
+    if compiled is None:
+        _, rows, dim = data.views.shape
+        seconds = numpy_seconds(rows, dim, data.classes, recipes)
+        compiled = can_compile() and seconds > WORTH_SECONDS
+    elif compiled and not can_compile():
+        raise _no_numba()
+    return (compiled_steps(), usable_cpus()) if compiled else (steps, 1)
+
+
+def _groups(recipes: Sequence[Recipe], threads: int) -> list[list[int]]:
+    """Indices of recipes that take the same rows in the same order; at least one a thread."""
+    alike: dict[tuple[int, int, int, int], list[int]] = {}
+    for i, recipe in enumerate(recipes):
+        alike.setdefault((recipe.seed, recipe.batch_size, recipe.epochs, recipe.block), []).append(
+            i
+        )
+    parts = -(-threads // len(alike))
+    return [part for group in alike.values() for k in range(parts) if (part := group[k::parts])]
+
+
+def numpy_seconds(rows: int, dim: int, classes: int, recipes: Sequence[Recipe]) -> float:
+    """About how long numpy would take for heads on (rows, dim) features."""
+    seconds = 0.0
+    for group in _groups(recipes, 1):
+        recipe = recipes[group[0]]
+        steps_an_epoch = -(-rows // recipe.batch_size)
+        weights = len(group) * classes * dim
+        # Two products of every row, and six passes over the weights in every step.
+        work = (4 * rows + 6 * steps_an_epoch) * weights / _FLOPS
+        seconds += recipe.epochs * (steps_an_epoch * _STEP_SECONDS + work)
+    return seconds
+
+
+class _Group:
+    """G heads on their way, (G, C, D + 1) with the bias as the last column."""
+
+    def __init__(self, heads: Sequence[Head]) -> None:
+        joined = [np.column_stack([head.weight, head.bias]) for head in heads]
+        self.weight = np.stack(joined).astype(np.float32)
+        self.velocity = np.zeros_like(self.weight)
+        self.best = self.weight.copy()
+        self.best_epoch = np.zeros(len(heads), int)
+        self.best_accuracy = np.full(len(heads), -1.0)
+        self.history: list[list[EpochRecord]] = [[] for _ in heads]
+
+    def record(self, g: int, record: EpochRecord) -> None:
+        self.history[g].append(record)
+        if record.val_accuracy > self.best_accuracy[g] and _finite(record):
+            self.best_accuracy[g], self.best_epoch[g] = record.val_accuracy, record.epoch
+            self.best[g] = self.weight[g]
+
+    def trained(self, g: int, seconds: float) -> TrainedHead:
+        best, last = (
+            Head(w[g, :, :-1].copy(), w[g, :, -1].copy()) for w in (self.best, self.weight)
+        )
+        return TrainedHead(best, last, int(self.best_epoch[g]), self.history[g], seconds)
+
+
+def _train_group(
+    data: HeadData,
+    heads: Sequence[Head],
+    recipes: Sequence[Recipe],
+    take: Steps,
+    tell: Callable[[int, EpochRecord], None],
+) -> list[TrainedHead]:
+    """Train heads whose recipes share seed, batch size and number of epochs."""
+    started, recipe, group = time.perf_counter(), recipes[0], _Group(heads)
+    momentum = np.array([r.momentum for r in recipes], np.float32)
+    decay = np.array([r.weight_decay for r in recipes], np.float32)
+    going = list(range(len(heads)))
+    for epoch in range(recipe.epochs):
+        epoch_started = time.perf_counter()
+        lrs = [r.learning_rate(epoch) for r in recipes]
+        rates = np.array(lrs, np.float32), momentum, decay
+        with np.errstate(over="ignore", invalid="ignore"):  # what diverges is recorded as such
+            train = train_epoch(group.weight, group.velocity, data, epoch, recipe, take, rates)
+            val = judge(group.weight, data)
+        seconds = time.perf_counter() - epoch_started
+        for g in going:
+            record = EpochRecord(epoch + 1, lrs[g], *train[g], *val[g], seconds)
+            group.record(g, record)
+            tell(g, record)
+        going = [g for g in going if _finite(group.history[g][-1])]
+        if not going:
+            break
+    seconds = time.perf_counter() - started
+    return [group.trained(g, seconds) for g in range(len(heads))]
+
+
+def _finite(record: EpochRecord) -> bool:
+    return math.isfinite(record.train_loss) and math.isfinite(record.val_loss)
+
+
+def _no_numba() -> OptionError:
+    return OptionError(
+        "compiled steps",
+        expected="numba",
+        found="no such package",
+        remedy="pip install 'tlcache[fast]'",
+    )
+
+
+def divergence(record: EpochRecord) -> DataError:
+    """That a head's loss is no longer finite, said of its last epoch."""
+    return DataError(
+        f"epoch {record.epoch}",
+        expected="a finite loss",
+        found=f"{record.train_loss} in training, {record.val_loss} on val",
+        remedy=f"lower the learning rate (it was {record.learning_rate:g})",
+    )

@@ -1,0 +1,242 @@
+"""The PyTorch transfer-learning tutorial's end-to-end loop: every epoch, every image, every layer.
+
+Deterministic on a CPU, and resumable: a run that was stopped ends with the weights of one that was
+not. Epoch e trains on augmented view e of each image, so neither order nor workers play a part.
+Covers no judging (``evaluation``) and no cached features (``head_training``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from tlcache.core.errors import ModelError, OptionError
+from tlcache.core.machine import resolve_device
+from tlcache.core.notebook import training_html
+from tlcache.data.folders import ImageDataset
+from tlcache.heads.model import Head, Model, initial_head
+from tlcache.heads.recipe import EpochRecord, Recipe, StartRecord
+from tlcache.networks.checkpoints import Plan, load_checkpoint, save_checkpoint
+from tlcache.networks.loading import ImageLoader, Workers, worker_count
+from tlcache.networks.loop import BatchNorm, Run
+from tlcache.networks.network import check_split, gpu_settings
+from tlcache.trunks.load import Trunk
+from tlcache.trunks.weights import state_digest
+
+
+@dataclasses.dataclass(frozen=True)
+class Finetuned:
+    """The network of the best epoch, and how it came about.
+
+    Attributes:
+        head: (C, D) and (C,).
+        network: The trunk's state by name; None if it never changed.
+        digest: Hex SHA-256 of the trunk's state.
+        history: One record an epoch.
+        best_epoch: Counted from 1: the first with the highest val accuracy.
+        unreadable: (path, reason) of the images that were left out.
+        seconds: Of all epochs, those before a resumption too.
+        start: Where a head was given: what the network made of val before the first epoch. It is no
+            candidate: the best epoch is the best of those that trained.
+    """
+
+    head: Head = dataclasses.field(repr=False)
+    network: dict[str, NDArray[Any]] | None = dataclasses.field(repr=False)
+    digest: str
+    history: list[EpochRecord] = dataclasses.field(repr=False)
+    best_epoch: int
+    unreadable: list[tuple[str, str]]
+    seconds: float
+    start: StartRecord | None = None
+
+    def _repr_html_(self) -> str:
+        return training_html(self.history, self.best_epoch, self.seconds)
+
+    def model(self, trunk: Trunk, classes: Sequence[str], start: Model | None = None) -> Model:
+        """What can be saved and used: with the trunk's state only if it changed.
+
+        Args:
+            trunk: The one that finetuning began with.
+            classes: Names, in the order of the logits.
+            start: The model whose trunk that was: one that was finetuned itself hands on its state
+                where this run left it as it was.
+        """
+        return Model(
+            head=self.head,
+            classes=tuple(classes),
+            trunk=trunk.name,
+            weights=trunk.weights,
+            digest=self.digest,
+            transform=trunk.transform,
+            network=self.network or (start.network if start else None),
+        )
+
+
+def finetune(
+    dataset: ImageDataset,
+    trunk: Trunk,
+    recipe: Recipe | None = None,
+    *,
+    head: Head | None = None,
+    freeze: bool = False,
+    bn: BatchNorm = "eval",
+    device: str = "auto",
+    workers: Workers = "auto",
+    views: int | None = None,
+    skip_unreadable: bool = False,
+    checkpoint: Path | None = None,
+    on_start: Callable[[StartRecord], None] | None = None,
+    on_resume: Callable[[EpochRecord], None] | None = None,
+    on_epoch: Callable[[EpochRecord], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Finetuned:
+    """Train a network on augmented images, and keep the epoch with the best val accuracy.
+
+    Args:
+        dataset: With images in train and val.
+        trunk: Where to start; it is left as it is.
+        recipe: The tutorial's by default.
+        head: (C, D) to start from, such as one that was trained on cached features of this trunk:
+            Kumar et al., "Fine-Tuning can Distort Pretrained Features and Underperform
+            Out-of-Distribution", ICLR 2022 (LP-FT). It is judged on val before the first epoch. A
+            fresh one of the recipe's seed by default.
+        freeze: Train the head only.
+        bn: With ``freeze``: ``eval`` keeps the trunk fixed; ``train`` runs it in training mode, so
+            that its BatchNorm statistics drift although its weights stay, as in the tutorial.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; a GPU trains in mixed precision.
+        workers: Threads that read images, see :func:`tlcache.networks.loading.worker_count`.
+        views: Augmented views of an image: epoch e takes view e mod ``views``; a new one each epoch
+            by default.
+        skip_unreadable: Go on without the images that cannot be read.
+        checkpoint: A file to write after every epoch, and to go on from if it is there.
+        on_start: Called with what a head that was given does on val, also by a run that goes on.
+        on_resume: Called by a run that goes on with the record of each epoch that is behind it.
+        on_epoch: Called with each epoch's record, when its checkpoint has been written.
+        progress: Called with how many images were taken, and how many will have been in all.
+
+    Raises:
+        DataError: If images cannot be read, a split is empty, or the loss is no longer finite.
+        ModelError: If the head does not fit, or the checkpoint is another run's.
+        OptionError: If an option makes no sense.
+        CacheError: If the checkpoint cannot be written.
+    """
+    recipe = recipe or Recipe()
+    first = head or initial_head(len(dataset.classes), trunk.dim, recipe.seed)
+    _check(dataset, trunk, first, bn, views)
+    run = Run(trunk, first, recipe, resolve_device(device), freeze, bn)
+    plan = _plan(dataset, trunk, first, recipe, freeze, bn, views)
+    loader = ImageLoader(
+        dataset,
+        trunk.transform,
+        workers=worker_count(workers),
+        pin_memory=run.device.type == "cuda",
+        skip_unreadable=skip_unreadable,
+    )
+    with loader, gpu_settings():
+        if checkpoint is not None and checkpoint.exists():
+            run.resume(saved := load_checkpoint(checkpoint, plan))
+            loader.unreadable |= saved.unreadable
+        if on_resume is not None:
+            for record in run.history:
+                on_resume(record)
+        judge = head is not None and not run.history
+        if progress is not None:
+            loader.on_images = _counter(progress, dataset, run, judge)
+        if judge:
+            run.judge_start(dataset, loader)
+        if run.start is not None and on_start is not None:
+            on_start(run.start)
+        while len(run.history) < recipe.epochs:
+            run.epoch(dataset, loader, views)
+            if checkpoint is not None:
+                save_checkpoint(checkpoint, run.saved(loader.unreadable), plan)
+            if on_epoch is not None:
+                on_epoch(run.history[-1])
+    return _result(run, trunk, loader.unreadable)
+
+
+def _result(run: Run, trunk: Trunk, unreadable: dict[str, str]) -> Finetuned:
+    """The best epoch's network as arrays."""
+    state = {name.removeprefix("trunk."): tensor for name, tensor in run.best.items()}
+    weight, bias = state.pop("head.weight").numpy(), state.pop("head.bias").numpy()
+    head = Head(weight, bias, normalise=hasattr(run.network, "unit"))
+    return Finetuned(
+        head=head,
+        network={name: tensor.numpy() for name, tensor in state.items()} or None,
+        digest=state_digest(state) if state else trunk.digest,
+        history=run.history,
+        best_epoch=run.best_epoch,
+        unreadable=list(unreadable.items()),
+        seconds=math.fsum(record.seconds for record in run.history),
+        start=run.start,
+    )
+
+
+def _counter(
+    progress: Callable[[int, int], None], dataset: ImageDataset, run: Run, judge: bool
+) -> Callable[[int], None]:
+    """Tells how many images a run has taken, and will have, those before its first epoch too."""
+    val = len(dataset.indices("val"))
+    each, before = len(dataset.indices("train")) + val, val if run.start else 0
+    done = len(run.history) * each + before
+    total = run.recipe.epochs * each + (val if judge else before)
+
+    def count(images: int) -> None:
+        nonlocal done
+        done += images
+        progress(done, total)
+
+    return count
+
+
+def _plan(
+    dataset: ImageDataset,
+    trunk: Trunk,
+    head: Head,
+    recipe: Recipe,
+    freeze: bool,
+    bn: BatchNorm,
+    views: int | None,
+) -> Plan:
+    """All that the outcome depends on, but for the images' bytes, as plain values."""
+    images = sorted(
+        zip(dataset.paths, dataset.labels.tolist(), dataset.splits.tolist(), strict=True)
+    )
+    unit = {"normalise": True} if head.normalise else {}
+    return recipe.describe() | {
+        **unit,
+        "trunk": f"{trunk.name} {trunk.digest}",
+        "transform": trunk.transform.describe(),
+        "classes": list(dataset.classes),
+        "images": hashlib.sha256(json.dumps(images).encode()).hexdigest(),
+        "first head": hashlib.sha256(head.weight.tobytes() + head.bias.tobytes()).hexdigest(),
+        "freeze": freeze,
+        "bn": bn if freeze else None,
+        "views": views,
+    }
+
+
+def _check(
+    dataset: ImageDataset, trunk: Trunk, head: Head, bn: BatchNorm, views: int | None
+) -> None:
+    for split in ("train", "val"):
+        check_split(dataset, split)
+    wanted = (len(dataset.classes), trunk.dim)
+    if head.weight.shape != wanted:
+        raise ModelError(
+            "the first head",
+            expected=f"{wanted[0]} classes x {wanted[1]} features",
+            found=" x ".join(map(str, head.weight.shape)),
+            remedy="pass one for this trunk and these classes, or none for a fresh one",
+        )
+    if bn not in ("eval", "train"):
+        raise OptionError("--bn", expected="eval or train", found=bn, remedy="choose one")
+    if views is not None and views < 1:
+        raise OptionError("--views", expected="1 or more", found=str(views), remedy="correct it")

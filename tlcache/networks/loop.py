@@ -1,0 +1,186 @@
+"""A finetuning run, an epoch at a time: steps, validation, and the best network so far.
+
+Covers no files: a run can be saved and resumed as a plain value (``checkpoints``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+import time
+from collections.abc import Iterator
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from tlcache.core.errors import DataError
+from tlcache.core.machine import batch_size_for
+from tlcache.data.folders import ImageDataset
+from tlcache.heads.model import Head
+from tlcache.heads.recipe import EpochRecord, Recipe, StartRecord
+from tlcache.networks.checkpoints import Checkpoint
+from tlcache.networks.loading import Batch, ImageLoader
+from tlcache.networks.network import join, logits_of, to_device
+from tlcache.trunks.load import Trunk
+
+BatchNorm = Literal["eval", "train"]
+
+
+class Run:
+    """A run between two epochs: the network, its optimiser, and the best of it so far."""
+
+    def __init__(
+        self,
+        trunk: Trunk,
+        head: Head,
+        recipe: Recipe,
+        device: torch.device,
+        freeze: bool,
+        bn: BatchNorm,
+    ) -> None:
+        self.recipe, self.device = recipe, device
+        self.trunk_trains = not freeze or bn == "train"  # in mode, if not in weights
+        self.network = join(copy.deepcopy(trunk.module).requires_grad_(not freeze), head)
+        self.network.to(device).to(memory_format=torch.channels_last)
+        trained = [p for p in self.network.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.SGD(
+            trained, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+        )
+        self.precision = _training_precision(device)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision is torch.float16)
+        self.best: dict[str, Tensor] = {}
+        self.history: list[EpochRecord] = []
+        self.start: StartRecord | None = None
+
+    @property
+    def best_epoch(self) -> int:
+        """Counted from 1: the first with the highest val accuracy."""
+        return max(self.history, key=lambda record: record.val_accuracy).epoch
+
+    def judge_start(self, dataset: ImageDataset, loader: ImageLoader) -> None:
+        """Validate the network as it came; it is none of the epochs that may be the best."""
+        loss, accuracy, n = self._validated(dataset, loader)
+        _check_finite("the network as it came", loss, "start from another head")
+        self.start = StartRecord(loss, accuracy, n)
+
+    def epoch(self, dataset: ImageDataset, loader: ImageLoader, views: int | None) -> None:
+        """Train on every image once, validate, and remember the network if it is the best."""
+        started, epoch = time.perf_counter(), len(self.history)
+        train, lr = dataset.indices("train"), self.recipe.learning_rate(epoch)
+        order = train[self.recipe.epoch_order(epoch, len(train))]
+        view = epoch % views if views else epoch
+        with _seeded(self.device, self.recipe.seed, epoch):
+            trained = self._train(loader.batches(order, self.recipe.batch_size, view), lr)
+        validated = self._validated(dataset, loader)[:2]
+        seconds = time.perf_counter() - started
+        record = EpochRecord(epoch + 1, lr, *trained, *validated, seconds)
+        loss, remedy = (
+            record.train_loss + record.val_loss,
+            f"lower the learning rate (it was {lr:g})",
+        )
+        _check_finite(f"epoch {record.epoch}", loss, remedy)
+        self.history.append(record)
+        if self.best_epoch == record.epoch:
+            self.best = self._state()
+
+    def _validated(self, dataset: ImageDataset, loader: ImageLoader) -> tuple[float, float, int]:
+        """Loss, accuracy and number of the images of val."""
+        val = loader.batches(dataset.indices("val"), batch_size_for(self.device))
+        logits, labels = logits_of(self.network, val, self.device)
+        losses = cross_entropy(logits.double(), labels, reduction="none")
+        return *_means([losses], [logits.argmax(1) == labels]), len(labels)
+
+    def _train(self, batches: Iterator[Batch], lr: float) -> tuple[float, float]:
+        """One epoch's steps; running loss and accuracy."""
+        self.optimizer.param_groups[0]["lr"] = lr
+        self.network.train(self.trunk_trains)
+        losses, hits = [], []
+        for batch in batches:
+            images, labels = to_device(batch.images, self.device), batch.labels.to(self.device)
+            with torch.autocast(self.device.type, self.precision, self.precision is not None):
+                logits = self.network(images)
+            loss = cross_entropy(logits.float(), labels, reduction="none")
+            self.optimizer.zero_grad()
+            self.scaler.scale(loss.mean()).backward()
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            losses.append(loss.detach())
+            hits.append(logits.argmax(1) == labels)
+        return _means(losses, hits)
+
+    def _state(self) -> dict[str, Tensor]:
+        """Copies, on the CPU, of every tensor that can have changed."""
+        return {
+            name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+            for name, tensor in self.network.state_dict().items()
+            if self.trunk_trains or name.startswith("head.")
+        }
+
+    def saved(self, unreadable: dict[str, str]) -> Checkpoint:
+        """The run as it stands."""
+        buffers = {
+            name: self.optimizer.state.get(parameter, {}).get("momentum_buffer")
+            for name, parameter in self.network.named_parameters()
+        }
+        return Checkpoint(
+            network=self._state(),
+            momentum={
+                name: buffer.to("cpu", copy=True, memory_format=torch.contiguous_format)
+                for name, buffer in buffers.items()
+                if buffer is not None
+            },
+            best=self.best,
+            history=self.history,
+            unreadable=unreadable,
+            scaler=self.scaler.state_dict(),
+            start=self.start,
+        )
+
+    def resume(self, saved: Checkpoint) -> None:
+        """Be the run that was saved."""
+        self.network.load_state_dict(saved.network, strict=self.trunk_trains)
+        for name, parameter in self.network.named_parameters():
+            if name in saved.momentum:
+                buffer = saved.momentum[name].to(self.device, copy=True)
+                self.optimizer.state[parameter]["momentum_buffer"] = buffer
+        if saved.scaler:
+            self.scaler.load_state_dict(saved.scaler)
+        self.best, self.history, self.start = saved.best, saved.history, saved.start
+
+
+def _means(losses: list[Tensor], hits: list[Tensor]) -> tuple[float, float]:
+    return torch.cat(losses).double().mean().item(), torch.cat(hits).double().mean().item()
+
+
+def _training_precision(device: torch.device) -> torch.dtype | None:
+    """What a training step computes in; None: fp32 throughout."""
+    if device.type == "cpu":
+        return None
+    with torch.cuda.device(device):
+        bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.bfloat16 if bf16 else torch.float16
+
+
+@contextlib.contextmanager
+def _seeded(device: torch.device, seed: int, epoch: int) -> Iterator[None]:
+    """Dropout draws from (seed, epoch); torch's own numbers go on afterwards as if it had not."""
+    generators = [torch.default_generator]
+    if device.type == "cuda":
+        generators.append(torch.cuda.default_generators[device.index])
+    before = [generator.get_state() for generator in generators]
+    try:
+        for generator in generators:
+            generator.manual_seed(int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0]))
+        yield
+    finally:
+        for generator, state in zip(generators, before, strict=True):
+            generator.set_state(state)
+
+
+def _check_finite(where: str, loss: float, remedy: str) -> None:
+    if not math.isfinite(loss):
+        raise DataError(where, expected="a finite loss", found=str(loss), remedy=remedy)

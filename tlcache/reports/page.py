@@ -1,0 +1,153 @@
+"""The page as bytes: templates filled in, everything escaped, everything inside, under 3 MB."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import functools
+import hashlib
+import os
+from collections.abc import Callable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tlcache.core.errors import OptionError
+from tlcache.core.files import write_atomically
+from tlcache.reports import text
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+MAX_BYTES = 3_000_000
+_BEGINNING = b"<!doctype html>"
+
+
+@dataclasses.dataclass(frozen=True)
+class Room:
+    """How much of what may be without end a page shows, of each run.
+
+    Attributes:
+        points: Images on the map.
+        mistakes: The worst ones.
+        classes: Rows of the table of classes.
+        pictures: Whether there are thumbnails.
+    """
+
+    points: int
+    mistakes: int
+    classes: int
+    pictures: bool = True
+
+
+ROOMS = (
+    Room(300, 24, 300),
+    Room(150, 24, 300),
+    Room(60, 12, 100),
+    Room(20, 6, 30),
+    Room(20, 6, 10, pictures=False),
+)
+
+
+def check_output(path: Path, force: bool) -> None:
+    """Refuse a file that is there, or a place where none can be, before any work is done.
+
+    Raises:
+        OptionError: If the file may not be written.
+    """
+    try:
+        there, folder = path.exists(), path.is_dir()
+        writable = path.parent.is_dir() and os.access(path.parent, os.W_OK)
+        found = "" if writable else f"no folder {path.parent} that can be"
+    except OSError as error:  # a name too long, say
+        there, folder, found = False, False, error.strerror or type(error).__name__
+    if folder or found:
+        raise OptionError(
+            path,
+            expected="a file in a folder that can be written",
+            found=found or "a folder",
+            remedy="name another file",
+        )
+    page = there and _is_page(path)
+    if there and not (force and page):
+        raise OptionError(
+            path,
+            expected="a new file",
+            found="an earlier page" if page else "a file that is no page",
+            remedy="pass --force to replace it, or name another" if page else "name another file",
+        )
+
+
+def _is_page(path: Path) -> bool:
+    """Whether it is fit to be replaced: no model is, of a hasty --output."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_BEGINNING)).lower() == _BEGINNING
+    except OSError:
+        return False
+
+
+def save_page(path: Path, render: Callable[[Room], bytes]) -> int:
+    """Write a page with as much as fits into it.
+
+    Args:
+        render: Makes the page with so much in it.
+
+    Returns:
+        Its bytes.
+
+    Raises:
+        OptionError: If it is too large with the least in it.
+        CacheError: If it cannot be written.
+    """
+    page = b""
+    for room in ROOMS:
+        page = render(room)
+        if len(page) <= MAX_BYTES:
+            write_atomically(path, page)
+            return len(page)
+    raise OptionError(
+        path,
+        expected=f"a page of at most {MAX_BYTES / 1e6:.0f} MB",
+        found=f"{len(page) / 1e6:.1f} MB without a picture",
+        remedy="report fewer runs at once",
+    )
+
+
+def rendered(template: str, values: Mapping[str, Any]) -> bytes:
+    """A template filled in, with style and script inside and a policy that admits them alone."""
+    from markupsafe import Markup
+
+    style, script = (_read(name) for name in ("page.css", "page.js"))
+    policy = (
+        f"default-src 'none'; img-src data:; style-src '{_digest(style)}'; "
+        f"script-src '{_digest(script)}'; base-uri 'none'; form-action 'none'"
+    )
+    # The two are our own files, and hold nothing that a user named.
+    own = {"style": Markup(style), "script": Markup(script), "policy": Markup(policy)}
+    return _environment().get_template(template).render(**values, **own).encode("utf-8")
+
+
+@functools.cache
+def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("tlcache.reports"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+        finalize=lambda value: text.shown(value) if type(value) is str else value,
+    )
+    for name in ("share", "interval", "percent", "seconds", "count", "shortened", "times"):
+        environment.filters[name] = getattr(text, name)
+    return environment
+
+
+def _read(name: str) -> str:
+    return (resources.files("tlcache.reports") / "templates" / name).read_text(encoding="utf-8")
+
+
+def _digest(source: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(source.encode()).digest()).decode('ascii')}"

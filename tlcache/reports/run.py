@@ -1,0 +1,204 @@
+"""A run's folder: the model, every option, the metrics and the pictures, each file whole.
+
+Covers no training; what a run did is handed in as plain values.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tlcache.core.errors import ModelError, OptionError
+from tlcache.core.files import write_atomically
+from tlcache.core.machine import describe_machine
+from tlcache.data.folders import ImageDataset
+from tlcache.evaluation.metrics import Evaluation, calibration_bins, evaluate
+from tlcache.figures.calibration import calibration_figure
+from tlcache.figures.confusion import confusion_figure
+from tlcache.figures.curves import learning_curves
+from tlcache.figures.png import save_png
+from tlcache.heads.model import Model, save_model
+from tlcache.heads.recipe import EpochRecord
+from tlcache.networks.scoring import Scored
+from tlcache.reports.pictures import prediction_picture
+from tlcache.reports.predictions import save_predictions
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MODEL, RUN, METRICS = "model.safetensors", "run.json", "metrics.json"
+PREDICTIONS = "predictions.safetensors"
+CHECKPOINT = "checkpoint.safetensors"
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What was done.
+
+    Attributes:
+        command: ``train``, ``finetune`` or ``sweep``.
+        options: Every option, as plain JSON values.
+        dataset: The images.
+        model: Of the best epoch, or of the last where none was chosen.
+        history: One record an epoch; empty where there were none.
+        best_epoch: Counted from 1; None where none was chosen.
+        scored: The model's logits by split.
+        seconds: By stage.
+        selected_on: What chose.
+        fitted_on: The splits that the model was trained on.
+        pictured: The split that pictures show.
+        identity: Key of the features that a head was trained on; None where there were none.
+        more: What else programs may rely on, as plain JSON values.
+    """
+
+    command: str
+    options: dict[str, Any]
+    dataset: ImageDataset
+    model: Model
+    history: list[EpochRecord]
+    best_epoch: int | None
+    scored: dict[str, Scored]
+    seconds: dict[str, float]
+    selected_on: str = "val"
+    fitted_on: tuple[str, ...] = ("train",)
+    pictured: str = "val"
+    identity: str | None = None
+    more: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def start_run(folder: Path | None, command: str, dataset: str, *, resume: bool = False) -> Path:
+    """Make the folder of a new run.
+
+    Args:
+        folder: The one asked for; ``runs/<time>-<command>-<data set>`` by default.
+        resume: Go on with a run that was stopped there.
+
+    Raises:
+        OptionError: If it holds a run already, has none to resume, or cannot be made.
+    """
+    if resume and (folder is None or not (folder / CHECKPOINT).is_file()):
+        raise OptionError(
+            f"--resume --run-dir {folder or ''}".rstrip(),
+            expected=f"the folder of a stopped run, with {CHECKPOINT}",
+            found="no checkpoint" if folder else "no --run-dir",
+            remedy="name the stopped run's folder, or leave out --resume",
+        )
+    wanted = folder or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{command}-{dataset}"
+    chosen, count = wanted, 1
+    while folder is None and chosen.exists():  # two runs in one second
+        count += 1
+        chosen = wanted.with_name(f"{wanted.name}-{count}")
+    started = (chosen / CHECKPOINT).exists() and not resume
+    if (chosen / RUN).exists() or started:
+        raise OptionError(
+            f"--run-dir {chosen}",
+            expected="a new folder",
+            found="a stopped run" if started else "an earlier run",
+            remedy="pass --resume to go on with it" if started else "name another folder",
+        )
+    try:
+        chosen.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OptionError(
+            f"--run-dir {chosen}",
+            expected="a folder that can be made",
+            found=error.strerror or type(error).__name__,
+            remedy="name another folder",
+        ) from error
+    return chosen
+
+
+def finish_run(folder: Path, run: Run, *, figures: bool) -> dict[str, Any]:
+    """Judge a run and write its folder: ``run.json`` last, so that a run with one is whole.
+
+    Both ways of training end here, so both are judged by the same evaluation.
+
+    Returns:
+        What programs may rely on, as plain JSON values.
+
+    Raises:
+        CacheError: If a file cannot be written.
+    """
+    started = time.perf_counter()
+    classes = run.model.classes
+    judged = {s: evaluate(x.logits, x.labels, classes) for s, x in run.scored.items()}
+    seconds = run.seconds | {"evaluate": time.perf_counter() - started}
+    started = time.perf_counter()
+    for name, figure in (_figures(run, judged[run.pictured]) if figures else {}).items():
+        save_png(figure, folder / f"{name}.png")
+    seconds["figures"] = time.perf_counter() - started
+    save_model(folder / MODEL, run.model)
+    save_predictions(folder / PREDICTIONS, _unseen(run))
+    result = {
+        "model": str(folder / MODEL),
+        "trunk": run.model.trunk,
+        "weights": run.model.weights,
+        "epochs": len(run.history),
+        "best_epoch": run.best_epoch,
+        "selected_on": run.selected_on,
+        "fitted_on": list(run.fitted_on),
+        "seconds": seconds,
+        "evaluation": {split: evaluation.to_dict() for split, evaluation in judged.items()},
+        **run.more,
+    }
+    history = [dataclasses.asdict(record) for record in run.history]
+    write_atomically(folder / METRICS, _json(result | {"history": history}))
+    about = {
+        "command": run.command,
+        "options": run.options,
+        "data": str(run.dataset.root),
+        "dataset": run.dataset.name,
+        "identity": run.identity,
+        "model": run.model.describe(),
+        "selected_on": run.selected_on,
+        "fitted_on": list(run.fitted_on),
+        "seconds": seconds,
+    }
+    write_atomically(folder / RUN, _json(about | describe_machine(run.model.trunk)))
+    return result
+
+
+def _unseen(run: Run) -> dict[str, Scored]:
+    """What the model said of the splits that it was not trained on; of one, if there is none."""
+    unseen = {split: of for split, of in run.scored.items() if split not in run.fitted_on}
+    return unseen or {run.pictured: run.scored[run.pictured]}
+
+
+def _figures(run: Run, judged: Evaluation) -> dict[str, Figure]:
+    scored = run.scored[run.pictured]
+    bins = calibration_bins(scored.logits, scored.labels)
+    figures = {
+        "curves": learning_curves(run.history, run.best_epoch) if run.history else None,
+        "confusion": confusion_figure(judged.confusion, judged.classes),
+        "calibration": calibration_figure([dataclasses.asdict(each) for each in bins]),
+        "predictions": prediction_picture(run.model, scored, run.dataset.root),
+    }
+    return {name: figure for name, figure in figures.items() if figure is not None}
+
+
+def read_run(model: Path) -> dict[str, Any]:
+    """The ``run.json`` beside a model; empty where the model stands alone.
+
+    Raises:
+        ModelError: If it is damaged.
+    """
+    path = (model if model.is_dir() else model.parent) / RUN
+    if not path.is_file():
+        return {}
+    try:
+        return dict(json.loads(path.read_bytes()))
+    except (ValueError, TypeError, OSError, RecursionError) as error:
+        raise ModelError(
+            path, expected="the JSON of a run", found=str(error), remedy="train again"
+        ) from error
+
+
+def _json(values: dict[str, Any]) -> bytes:
+    text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)
+    try:
+        return f"{text}\n".encode()
+    except UnicodeEncodeError:  # half a character, of a file name that is no UTF-8
+        return f"{json.dumps(values, indent=2, allow_nan=False)}\n".encode()

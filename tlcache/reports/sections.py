@@ -1,0 +1,271 @@
+"""The page of one or several runs: what each section says, as plain values for the templates."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlcache.evaluation.metrics import Evaluation, calibration_bins, evaluate
+from tlcache.evaluation.roles import selection_note, split_role
+from tlcache.features.projection import principal_components
+from tlcache.networks.scoring import Scored
+from tlcache.reports.charts import curves, scatter, whiskers
+from tlcache.reports.mistakes import (
+    Judged,
+    class_rows,
+    confusions,
+    judged,
+    spread,
+    worst_first,
+)
+from tlcache.reports.page import ROOMS, Room, rendered
+from tlcache.reports.records import RunRecord
+from tlcache.reports.text import shown
+from tlcache.reports.thumbnails import confusion_picture, thumbnail
+
+_CELLS = 20  # classes up to which a confusion matrix is a table
+_COLOURS = 7
+_PARTS = "train", "val"
+_SETTINGS = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Material:
+    """A run and what could be had for its report.
+
+    Attributes:
+        record: What the run itself kept.
+        scored: What its model said of the reported split; None where that could not be had.
+        rows: (m,) images of ``scored`` that the map shows.
+        features: (m, D) of them; None where they could not be had.
+        root: The folder of the images.
+        notes: What could not be had, and why, a line each.
+    """
+
+    record: RunRecord
+    scored: Scored | None = None
+    rows: NDArray[np.int64] | None = None
+    features: NDArray[np.float32] | None = None
+    root: Path | None = None
+    notes: tuple[str, ...] = ()
+
+
+def runs_page(materials: Sequence[Material], comparisons: Sequence[str], room: Room) -> bytes:
+    """The page of runs, in their order.
+
+    Args:
+        comparisons: Sentences on the runs' differences.
+        room: How much of each is shown.
+    """
+    sections = [_section(i, material, room) for i, material in enumerate(materials, 1)]
+    names = ", ".join(material.record.name for material in materials[:3])
+    title = f"Report of {names}" if len(materials) <= 3 else f"Report of {len(materials)} runs"
+    found = [material.record.evaluations[material.record.split] for material in materials]
+    values = {
+        "title": title,
+        "runs": sections,
+        "comparisons": comparisons,
+        "scale": whiskers(one.accuracy_ci95 for one in found),
+    }
+    return rendered("runs.html", values)
+
+
+def map_rows(scored: Scored, classes: Sequence[str]) -> NDArray[np.int64]:
+    """(m,): which images a map shows at most; the features of no others are needed."""
+    return spread(judged(scored, classes), ROOMS[0].points)
+
+
+def _section(number: int, material: Material, room: Room) -> dict[str, Any]:
+    record, notes = material.record, list(material.notes)
+    evaluation = record.evaluations[record.split]
+    scored = material.scored
+    images = judged(scored, record.model.classes) if scored else []
+    if scored and not _agrees(scored, evaluation):
+        notes.append(
+            "The images were scored anew, and differ from those that the run was judged on: "
+            "mistakes, calibration and map are of now, all other numbers are the run's own."
+        )
+    mistakes = worst_first(images)
+    root = material.root if room.pictures else None
+    shown_mistakes = [(image, _picture(root, image)) for image in mistakes[: room.mistakes]]
+    drawn = bool(images) and any(_is_there(material.root, image) for image in images[:50])
+    chose = "the setting" if "settings" in record.metrics else "the epoch"
+    return {
+        "id": f"run-{number}",
+        "record": record,
+        "evaluation": evaluation,
+        "splits": [
+            (split, found, split_role(split, record.selected_on, record.fitted_on, chose))
+            for split, found in record.evaluations.items()
+        ],
+        "role": split_role(record.split, record.selected_on, record.fitted_on, chose),
+        "honest": _honest(record, chose),
+        "facts": _facts(record),
+        "curves": _curves(record),
+        "confusion": _confusion(evaluation),
+        "classes": class_rows(evaluation, room.classes),
+        "bins": calibration_bins(scored.logits, scored.labels) if scored else [],
+        "mistakes": shown_mistakes,
+        "wrong": len(mistakes),
+        "images": len(images),
+        "map": _map(material, images, room),
+        "settings": _settings(record),
+        "notes": notes,
+        "gone": bool(images) and not drawn,
+        "root": str(material.root or record.root),
+        "pictures": room.pictures,
+        "seconds": _seconds(record.metrics.get("seconds")),
+    }
+
+
+def _agrees(scored: Scored, evaluation: Evaluation) -> bool:
+    found = evaluate(scored.logits, scored.labels, evaluation.classes)
+    return found.confusion == [list(row) for row in evaluation.confusion]
+
+
+def _honest(record: RunRecord, chose: str) -> str:
+    """What the reported accuracy may be taken for, in a sentence."""
+    split = record.split
+    if split in record.fitted_on:
+        return f"The model was trained on {split}, so this is no score of it."
+    if line := selection_note(record.evaluations, record.selected_on, chose):
+        return f"{line[0].upper()}{line[1:]}.".replace("`", "")
+    return f"{split} chose nothing: {record.selected_on} chose {chose}."
+
+
+def _facts(record: RunRecord) -> list[tuple[str, str]]:
+    """What was done with what, as pairs of a word and its value."""
+    about, model, options = record.about, record.model, record.about["options"]
+    images = ", ".join(f"{found.n:,} {split}" for split, found in record.evaluations.items())
+    names = ", ".join(model.classes[:8]) + (", …" if len(model.classes) > 8 else "")
+    transform = model.transform
+    network = "all of it trained (finetuned)" if model.network is not None else "frozen"
+    unknown = "none were kept" if model.network is not None else "not recorded"
+    facts = [
+        ("Command", f"tlcache {about.get('command', '')}"),
+        ("Data", str(record.root)),
+        ("Images", images),
+        ("Classes", f"{len(model.classes):,}: {names}"),
+        ("Trunk", f"{model.trunk}, {network}"),
+        ("Weights", f"{model.weights} (SHA-256 {model.digest[:12]}…)"),
+        (
+            "Input",
+            f"shorter side {transform.resize}, crop {transform.crop}, {transform.interpolation}",
+        ),
+        ("Numbers", f"{model.precision}, features kept as {model.dtype}"),
+        ("Identity of the features", str(about.get("identity") or unknown)),
+        ("Seed", str(options.get("seed", "not recorded"))),
+        ("Selected on", record.selected_on),
+        ("Trained on", " and ".join(record.fitted_on)),
+    ]
+    if record.history:
+        best = f", the best is epoch {record.best_epoch}" if record.best_epoch else ""
+        facts.append(("Epochs", f"{len(record.history)}{best}"))
+    return [*facts, *_machine(about)]
+
+
+def _machine(about: dict[str, Any]) -> list[tuple[str, str]]:
+    facts = []
+    for word, key in (("Versions", "versions"), ("Machine", "machine")):
+        values = about.get(key)
+        if isinstance(values, dict):
+            facts.append((word, ", ".join(f"{name} {value}" for name, value in values.items())))
+    return facts
+
+
+def _curves(record: RunRecord) -> list[Any]:
+    if not record.history:
+        return []
+    epochs = [one.epoch for one in record.history]
+    return [
+        curves(
+            title,
+            epochs,
+            {part: [getattr(e, f"{part}_{name}") for e in record.history] for part in _PARTS},
+            record.best_epoch,
+            most,
+        )
+        for title, name, most in (("Loss, nats", "loss", np.inf), ("Accuracy", "accuracy", 1.0))
+    ]
+
+
+def _confusion(evaluation: Evaluation) -> dict[str, Any]:
+    """A table of few classes; of many, a picture and the most frequent mistakes."""
+    if len(evaluation.classes) > _CELLS:
+        picture = confusion_picture(evaluation.confusion)
+        return {"table": None, "picture": picture, "pairs": confusions(evaluation, _CELLS)}
+    rows = []
+    for name, cells in zip(evaluation.classes, evaluation.confusion, strict=True):
+        total = sum(cells)
+        shares = [(cell, cell / total if total else 0.0) for cell in cells]
+        rows.append((name, [(cell, share, round(10 * share)) for cell, share in shares], total))
+    return {"table": rows, "picture": None, "pairs": []}
+
+
+def _picture(root: Path | None, image: Judged) -> str | None:
+    return thumbnail(root / image.path) if root is not None else None
+
+
+def _is_there(root: Path | None, image: Judged) -> bool:
+    return root is not None and (root / image.path).is_file()
+
+
+def _map(material: Material, images: Sequence[Judged], room: Room) -> dict[str, Any] | None:
+    """The map's points with what each says, by image."""
+    root = material.root if room.pictures else None
+    if not images or material.features is None or material.rows is None:
+        return None
+    if len(material.rows) < 3:
+        return None
+    places, shares = principal_components(material.features, 2)
+    classes = material.record.model.classes
+    fewer = spread([images[row] for row in material.rows], room.points)
+    points = []
+    for at, place in zip(fewer, scatter(places[fewer], 640, 440, 16), strict=True):
+        image = images[material.rows[at]]
+        colour = classes.index(image.truth) if len(classes) <= _COLOURS else _COLOURS
+        points.append((place, image, colour))
+    told = [
+        [shown(i.path), shown(i.truth), shown(i.prediction), i.probability, _picture(root, i)]
+        for _, i, _ in points
+    ]
+    legend = list(enumerate(classes)) if len(classes) <= _COLOURS else []
+    return {"points": points, "told": told, "shares": shares, "legend": legend}
+
+
+def _settings(record: RunRecord) -> dict[str, Any] | None:
+    """A sweep's best settings."""
+    settings, ranked = record.metrics.get("settings"), record.metrics.get("ranked")
+    if not isinstance(settings, list) or not isinstance(ranked, list):
+        return None
+    by_index = {
+        s["index"]: s for s in settings if isinstance(s, dict) and isinstance(s.get("index"), int)
+    }
+    best = [by_index[i] for i in ranked[:_SETTINGS] if isinstance(i, int) and i in by_index]
+    known = ("index", "accuracy", "accuracy_ci95", "loss", "n", "failed", "seeds", "accuracies")
+    rows = [
+        (
+            setting["index"],
+            ", ".join(f"{name} {value}" for name, value in setting.items() if name not in known),
+            setting,
+        )
+        for setting in best
+        if all(isinstance(setting.get(name), float) for name in ("accuracy", "loss"))
+        and _is_interval(setting.get("accuracy_ci95"))
+    ]
+    return {"count": len(settings), "rows": rows} if rows else None
+
+
+def _is_interval(found: Any) -> bool:
+    return isinstance(found, list) and [type(bound) for bound in found] == [float, float]
+
+
+def _seconds(found: Any) -> list[tuple[str, float]]:
+    if not isinstance(found, dict):
+        return []
+    return [(str(stage), float(s)) for stage, s in found.items() if isinstance(s, int | float)]

@@ -1,0 +1,168 @@
+"""Curves for those who watch a run: rows of a CSV file, and events for TensorBoard.
+
+Each epoch is on the disk before the next one begins. A run that goes on tells its earlier epochs
+again: what a file lacks of them is added, and what is in it stays. Covers no training.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from tlcache.core.errors import OptionError
+from tlcache.heads.recipe import EpochRecord
+
+Tell = Callable[[EpochRecord], None]
+
+COLUMNS = tuple(field.name for field in dataclasses.fields(EpochRecord))
+"""Of the CSV file; each row is an epoch, its numbers as Python writes them."""
+
+TAGS = {
+    "loss/train": "train_loss",
+    "loss/val": "val_loss",
+    "accuracy/train": "train_accuracy",
+    "accuracy/val": "val_accuracy",
+    "learning rate": "learning_rate",
+    "seconds": "seconds",
+}
+"""TensorBoard's names of the curves, and whose they are; a step is an epoch, counted from 1."""
+
+
+@contextlib.contextmanager
+def watched(
+    csv: Path | None = None, tensorboard: Path | None = None, *, resume: bool = False
+) -> Iterator[Tell]:
+    """What is to be told each epoch, and keeps its numbers; fit for ``on_epoch``.
+
+    Args:
+        csv: A new file for a row an epoch.
+        tensorboard: A folder without curves, for an event file; needs the package tensorboard.
+        resume: Both may hold the first epochs of this very run, which are told again.
+
+    Raises:
+        OptionError: If one of them cannot be written or holds something else, or TensorBoard is
+            not installed: before the first epoch, as far as can be known by then.
+    """
+    with contextlib.ExitStack() as stack:
+        tellers: list[Tell] = []
+        if csv is not None:
+            tellers.append(_csv_rows(csv, resume, stack))
+        if tensorboard is not None:
+            tellers.append(_events(tensorboard, resume, stack))
+
+        def tell(record: EpochRecord) -> None:
+            for each in tellers:
+                each(record)
+
+        yield tell
+
+
+def _csv_rows(path: Path, resume: bool, stack: contextlib.ExitStack) -> Tell:
+    where = f"--csv {path}"
+    header = _line(COLUMNS)
+    with _writing(where):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Appended without a buffer: `tail -f` sees a row at once, and none is lost by a kill.
+        file = stack.enter_context(path.open("ab", buffering=0))
+        there = path.read_bytes() if path.is_file() and _begins_as(path, header) else b""
+    if len(there) > len(header) and not resume:
+        epochs = len(there[len(header) :].splitlines())
+        raise _not_new(where, f"an earlier run's epochs ({epochs})")
+
+    def write(line: bytes) -> None:
+        nonlocal there
+        if there.startswith(line):
+            there = there[len(line) :]
+        elif line.startswith(there):  # nothing, or the part of a row that a kill or a disk left
+            with _writing(where):
+                _write_all(file, line[len(there) :])
+            there = b""
+        else:
+            raise _not_new(where, "the epochs of another run")
+
+    write(header)
+    return lambda record: write(_line(map(repr, dataclasses.astuple(record))))
+
+
+def _begins_as(path: Path, header: bytes) -> bool:
+    """Refuse a file that is none of ours before all of it is read."""
+    with path.open("rb") as file:
+        begins = file.read(len(header))
+    if header.startswith(begins):
+        return True
+    raise _not_new(f"--csv {path}", "a file that begins otherwise")
+
+
+def _events(folder: Path, resume: bool, stack: contextlib.ExitStack) -> Tell:
+    where = f"--tensorboard {folder}"
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except Exception as error:  # a protobuf that does not fit raises what it likes
+        raise OptionError(
+            where,
+            expected="the package tensorboard",
+            found=str(error) or type(error).__name__,
+            remedy="pip install 'tlcache[tensorboard]', or pass --csv, which needs no package",
+        ) from error
+    with _writing(where):
+        folder.mkdir(parents=True, exist_ok=True)
+        if not resume and any("tfevents" in path.name for path in folder.iterdir()):
+            raise OptionError(
+                where,
+                expected="a folder without curves",
+                found="those of an earlier run",
+                remedy=f"name another, such as {folder / 'second'}: "
+                f"`tensorboard --logdir {folder}` shows both",
+            )
+    writer: SummaryWriter | None = None  # made with the first epoch: a stopped pass leaves no file
+
+    def tell(record: EpochRecord) -> None:
+        nonlocal writer
+        with _writing(where):
+            if writer is None:
+                writer = SummaryWriter(str(folder), purge_step=1 if resume else None)
+                stack.callback(_close, where, writer.close)
+            for tag, name in TAGS.items():
+                writer.add_scalar(tag, getattr(record, name), record.epoch)
+            writer.flush()
+
+    return tell
+
+
+def _close(where: str, close: Callable[[], None]) -> None:
+    with _writing(where):
+        close()
+
+
+def _line(cells: Iterator[str] | tuple[str, ...]) -> bytes:
+    return f"{','.join(cells)}\n".encode()
+
+
+def _write_all(file: BinaryIO, data: bytes) -> None:
+    while data:
+        data = data[file.write(data) :]
+
+
+@contextlib.contextmanager
+def _writing(where: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OptionError(
+            where,
+            expected="a place that can be written",
+            found=error.strerror or type(error).__name__,
+            remedy="name another, or see to its permissions and the room on its disk",
+        ) from error
+
+
+def _not_new(where: str, found: str) -> OptionError:
+    return OptionError(
+        where,
+        expected="a new file, or with --resume the first epochs of this very run",
+        found=found,
+        remedy="name another file: nothing in this one was touched",
+    )

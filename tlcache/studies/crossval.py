@@ -1,0 +1,247 @@
+"""Cross-validation of a recipe on arrays of features: how well its heads do on new images.
+
+Every image is held out once a repeat. Nothing is chosen on a fold that is held out: its head is
+that of the recipe's last epoch. Takes arrays; where they come from is none of its business.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlcache.core.errors import OptionError
+from tlcache.data.folds import check_folds, draw_folds
+from tlcache.evaluation.intervals import (
+    corrected_resampled_interval,
+    share_interval,
+    variance_by_groups,
+)
+from tlcache.evaluation.metrics import Evaluation, evaluate, wilson_interval
+from tlcache.heads.recipe import Recipe
+from tlcache.heads.rows import Array, Labels
+from tlcache.heads.separate import Progress, Rows, reseeded, train_separately
+
+MOST_REPEATS = 1000
+CORRECTED = "corrected resampled t (Nadeau and Bengio 2003)"
+WILSON, BY_GROUPS = "Wilson", "Wilson, of as many images as the groups are worth"
+
+
+@dataclasses.dataclass(frozen=True)
+class Fold:
+    """One head.
+
+    Attributes:
+        repeat, fold: Counted from 1.
+        trained_on, held_out: Images.
+        right: Held-out images that the head gets right.
+    """
+
+    repeat: int
+    fold: int
+    trained_on: int
+    held_out: int
+    right: int
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the held-out images."""
+        return self.right / self.held_out
+
+    def describe(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        interval = list(wilson_interval(self.right, self.held_out))
+        return dataclasses.asdict(self) | {"accuracy": self.accuracy, "accuracy_ci95": interval}
+
+
+@dataclasses.dataclass(frozen=True)
+class CrossValidation:
+    """How a recipe did.
+
+    Attributes:
+        folds: K · R heads, those of a repeat together.
+        repeats: R evaluations, each of all images by the heads that were not trained on them.
+        accuracy: Mean over all folds.
+        accuracy_ci95: (low, high), of other images and other training sets of the size.
+        interval: How that interval was made: corrected for training sets that overlap, unless
+            that of the images out of fold is wider, as folds that are alike by chance make it.
+        sd_folds: Standard deviation over the folds of a repeat: other images held out.
+        sd_repeats: Of the repeats' means: other folds, other first heads and orders, the same
+            images. None with one repeat.
+        out_of_fold: Share of images that heads not trained on them get right, all repeats pooled.
+        out_of_fold_ci95: (low, high), of other images judged by these heads.
+        out_of_fold_interval: How that was made.
+        groups: How many there are; None without.
+        seconds: Of folds, training and judging.
+    """
+
+    folds: list[Fold]
+    repeats: list[Evaluation]
+    accuracy: float
+    accuracy_ci95: tuple[float, float]
+    interval: str
+    sd_folds: float
+    sd_repeats: float | None
+    out_of_fold: float
+    out_of_fold_ci95: tuple[float, float]
+    out_of_fold_interval: str
+    groups: int | None
+    seconds: float
+
+    def describe(self) -> dict[str, Any]:
+        """What programs may rely on, as plain JSON values."""
+        return {
+            "images": self.repeats[0].n,
+            "groups": self.groups,
+            "classes": list(self.repeats[0].classes),
+            "selected_on": "none",
+            "accuracy": self.accuracy,
+            "accuracy_ci95": list(self.accuracy_ci95),
+            "interval": self.interval,
+            "sd_folds": self.sd_folds,
+            "sd_repeats": self.sd_repeats,
+            "out_of_fold": {
+                "accuracy": self.out_of_fold,
+                "accuracy_ci95": list(self.out_of_fold_ci95),
+                "interval": self.out_of_fold_interval,
+            },
+            "folds": [fold.describe() for fold in self.folds],
+            "repeats": [evaluation.to_dict() for evaluation in self.repeats],
+        }
+
+
+def cross_validate(
+    features: Array,
+    labels: Labels,
+    *,
+    classes: Sequence[str],
+    folds: int = 5,
+    repeats: int = 3,
+    groups: Sequence[str] | None = None,
+    recipe: Recipe | None = None,
+    progress: Progress | None = None,
+) -> CrossValidation:
+    """Train a head beside each fold of each repeat, and judge it on the fold.
+
+    Args:
+        features: (N, D).
+        labels: (N,), indices into ``classes``.
+        classes: Their names.
+        folds: K.
+        repeats: R; each has folds, first heads and orders of its own.
+        groups: Of each of the N images; those of a group stay in one fold.
+        recipe: The tutorial's by default; its seed is that of everything.
+        progress: Called with how many heads are done, and of how many.
+
+    Raises:
+        OptionError: If the folds or repeats make no sense.
+        DataError: If a class has too few images or groups, or a loss is no longer finite.
+    """
+    started, recipe = time.perf_counter(), recipe or Recipe()
+    check_plan(folds, repeats)
+    how: dict[str, Any] = {"classes": classes, "groups": groups}
+    fold_of = [
+        draw_folds(labels, folds, recipe.seed, repeat=repeat, **how) for repeat in range(repeats)
+    ]
+    held_out = [np.flatnonzero(of == k) for of in fold_of for k in range(folds)]
+    recipes = [reseeded(recipe, repeat, 1) for repeat in range(repeats) for _ in range(folds)]
+    logits = train_separately(
+        features,
+        labels,
+        [np.flatnonzero(of != k) for of in fold_of for k in range(folds)],
+        recipes,
+        classes=len(classes),
+        judge=lambda i, head: head.logits(features[held_out[i]]),
+        progress=progress,
+    )
+    judged = _folds(logits, held_out, labels, folds), _in_order(logits, held_out, repeats)
+    return _summed_up(*judged, labels, classes, groups, started)
+
+
+def check_plan(folds: int, repeats: int) -> None:
+    """Refuse folds and repeats that make no sense, whatever the data.
+
+    Raises:
+        OptionError: If they do not.
+    """
+    check_folds(folds)
+    if not 1 <= repeats <= MOST_REPEATS:
+        raise OptionError(
+            "--repeats",
+            expected=f"a whole number from 1 to {MOST_REPEATS}",
+            found=str(repeats),
+            remedy="correct it, or leave it out for the default",
+        )
+
+
+def _summed_up(
+    folds: list[Fold],
+    logits: Sequence[Array],
+    labels: Labels,
+    classes: Sequence[str],
+    groups: Sequence[str] | None,
+    started: float,
+) -> CrossValidation:
+    repeats, count = len(logits), None if groups is None else len(set(groups))
+    hits = np.mean([said.argmax(axis=1) == labels for said in logits], axis=0)
+    accuracies = np.array([fold.accuracy for fold in folds]).reshape(repeats, -1)
+    pooled, means = _pooled(hits, groups), accuracies.mean(axis=1)
+    interval = corrected_resampled_interval(accuracies, 1 / (accuracies.shape[1] - 1))
+    by_images = WILSON if count is None else BY_GROUPS
+    # Folds may be alike by chance, all right say: that tells no more than so many images can.
+    wide = interval[1] - interval[0] > pooled[1] - pooled[0]
+    return CrossValidation(
+        folds=folds,
+        repeats=[evaluate(said, labels, classes) for said in logits],
+        accuracy=float(accuracies.mean()),
+        accuracy_ci95=interval if wide else pooled,
+        interval=CORRECTED if wide else by_images,
+        sd_folds=math.sqrt(accuracies.var(axis=1, ddof=1).mean()),
+        sd_repeats=float(means.std(ddof=1)) if repeats > 1 else None,
+        out_of_fold=float(hits.mean()),
+        out_of_fold_ci95=pooled,
+        out_of_fold_interval=by_images,
+        groups=count,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _folds(
+    logits: Sequence[Array], held_out: Sequence[Rows], labels: Labels, folds: int
+) -> list[Fold]:
+    return [
+        Fold(
+            repeat=i // folds + 1,
+            fold=i % folds + 1,
+            trained_on=len(labels) - len(rows),
+            held_out=len(rows),
+            right=int((said.argmax(axis=1) == labels[rows]).sum()),
+        )
+        for i, (said, rows) in enumerate(zip(logits, held_out, strict=True))
+    ]
+
+
+def _in_order(logits: Sequence[Array], held_out: Sequence[Rows], repeats: int) -> list[Array]:
+    """(N, C) of each repeat: what each image was said to be by the head not trained on it."""
+    folds = len(logits) // repeats
+    return [
+        np.concatenate(logits[at : at + folds])[
+            np.argsort(np.concatenate(held_out[at : at + folds]))
+        ]
+        for at in range(0, len(logits), folds)
+    ]
+
+
+def _pooled(hits: NDArray[np.float64], groups: Sequence[str] | None) -> tuple[float, float]:
+    """Of other images. An image that is judged in each repeat is still one image."""
+    share, n = min(float(hits.mean()), 1.0), len(hits)
+    if groups is None:
+        return share_interval(share, n, [])
+    _, of_group = np.unique(np.asarray(groups, object), return_inverse=True)
+    count = int(of_group.max()) + 1
+    return share_interval(share, n, [(variance_by_groups(hits, of_group), count - 1)], count)

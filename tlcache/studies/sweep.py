@@ -1,0 +1,282 @@
+"""Many heads from one cache: each setting judged, the best one chosen, fitted again, scored once.
+
+What chooses is never the result. With a val split, val chooses, by the mean over a setting's seeds;
+where there is a test split too, the setting is then fitted to train and val together, and test is
+left to score it; where there is none, the head that val chose is kept as it is. Without val, or
+with ``folds``, cross-validation on train chooses, the setting is fitted to all of train, and every
+other split is left to score it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlcache.core.errors import DataError, OptionError
+from tlcache.data.folds import draw_folds
+from tlcache.evaluation.metrics import wilson_interval
+from tlcache.features.read import Features
+from tlcache.heads.model import Head
+from tlcache.heads.recipe import EpochRecord
+from tlcache.heads.rows import HeadData, Labels, head_data
+from tlcache.studies.settings import Setting
+from tlcache.studies.sweep_fits import Fit, Tick, fit_settings, ticks
+
+FOLDS = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """A setting and how it did.
+
+    Attributes:
+        index: Among the settings.
+        setting: What was tried.
+        seeds: Of its heads.
+        accuracies, losses: Of each seed's head, on the images that choose; NaN where training
+            failed. In cross-validation, over all folds.
+        n: Images that choose.
+    """
+
+    index: int
+    setting: Setting
+    seeds: tuple[int, ...]
+    accuracies: tuple[float, ...]
+    losses: tuple[float, ...]
+    n: int
+
+    @property
+    def failed(self) -> bool:
+        """Whether the training of one of its heads did not end well."""
+        return any(map(math.isnan, self.accuracies))
+
+    @property
+    def accuracy(self) -> float:
+        """Mean over the seeds."""
+        return statistics.fmean(self.accuracies)
+
+    @property
+    def loss(self) -> float:
+        """Mean over the seeds, of cross-entropies in nats."""
+        return statistics.fmean(self.losses)
+
+    @property
+    def accuracy_ci95(self) -> tuple[float, float]:
+        """Wilson's, of the mean over the seeds on so many images."""
+        return wilson_interval(self.accuracy * self.n, self.n)
+
+    def describe(self) -> dict[str, Any]:
+        """As plain JSON values; no numbers where training failed."""
+        good = not self.failed
+        return {
+            "index": self.index,
+            **self.setting.describe(),
+            "accuracy": self.accuracy if good else None,
+            "accuracy_ci95": list(self.accuracy_ci95) if good else None,
+            "loss": self.loss if good else None,
+            "n": self.n,
+            "failed": self.failed,
+            "seeds": list(self.seeds) if self.setting.recipe else [],
+            "accuracies": [None if math.isnan(a) else a for a in self.accuracies],
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """What a sweep found.
+
+    Attributes:
+        candidates: In the order of the settings.
+        ranked: Their indices, the best first: higher accuracy, then lower loss, then lower index.
+        selected_on: What chose.
+        fitted_on: The splits that the head was trained on.
+        head: Of the best setting and its first seed, on features as they are.
+        history: Of that head; empty for L-BFGS. Where the setting was fitted again to train and
+            val, of the head that val chose.
+        seconds: Of ``sweep``, and of ``refit``.
+    """
+
+    candidates: list[Candidate]
+    ranked: list[int]
+    selected_on: str
+    fitted_on: tuple[str, ...]
+    head: Head
+    history: list[EpochRecord]
+    seconds: dict[str, float]
+
+    @property
+    def best(self) -> Candidate:
+        """The one that was chosen."""
+        return self.candidates[self.ranked[0]]
+
+
+def sweep_heads(
+    features: Features,
+    settings: Sequence[Setting],
+    *,
+    seeds: int = 1,
+    folds: int = 0,
+    fold_seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Sweep:
+    """Train the heads of all settings side by side, choose one, and fit it for use.
+
+    Args:
+        features: With a train split of two classes or more.
+        settings: See ``sweep_settings``.
+        seeds: Heads of SGD a setting; they differ in their first weights and the order of rows.
+        folds: Choose by so many folds of train; by default val chooses, or 5 folds without val.
+        fold_seed: Of the choice of folds.
+        progress: Called with how many epochs of heads are done, and of how many; from threads.
+
+    Raises:
+        DataError: If train has one class only, fewer images of a class than folds, or no setting
+            trains well.
+        OptionError: If there is no setting.
+    """
+    if not settings:
+        raise OptionError("settings", expected="one or more", found="none", remedy="name some")
+    started, numbered = time.perf_counter(), dict(enumerate(settings))
+    splits = features.present_splits()
+    folds = folds_of(splits, folds)
+    check_images(features.split("train")[1], features.classes, folds)
+    by_val, count = not folds, folds or 1
+    parts = iter([_rows(features, "val")]) if by_val else _folds(features, count, fold_seed)
+    tick = _counter(progress, count * ticks(numbered, seeds))
+    candidates, kept = _candidates(numbered, parts, seeds, tick)
+    ranked = sorted(candidates, key=lambda i: _rank(candidates[i]))
+    if kept is None or candidates[ranked[0]].failed:
+        raise _none_good(f"none among {len(candidates)} settings")
+    chosen, again = time.perf_counter(), _again(features, by_val)
+    fit = kept if again is None else _fit(settings[ranked[0]], again)
+    if fit.head is None:
+        raise _none_good("the chosen setting failed when it was fitted to more images")
+    return Sweep(
+        candidates=[candidates[i] for i in sorted(candidates)],
+        ranked=ranked,
+        selected_on="val" if by_val else f"{folds}-fold cross-validation on train",
+        fitted_on=("train", "val") if by_val and again is not None else ("train",),
+        head=fit.head,
+        history=kept.history if by_val else fit.history if "val" in splits else [],
+        seconds={"sweep": chosen - started, "refit": time.perf_counter() - chosen},
+    )
+
+
+def _again(features: Features, by_val: bool) -> HeadData | None:
+    """The rows to fit the chosen setting to; None where the head that val chose is kept."""
+    splits = features.present_splits()
+    if by_val:
+        return _with_val(features) if "test" in splits else None
+    return _rows(features, next((split for split in splits if split != "train"), "train"))
+
+
+def _candidates(
+    settings: Mapping[int, Setting], parts: Iterable[HeadData], seeds: int, tick: Tick
+) -> tuple[dict[int, Candidate], Fit | None]:
+    """How each setting did over all parts; and of the best, the first seed's fit to the last."""
+    sums: dict[int, NDArray[np.float64]] = {}
+    candidates: dict[int, Candidate] = {}
+    kept, judged = None, 0
+    for part in parts:
+        count, least = len(part.val_labels), None
+        judged += count
+        fits = fit_settings(settings, part, seeds=seeds, tick=tick)
+        for i, group in itertools.groupby(fits, key=lambda fit: fit.setting):
+            mine = list(group)
+            hits = np.rint([fit.accuracy * count for fit in mine])  # whole, so that ties are ties
+            losses = np.array([fit.loss * count for fit in mine])
+            sums[i] = sums.get(i, 0) + np.stack([hits, losses])
+            accuracies, means = (sums[i] / judged).tolist()
+            drawn = tuple(fit.seed for fit in mine)
+            found = Candidate(i, settings[i], drawn, tuple(accuracies), tuple(means), judged)
+            candidates[i] = found
+            if least is None or _rank(found) < least:
+                least, kept = _rank(found), mine[0]
+    return candidates, kept
+
+
+def _rank(candidate: Candidate) -> tuple[bool, float, float, int]:
+    if candidate.failed:
+        return True, 0.0, 0.0, candidate.index
+    return False, -candidate.accuracy, candidate.loss, candidate.index
+
+
+def _fit(setting: Setting, data: HeadData) -> Fit:
+    (fit,) = fit_settings({0: setting}, data)
+    return fit
+
+
+def _rows(features: Features, judge: str) -> HeadData:
+    """All of train to train on, and a split to judge on."""
+    labels, count = features.split("train")[1], len(features.classes)
+    return head_data(features.to_train_on(), labels, *features.split(judge), count)
+
+
+def _with_val(features: Features) -> HeadData:
+    """Train and val to train on; of an image without augmented views, each view is the image."""
+    train = _rows(features, "val")
+    val = np.broadcast_to(train.val, (len(train.views), *train.val.shape))
+    labels = np.concatenate([train.labels, train.val_labels])
+    return dataclasses.replace(train, views=np.concatenate([train.views, val], 1), labels=labels)
+
+
+def _folds(features: Features, folds: int, seed: int) -> Iterator[HeadData]:
+    """Train without each fold to train on, and the fold as it is to judge on."""
+    whole = _rows(features, "train")
+    chosen = draw_folds(whole.labels, folds, seed, classes=features.classes)
+    for fold in range(folds):
+        kept, held = chosen != fold, chosen == fold
+        labels = whole.labels[kept], whole.labels[held]
+        yield HeadData(whole.views[:, kept], labels[0], whole.val[held], labels[1], whole.classes)
+
+
+def _counter(progress: Callable[[int, int], None] | None, total: int) -> Tick:
+    """Tells how much is done; may be called from several threads."""
+    done = itertools.count(1)
+    return lambda: progress(next(done), total) if progress else None
+
+
+def folds_of(splits: Sequence[str], folds: int) -> int:
+    """How many folds of train choose, if so many are asked for: 0 where val chooses."""
+    return folds or (0 if "val" in splits else FOLDS)
+
+
+def check_images(labels: Labels, classes: Sequence[str], folds: int) -> None:
+    """Refuse training images that nothing can be chosen on.
+
+    Args:
+        labels: (n,) of the training images, indices into ``classes``.
+        classes: Their names.
+        folds: That they are to be divided into; 0 for none.
+
+    Raises:
+        DataError: If all are of one class, or a class has fewer images than folds.
+        OptionError: If there are fewer than two folds.
+    """
+    present = [classes[label] for label in np.unique(labels)]
+    if len(present) < 2:
+        raise DataError(
+            "the training images",
+            expected="images of two classes or more",
+            found=f"only {present[0]}" if present else "no image",
+            remedy="add images of another class to train",
+        )
+    if folds:
+        draw_folds(labels, folds, 0, classes=classes)
+
+
+def _none_good(found: str) -> DataError:
+    return DataError(
+        "the sweep",
+        expected="a head that trains to a finite loss",
+        found=found,
+        remedy="try lower learning rates (--lr), or a smaller --c",
+    )

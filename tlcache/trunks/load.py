@@ -1,0 +1,208 @@
+"""Trunks: networks without their heads, frozen, in eval mode, with the digest of their weights.
+
+Networks come from torchvision, from timm (``timm/NAME``), and from a package that carries its own
+ImageNet weights (``efficientnet_lite0``). Covers no training and no weights files (``weights``).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from tlcache.core.errors import TrunkError, nearest
+from tlcache.data.transforms import Transform
+from tlcache.trunks.info import FileStamp, TrunkInfo, parse_weights, remember
+from tlcache.trunks.published import (
+    LITE0,
+    LITE0_IN_TIMM,
+    TIMM,
+    Weights,
+    import_timm,
+    published_weights,
+)
+from tlcache.trunks.weights import State, error_in_a_line, fit_state, read_state, state_digest
+
+_AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")  # more heads, which only training uses
+_OLD_NAMES = (  # of layers in torchvision's own files, and what its networks call them now
+    (r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2."),
+    (r"\bmlp\.linear_1\.", "mlp.0."),
+    (r"\bmlp\.linear_2\.", "mlp.3."),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trunk(TrunkInfo):
+    """A network that turns images (N, 3, crop, crop) into features (N, D).
+
+    Attributes:
+        module: In eval mode, without gradients.
+    """
+
+    module: nn.Module = field(repr=False, compare=False)
+
+    @property
+    def info(self) -> TrunkInfo:
+        """The trunk's description alone, which does not hold on to the weights."""
+        return TrunkInfo(**{f.name: getattr(self, f.name) for f in fields(TrunkInfo)})
+
+
+def load_trunk(
+    name: str = "resnet18", weights: str = "imagenet", memo_dir: Path | None = None
+) -> Trunk:
+    """A pretrained (or random) network without its head: a feature is what the head would get.
+
+    ``googlenet`` and ``inception_v3`` take ImageNet-normalised images whatever the weights, and
+    turn them into the inputs of their original weights, as torchvision's pretrained ones do.
+
+    Args:
+        name: A torchvision classification network, ``timm/NAME`` or ``efficientnet_lite0``.
+        weights: ``imagenet`` (the network's published weights, downloaded once), ``random``,
+            ``random:SEED`` or a file: ``.safetensors``, or a state dict by ``torch.save``.
+        memo_dir: Where to remember the digest for ``trunk_memo.recall``; it is not read here.
+
+    Raises:
+        TrunkError: If the network is unknown, or the weights cannot be had or do not fit it.
+    """
+    wanted = parse_weights(weights)
+    _check_known(name)
+    with _seeded(wanted if isinstance(wanted, int) else 0):
+        given = None if isinstance(wanted, int) else _weights(name, wanted)
+        transform = given.transform if given else Transform()
+        module, extra = _without_head(name, transform.crop)
+    if given:
+        fit_state(module, _with_new_names(name, given.state), given.source.path, name, extra)
+    trunk = Trunk(
+        name=name,
+        weights=weights,
+        digest=state_digest(module.state_dict()),
+        dim=_dim(name, module, transform.crop),
+        transform=transform,
+        source=given.source if given else None,
+        module=module,
+    )
+    if memo_dir:
+        remember(memo_dir, trunk)
+    return trunk
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Networks are born random: from this seed, and without touching torch's own numbers."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
+def _weights(name: str, wanted: str | Path) -> Weights:
+    if isinstance(wanted, Path):
+        stamp = FileStamp.of(wanted)  # before the bytes: a change in between must not go unseen
+        return Weights(read_state(wanted), stamp, Transform())
+    return published_weights(name)
+
+
+def _with_new_names(name: str, state: State) -> State:
+    if name != LITE0 and not name.startswith(TIMM):
+        for old, new in _OLD_NAMES:
+            state = {re.sub(old, new, key): tensor for key, tensor in state.items()}
+    return state
+
+
+def _check_known(name: str) -> None:
+    if name.startswith(TIMM):
+        timm = import_timm(name)
+        known = [TIMM + n for n in (*timm.list_models(), *timm.list_pretrained())]
+    else:
+        known = [*torchvision.models.list_models(module=torchvision.models), LITE0]
+    if name not in known:
+        close = nearest(name, known)
+        raise TrunkError(
+            f"--trunk {name}",
+            expected="a classification network of torchvision, timm/NAME or efficientnet_lite0",
+            found="no such network",
+            remedy=f"the nearest names are: {close}" if close else "correct the name",
+        )
+
+
+class _Headless(NamedTuple):
+    module: nn.Module
+    extra: tuple[str, ...]  # beginnings of names that a weights file may have or not
+
+
+def _without_head(name: str, crop: int) -> _Headless:
+    if name == LITE0:
+        name = LITE0_IN_TIMM
+    module, extra = _of_timm(name) if name.startswith(TIMM) else _of_torchvision(name, crop)
+    return _Headless(module.eval().requires_grad_(False), extra)
+
+
+def _of_timm(name: str) -> _Headless:
+    timm, own_name = import_timm(name), name.removeprefix(TIMM)
+    module = timm.create_model(own_name, pretrained=False, num_classes=0)
+    with torch.device("meta"):  # for its names, without the numbers
+        whole = timm.create_model(own_name, pretrained=False)
+    return _Headless(module, tuple(whole.state_dict().keys() - module.state_dict().keys()))
+
+
+def _of_torchvision(name: str, crop: int) -> _Headless:
+    options: dict[str, Any] = {}
+    if name in ("googlenet", "inception_v3"):
+        options = {"init_weights": False, "aux_logits": False, "transform_input": True}
+    elif name.startswith("vit_"):
+        options = {"image_size": crop}
+    module = torchvision.models.get_model(name, weights=None, **options).eval()
+    head = _find_head(name, module, crop)
+    module.set_submodule(head, nn.Identity())
+    return _Headless(module, (f"{head}.", *_AUXILIARY))
+
+
+def _find_head(name: str, module: nn.Module, crop: int) -> str:
+    """The last layer that runs and is as wide as the logits: after it there is only pooling."""
+    ran: list[str] = []
+    hooks = [
+        layer.register_forward_hook(lambda *_, path=path: ran.append(path))
+        for path, layer in module.named_modules()
+        if isinstance(layer, nn.Linear | nn.Conv2d)
+    ]
+    classes = _run(name, module, crop).shape[-1]
+    for hook in hooks:
+        hook.remove()
+    for path in reversed(ran):
+        layer = module.get_submodule(path)
+        if classes == getattr(layer, "out_features", getattr(layer, "out_channels", None)):
+            return path
+    raise _unfit(name, crop, f"no layer that makes its {classes} logits")
+
+
+def _dim(name: str, module: nn.Module, crop: int) -> int:
+    shape = tuple(_run(name, module, crop).shape)
+    if len(shape) != 2:
+        raise _unfit(name, crop, f"features of shape {shape}")
+    return shape[1]
+
+
+def _run(name: str, module: nn.Module, crop: int) -> Tensor:
+    try:
+        with torch.no_grad():
+            output = module(torch.zeros(1, 3, crop, crop))
+    except Exception as error:  # whatever a network raises at images that it is not made for
+        raise _unfit(name, crop, error_in_a_line(error)) from error
+    if not isinstance(output, Tensor):
+        raise _unfit(name, crop, f"an output of type {type(output).__name__}")
+    return output
+
+
+def _unfit(name: str, crop: int, found: str) -> TrunkError:
+    return TrunkError(
+        f"--trunk {name}",
+        expected=f"a network that makes one vector of an image of {crop} x {crop} pixels",
+        found=found,
+        remedy="choose another network",
+    )
