@@ -34,7 +34,7 @@ from million_files import alone
 
 import tlcache
 from tlcache.core.machine import describe_machine
-from tlcache.figures.png import save_png
+from tlcache.figures.style import save_png
 from tlcache.heads.steps import can_compile
 from tlcache.heads.train import TrainedHead
 

@@ -36,7 +36,7 @@ from bench_rounds import (
 import tlcache
 from tlcache.core.machine import describe_machine
 from tlcache.data.folders import ImageDataset, subset
-from tlcache.figures.png import save_png
+from tlcache.figures.style import save_png
 from tlcache.trunks.load import Trunk
 
 BASE = "tutorial"

@@ -21,7 +21,7 @@ from bench_rounds import COLOURS, new_figure, print_table, tidy, write_json
 from million_files import Measured, alone, peak_bytes, slope
 
 import tlcache
-from tlcache.cache import bookkeeping
+from tlcache.cache import store as bookkeeping
 from tlcache.cache.identity import Identity
 from tlcache.cache.snapshots import Snapshot
 from tlcache.cache.store import open_store
@@ -29,9 +29,8 @@ from tlcache.core.machine import describe_machine
 from tlcache.data.folders import ImageDataset
 from tlcache.data.transforms import Transform
 from tlcache.features import embed as embedding
-from tlcache.features.missing import missing_rows
-from tlcache.features.row_buffer import RowBuffer
-from tlcache.figures.png import save_png
+from tlcache.features.missing import RowBuffer, missing_rows
+from tlcache.figures.style import save_png
 from tlcache.heads.steps import can_compile
 from tlcache.trunks.forward_pass import Job, Made
 

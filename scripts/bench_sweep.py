@@ -19,14 +19,12 @@ from bench_rounds import alternated, print_table, ratios, shown, spread, write_j
 import tlcache
 from tlcache.core.machine import describe_machine
 from tlcache.features.read import Features
-from tlcache.heads.logistic import logistic_path
+from tlcache.heads.logistic import logistic_path, scaling_of
 from tlcache.heads.model import Head
 from tlcache.heads.rows import HeadData
-from tlcache.heads.scaling import scaling_of
 from tlcache.heads.steps import can_compile
 from tlcache.studies.settings import Setting, Space, grid
-from tlcache.studies.sweep import sweep_heads
-from tlcache.studies.sweep_fits import fit_settings
+from tlcache.studies.sweep import fit_settings, sweep_heads
 
 ONE, OWN = "one head", "tlcache logistic_path"
 

@@ -12,7 +12,7 @@ import typer
 import tlcache
 from tlcache.evaluation.roles import selection_note, split_role
 from tlcache.figures.bars import benchmark_figure
-from tlcache.figures.png import save_png
+from tlcache.figures.style import save_png
 
 
 def main(

@@ -13,8 +13,8 @@ import typer
 import tlcache
 from tlcache.evaluation.metrics import wilson_interval
 from tlcache.evaluation.roles import final_split, selection_note, split_role
-from tlcache.figures.png import save_png
 from tlcache.figures.spreads import accuracy_spread
+from tlcache.figures.style import save_png
 
 
 def main(

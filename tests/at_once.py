@@ -18,7 +18,7 @@ from small_trunk import DIM, small_trunk
 
 import tlcache.cache.snapshots
 import tlcache.features.embed
-import tlcache.features.row_buffer
+import tlcache.features.missing
 from tlcache.cache.gc import collect_garbage
 from tlcache.cache.identity import read_identity
 from tlcache.cache.shards import Rows, read_shard
@@ -196,7 +196,7 @@ def _value(process: Running) -> Any:
 
 def _write(writer: Writer, folder: Path, me: int, count: int, held: bool) -> Wrote:
     torch.set_num_threads(1)
-    tlcache.features.row_buffer.COMMIT_BYTES = writer.rows * 4 * DIM - 1
+    tlcache.features.missing.COMMIT_BYTES = writer.rows * 4 * DIM - 1
     tlcache.cache.snapshots.KEEP_SECONDS = 0.0  # drafts as well
     commit, shards, times, said = FeatureStore.commit, list[Path](), list[float](), list[str]()
 

@@ -19,7 +19,7 @@ from PIL import Image
 from small_trunk import small_trunk
 
 import tlcache.cache.snapshots
-import tlcache.features.row_buffer
+import tlcache.features.missing
 import tlcache.trunks.load
 from tlcache.cache.identity import read_identity
 from tlcache.cache.shards import read_shard
@@ -66,7 +66,7 @@ def small_steps() -> Iterator[None]:
     """The small network by whatever name; many commits, and a draft while files are read."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tlcache.trunks.load, "load_trunk", load_small)
-        patch.setattr(tlcache.features.row_buffer, "COMMIT_BYTES", 800)
+        patch.setattr(tlcache.features.missing, "COMMIT_BYTES", 800)
         patch.setattr(tlcache.cache.snapshots, "time", _Clock)
         yield
 

@@ -14,21 +14,20 @@ import pytest
 
 import tlcache.cache.compaction
 import tlcache.cache.gc
-import tlcache.cache.retirement
+import tlcache.cache.rows
 import tlcache.cache.store
-import tlcache.cache.survey
 from tlcache.cache.identity import Identity
 from tlcache.cache.shards import Rows, read_shard
 from tlcache.cache.store import FeatureStore
 
 _STEPS = (
-    (tlcache.cache.survey, "read_shard"),
+    (tlcache.cache.rows, "read_shard"),
     (tlcache.cache.gc, "load_snapshot"),
     (tlcache.cache.compaction, "write_atomically"),
     (tlcache.cache.store, "write_atomically"),
-    (tlcache.cache.retirement, "_move"),
-    (tlcache.cache.retirement, "delete"),
-    (tlcache.cache.retirement, "_superfluous"),
+    (tlcache.cache.compaction, "_move"),
+    (tlcache.cache.compaction, "delete"),
+    (tlcache.cache.compaction, "_superfluous"),
     (tlcache.cache.gc, "delete"),
     (FeatureStore, "_listed"),
 )

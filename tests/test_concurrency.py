@@ -11,7 +11,6 @@ from at_once import Writer, at_once, check_complete, check_overlapped, images, r
 from small_rows import IDENTITY, rows
 from small_trunk import small_trunk
 
-import tlcache.cache.bookkeeping
 import tlcache.cache.snapshots
 import tlcache.cache.store
 from tlcache.cache.gc import collect_garbage
@@ -138,7 +137,7 @@ def test_a_draft_that_goes_as_it_is_about_to_be_read_is_no_error(
             draft.unlink()  # as the run does whose draft it was
         return load_snapshot(path)
 
-    monkeypatch.setattr(tlcache.cache.bookkeeping, "load_snapshot", late)
+    monkeypatch.setattr(tlcache.cache.store, "load_snapshot", late)
     assert embed(scan(data), small_trunk(), cache=tmp_path).embedded == 0
     assert not draft.exists()
 

@@ -193,7 +193,7 @@ def test_files_and_tests_that_pages_name_are_there() -> None:
 
 def test_words_that_select_tests_are_in_the_file_that_is_named() -> None:
     said = (ROOT / "docs/reliability.md").read_text(encoding="utf-8")
-    selections = re.findall(r"(tests/test_\w+\.py) -k (?:\"([^\"]+)\"|(\w+))", said)
+    selections = re.findall(r"(tests/(?:\w+/)?test_\w+\.py) -k (?:\"([^\"]+)\"|(\w+))", said)
     assert len(selections) > 20
     for file, several, one in selections:
         text = (ROOT / file).read_text(encoding="utf-8")

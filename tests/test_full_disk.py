@@ -22,9 +22,9 @@ VIEWS = ("--views", "8")
 # Some twelve rows a shard, so that several fit before the disk is full.
 CODE = """
 import resource, sys
-import tlcache.features.row_buffer
+import tlcache.features.missing
 from tlcache.cli import main
-tlcache.features.row_buffer.COMMIT_BYTES = 30_000
+tlcache.features.missing.COMMIT_BYTES = 30_000
 if int(sys.argv[1]):
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
 sys.argv[1:] = sys.argv[2:]

@@ -14,7 +14,7 @@ import pytest
 from interrupted import Committed, committed, images_of
 from isolated import Running, isolated
 
-import tlcache.features.row_buffer
+import tlcache.features.missing
 from tlcache.data.folders import scan
 from tlcache.features.embed import embed
 from tlcache.features.read import Features, open_snapshot
@@ -48,7 +48,7 @@ def trunk(mobilenet_weights: Path) -> bytes:
 
 def run(data: Path, cache: Path, trunk: bytes) -> Ran:
     """Embed the photos: what was embedded, what was said, and the seconds."""
-    tlcache.features.row_buffer.COMMIT_BYTES = COMMIT_BYTES
+    tlcache.features.missing.COMMIT_BYTES = COMMIT_BYTES
     started = time.monotonic()
     said: list[str] = []
     done = embed(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from small_trunk import DIM, small_trunk
 
 import tlcache.features.embed
-import tlcache.features.row_buffer
+import tlcache.features.missing
 import tlcache.trunks.forward_pass
 from tlcache.data.folders import scan
 from tlcache.data.images import decode
@@ -60,7 +60,7 @@ def test_a_row_that_was_made_waits_ten_seconds_at_most(
             made_at[job.digest] = clock.now
             yield Made(job, np.ones((1, DIM), np.float32))
 
-    monkeypatch.setattr(tlcache.features.row_buffer, "time", clock)
+    monkeypatch.setattr(tlcache.features.missing, "time", clock)
     monkeypatch.setattr(tlcache.features.embed, "run_pass", slow_pass)
     data = scan(make_images(tmp_path / "data", train=7, val=1))
     assert embed(data, small_trunk(), cache=tmp_path / "cache").embedded == len(data)
@@ -68,7 +68,7 @@ def test_a_row_that_was_made_waits_ten_seconds_at_most(
     assert len(committed(tmp_path / "cache")) == len(data)
     # Nor is everything committed by itself.
     shards = len(list(tmp_path.glob("cache/*/shards/*.h5")))
-    assert shards <= 1 + clock.now / tlcache.features.row_buffer.COMMIT_SECONDS
+    assert shards <= 1 + clock.now / tlcache.features.missing.COMMIT_SECONDS
 
 
 def test_what_was_made_is_committed_while_one_image_takes_for_ever(
@@ -88,7 +88,7 @@ def test_what_was_made_is_committed_while_one_image_takes_for_ever(
 
     monkeypatch.setattr(tlcache.trunks.forward_pass, "decode", slow)
     monkeypatch.setattr(tlcache.trunks.forward_pass, "IDLE_SECONDS", 0.01)
-    monkeypatch.setattr(tlcache.features.row_buffer, "COMMIT_SECONDS", 0.05)
+    monkeypatch.setattr(tlcache.features.missing, "COMMIT_SECONDS", 0.05)
     embed(data, small_trunk(), cache=tmp_path / "cache", workers=2)
     assert seen.is_set()  # all but the images of the same task were there before it was decoded
     assert len(committed(tmp_path / "cache")) == len(data)
@@ -129,7 +129,7 @@ def test_what_the_threads_have_made_is_kept_when_a_pass_is_stopped_at_its_first_
 
     with monkeypatch.context() as patch:
         patch.setattr(tlcache.trunks.forward_pass, "_made", counted)
-        patch.setattr(tlcache.features.row_buffer.RowBuffer, "add", stop)
+        patch.setattr(tlcache.features.missing.RowBuffer, "add", stop)
         with pytest.raises(KeyboardInterrupt):
             embed(data, small_trunk(), cache=tmp_path / "cache", workers=2)
     # All but the row in hand of the eight tasks of eight images that may be under way.

@@ -18,14 +18,14 @@ TREE = re.search(r"^```text\n(tlcache/\n.*?)^```$", ENGLISH, re.M | re.S)
 
 
 def in_the_tree() -> list[str]:
-    """The words of the annotated tree before each description: files and folders."""
+    """Paths of the annotated tree: the words of a line before its description."""
     assert TREE is not None
     names = []
     for line in TREE[1].splitlines():
         for word in line.split():
             if not re.fullmatch(r"[\w/]+(\.py|/)", word):
                 break
-            names.append(word)
+            names.append(f"tlcache/{word}" if line.startswith(" ") else word)
     return names
 
 
@@ -40,18 +40,22 @@ def commands(block: str) -> list[str]:
     return [line.partition(" # ")[0].rstrip() for line in block.splitlines()]
 
 
-def test_every_module_is_named_in_the_tree() -> None:
-    modules = {path.name for path in (ROOT / "tlcache").glob("*.py")}
-    packages = {f"{path.parent.name}/" for path in (ROOT / "tlcache").glob("*/__init__.py")}
-    named = in_the_tree()
-    assert modules | packages <= set(named), sorted((modules | packages) - set(named))
+def test_every_wing_and_module_beside_them_is_named_in_the_tree() -> None:
+    modules = {f"tlcache/{path.name}" for path in (ROOT / "tlcache").glob("*.py")}
+    wings = {f"tlcache/{path.parent.name}/" for path in (ROOT / "tlcache").glob("*/__init__.py")}
+    assert modules | wings <= set(in_the_tree()), sorted((modules | wings) - set(in_the_tree()))
 
 
 def test_what_the_tree_names_is_there_and_once() -> None:
-    top = ("tlcache/", "scripts/", "tests/", "docs/", "examples/", "cache/")
-    for name in in_the_tree():
-        assert (ROOT / name).exists() if name in top else (ROOT / "tlcache" / name).exists(), name
+    for path in in_the_tree():
+        assert (ROOT / path).exists(), path
     assert max(Counter(in_the_tree()).values()) == 1
+
+
+def test_tests_lie_in_folders_of_the_wings() -> None:
+    wings = {path.parent.name for path in (ROOT / "tlcache").glob("*/__init__.py")}
+    folders = {path.parent.name for path in (ROOT / "tests").glob("*/test_*.py")}
+    assert folders == wings
 
 
 def test_every_command_is_named() -> None:

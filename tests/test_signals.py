@@ -20,13 +20,13 @@ CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 # The command line with the small network; what is slow says when it has been at it for a while.
 CODE = """
 import sys, time
-import small_trunk, tlcache.features.embed, tlcache.trunks.forward_pass, tlcache.cache.digests
+import small_trunk, tlcache.features.embed, tlcache.trunks.forward_pass, tlcache.cache.snapshots
 import tlcache.cache.snapshots, tlcache.heads.train, tlcache.trunks.load
 from tlcache.cli import main
 slow, folder = sys.argv[1].split("@")
 sys.path.insert(0, folder)
 tlcache.trunks.load.load_trunk = lambda *_: small_trunk.small_trunk()
-tlcache.features.row_buffer.COMMIT_SECONDS = 0.05
+tlcache.features.missing.COMMIT_SECONDS = 0.05
 seen, late = 0, 12 if slow == "training" else 28  # of 25 epochs, of 48 images
 def slowed(function, seconds):
     def wrapped(*arguments, **options):
@@ -41,7 +41,7 @@ def slowed(function, seconds):
 if slow == "pass":
     tlcache.trunks.forward_pass.decode = slowed(tlcache.trunks.forward_pass.decode, 0.2)
 if slow == "reading":
-    tlcache.cache.digests.digest_file = slowed(tlcache.cache.digests.digest_file, 0.2)
+    tlcache.cache.snapshots.digest_file = slowed(tlcache.cache.snapshots.digest_file, 0.2)
 if slow == "training":
     tlcache.heads.train.train_epoch = slowed(tlcache.heads.train.train_epoch, 0.2)
 sys.argv[1:] = sys.argv[2:]

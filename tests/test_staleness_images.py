@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from small_trunk import small_trunk
 
-from tlcache.cache import digests, snapshots
+from tlcache.cache import snapshots
 from tlcache.data.folders import scan
 from tlcache.features.embed import embed
 
@@ -83,13 +83,13 @@ def test_an_edit_that_keeps_size_and_mtime(
     tiny_data: Path, cache: Path, photo: Path, monkeypatch: pytest.MonkeyPatch, edit: Any
 ) -> None:
     set_clock(monkeypatch, lambda: time.time_ns() + 60 * 10**9)
-    digest, digested = digests.digest_file, []
+    digest, digested = snapshots.digest_file, []
 
     def spy(path: Path) -> Any:
         digested.append(path)
         return digest(path)
 
-    monkeypatch.setattr(digests, "digest_file", spy)
+    monkeypatch.setattr(snapshots, "digest_file", spy)
     made_that_row_again(tiny_data, cache, photo, edit)
     # The files looked long at rest, so but for the edit the second run had no reason to read one.
     assert digested[IMAGES : IMAGES + 1] == [photo]
@@ -104,6 +104,6 @@ def test_an_edit_within_two_seconds_that_no_time_or_inode_tells_of(
         return status.st_size, status.st_mtime_ns, status.st_mtime_ns, 0
 
     newest = max(path.stat().st_mtime_ns for path in tiny_data.rglob("*.*"))
-    monkeypatch.setattr(digests, "_columns", columns)
+    monkeypatch.setattr(snapshots, "_columns", columns)
     set_clock(monkeypatch, lambda: newest + 1_900_000_000)
     made_that_row_again(tiny_data, cache, photo, edit)

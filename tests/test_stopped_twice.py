@@ -18,7 +18,7 @@ from isolated import Ended, Running, isolated
 
 import tlcache.cli
 import tlcache.features.embed
-import tlcache.features.row_buffer
+import tlcache.features.missing
 import tlcache.trunks.forward_pass
 import tlcache.trunks.load
 from tlcache.data.images import decode
@@ -34,7 +34,7 @@ def embed_slowly(data: Path, cache: Path, said: Path, made: Path) -> int:
 
     What it says goes to one file, and the digest of each image that is handed over to another.
     """
-    add = tlcache.features.row_buffer.RowBuffer.add
+    add = tlcache.features.missing.RowBuffer.add
 
     def logged(buffer: Any, result: Made) -> None:
         add(buffer, result)
@@ -46,7 +46,7 @@ def embed_slowly(data: Path, cache: Path, said: Path, made: Path) -> int:
         return decode(content, path)
 
     tlcache.trunks.load.load_trunk = load_small
-    tlcache.features.row_buffer.RowBuffer.add = logged  # type: ignore[assignment, method-assign]
+    tlcache.features.missing.RowBuffer.add = logged  # type: ignore[assignment, method-assign]
     tlcache.trunks.forward_pass.decode = slow  # type: ignore[attr-defined, assignment]
     for stream in (sys.stdout, sys.stderr):
         os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream.fileno())

@@ -27,7 +27,7 @@ from small_trunk import small_trunk
 from typer.main import get_command
 
 import tlcache.cache.snapshots
-import tlcache.features.row_buffer
+import tlcache.features.missing
 import tlcache.trunks.load
 from tlcache.cache.identity import read_identity
 from tlcache.cache.shards import read_shard
@@ -120,7 +120,7 @@ def make_sound(folder: Path, seed: int = 0) -> Sound:
 
 def fill(data: Path, cache: Path, seed: int = 0) -> Sound:
     """Make a cache of the images, in many shards of few rows."""
-    tlcache.features.row_buffer.COMMIT_BYTES = 600
+    tlcache.features.missing.COMMIT_BYTES = 600
     done = _embed(data, cache, [], seed)
     assert done.embedded == 12
     return Sound(data, cache, _numbers(done))

@@ -20,7 +20,7 @@ from tlcache.heads.recipe import Recipe as Recipe
 from tlcache.heads.train import train_head as train_head
 from tlcache.heads.train import train_heads as train_heads
 from tlcache.networks.finetune import finetune as finetune
-from tlcache.reports.run_list import list_runs as list_runs
+from tlcache.reports.records import list_runs as list_runs
 from tlcache.studies.bench import benchmark as benchmark
 from tlcache.studies.check import inspect as inspect
 from tlcache.studies.check import near_duplicates as near_duplicates

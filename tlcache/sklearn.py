@@ -24,7 +24,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from tlcache.core.errors import InputError, OptionError
-from tlcache.data.image_inputs import as_images
+from tlcache.data.images import as_images
 from tlcache.evaluation.metrics import softmax
 from tlcache.features.extract import check, extract
 from tlcache.heads.recipe import Recipe

@@ -8,11 +8,11 @@ import pytest
 from small_rows import IDENTITY, files, flip, rows
 from untidy import check_held, messy, name_rows, part, small_shards, store_in, sweep
 
+from tlcache.cache.compaction import retire
 from tlcache.cache.gc import Sweep, collect_garbage
-from tlcache.cache.retirement import retire
+from tlcache.cache.rows import Named, Shard, Survey
 from tlcache.cache.shards import read_shard
 from tlcache.cache.store import FeatureStore
-from tlcache.cache.survey import Named, Shard, Survey
 from tlcache.core.errors import CacheError
 from tlcache.core.files import write_atomically
 

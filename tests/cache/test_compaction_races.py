@@ -25,10 +25,10 @@ from untidy import (
     sweep,
 )
 
-from tlcache.cache.retirement import _superfluous
+from tlcache.cache.compaction import _superfluous
+from tlcache.cache.rows import Shard
 from tlcache.cache.shards import Rows
 from tlcache.cache.store import FeatureStore
-from tlcache.cache.survey import Shard
 
 STEPS = 25  # a clean-up of an untidy folder takes more
 
@@ -274,7 +274,7 @@ def test_ctrl_c_while_shards_are_hidden_shows_them_again(
             raise KeyboardInterrupt
         return _superfluous(*arguments)
 
-    monkeypatch.setattr("tlcache.cache.retirement._superfluous", stop_the_second_time)
+    monkeypatch.setattr("tlcache.cache.compaction._superfluous", stop_the_second_time)
     with pytest.raises(KeyboardInterrupt):
         sweep(store)
     assert not [name for name in files(store) if name.endswith(".hidden")]

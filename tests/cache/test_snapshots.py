@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tlcache.cache import digests
+from tlcache.cache import snapshots as digests
 from tlcache.cache.snapshots import Snapshot, load_snapshot, save_snapshot, take_snapshot
 from tlcache.data.folders import ImageDataset, scan
 

@@ -16,8 +16,8 @@ from typer.testing import CliRunner, Result
 import tlcache
 from tlcache.cli import app
 from tlcache.cli.compare import aligned
-from tlcache.cli.standing import standing_of
 from tlcache.core.errors import DataError
+from tlcache.evaluation.roles import standing_of
 from tlcache.heads.model import load_model, save_model
 from tlcache.networks.scoring import Scored
 

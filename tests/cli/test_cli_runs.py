@@ -17,7 +17,7 @@ from written_runs import answers, written_run
 
 from tlcache.cli import app
 from tlcache.core.errors import ModelError
-from tlcache.reports.run_list import list_runs
+from tlcache.reports.records import list_runs
 
 Call = Callable[..., Result]
 TITLES = "finished name command data trunk val (95%) test (95%) best epoch seconds selected on"

@@ -16,10 +16,10 @@ from tlcache.cli import app
 from tlcache.cli.data import NAMES as DATA_SETS
 from tlcache.data.folders import SPLITS
 from tlcache.export.export import SUFFIXES
-from tlcache.features.labelled_rows import EVERY
 from tlcache.features.projection import METHODS
+from tlcache.features.read import EVERY
+from tlcache.heads.logistic import WAYS
 from tlcache.heads.recipe import SCHEDULES
-from tlcache.heads.scaling import WAYS
 from tlcache.studies.bench import NAMES as CONTENDERS
 from tlcache.studies.settings import SOLVERS
 from tlcache.trunks.engines import BOUNDS, ENGINES

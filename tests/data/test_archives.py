@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tlcache.core.errors import DataError
-from tlcache.data.archives import extract_zip
+from tlcache.data.examples import extract_zip
 
 BODY = np.random.default_rng(0).bytes(1000)
 LIMITS = {"max_files": 10, "max_bytes": 1_000_000}

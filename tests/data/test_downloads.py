@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tlcache.core.errors import DownloadError
-from tlcache.data.downloads import download
+from tlcache.data.examples import download
 
 BODY = np.random.default_rng(0).bytes(300_000)
 

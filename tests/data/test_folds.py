@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tlcache.core.errors import TlcacheError
-from tlcache.data.folds import _check_trained, draw_folds
+from tlcache.data.splits import _check_trained, draw_folds
 
 CLASSES = ("ants", "bees")
 

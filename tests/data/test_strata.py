@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tlcache.core.errors import OptionError
-from tlcache.data.strata import check_shares, divide, sample
+from tlcache.data.splits import check_shares, divide, sample
 
 NAMES = [f"ants/{i}.jpg" for i in range(10)]
 

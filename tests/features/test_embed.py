@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 from small_trunk import small_trunk
 
-import tlcache.cache.bookkeeping
-import tlcache.cache.digests
 import tlcache.cache.snapshots
+import tlcache.cache.store
 import tlcache.features.embed
 from tlcache.cache.snapshots import load_snapshot
 from tlcache.core.errors import CacheError, OptionError
@@ -119,7 +118,7 @@ def test_views_are_read_in_their_order(dataset: ImageDataset, cache: Path) -> No
 def test_digests_survive_an_interruption_while_files_are_read(
     dataset: ImageDataset, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    digest, done, stop_at = tlcache.cache.digests.digest_file, list[Path](), 10
+    digest, done, stop_at = tlcache.cache.snapshots.digest_file, list[Path](), 10
 
     def counted(path: Path) -> tuple[tuple[int, int, int, int], bytes, str]:
         if len(done) == stop_at:
@@ -128,7 +127,7 @@ def test_digests_survive_an_interruption_while_files_are_read(
         return digest(path)
 
     monkeypatch.setattr(tlcache.cache.snapshots, "SETTLED_NS", -(10**18))
-    monkeypatch.setattr(tlcache.cache.digests, "digest_file", counted)
+    monkeypatch.setattr(tlcache.cache.snapshots, "digest_file", counted)
     with pytest.raises(KeyboardInterrupt):
         embed(dataset, small_trunk(), cache=cache)
     (draft,) = cache.glob("*/snapshots/.*.tmp")
@@ -149,7 +148,7 @@ def test_drafts_are_kept_every_few_seconds(
     time = types.SimpleNamespace(monotonic=lambda: next(clock), time_ns=lambda: 2 * 10**18)
     monkeypatch.setattr(tlcache.cache.snapshots, "time", time)  # a second for each file
     monkeypatch.setattr(
-        tlcache.cache.bookkeeping,
+        tlcache.cache.store,
         "save_snapshot",
         lambda path, snapshot: drafts.append(int(snapshot.digests.any(axis=1).sum())),
     )

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 import tlcache.features.files
 from tlcache.core.errors import CacheError, DataError, OptionError, TlcacheError
 from tlcache.features.files import write_features
-from tlcache.features.labelled_rows import LabelledRows
+from tlcache.features.read import LabelledRows
 
 Rows = LabelledRows[NDArray[Any]]
 CLASSES = ("개미", 'a "b",\n')

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from small_rows import DIM, IDENTITY
 
-import tlcache.features.file_features
+import tlcache.features.extract
 from tlcache.cache.identity import Identity
 from tlcache.cache.store import FeatureStore, open_store
 from tlcache.core.errors import CacheError
-from tlcache.features.file_features import FileFeature, features_of
+from tlcache.features.extract import FileFeature, features_of
 from tlcache.trunks.forward_pass import Job, Made
 
 
@@ -140,7 +140,7 @@ def test_a_pause_brings_out_everything_before_it(files: list[Path]) -> None:
 def test_few_files_are_in_hand_whatever_their_number(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cached: bool
 ) -> None:
-    monkeypatch.setattr(tlcache.features.file_features, "BLOCK", 64)
+    monkeypatch.setattr(tlcache.features.extract, "BLOCK", 64)
     image, taken = tmp_path / "image.jpg", 0
     image.write_bytes(b"image")
 
@@ -190,7 +190,7 @@ def test_who_stops_asking_keeps_what_was_made(files: list[Path], tmp_path: Path)
 def test_rows_are_committed_while_it_goes_on(
     files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tlcache.features.row_buffer, "COMMIT_BYTES", 2 * 4 * DIM - 1)
+    monkeypatch.setattr(tlcache.features.missing, "COMMIT_BYTES", 2 * 4 * DIM - 1)
     found = features_of(files[:3], Pass(), store_in(tmp_path))
     next(found), next(found)
     there = sum(len(rows.views) for rows in store_in(tmp_path).rows())

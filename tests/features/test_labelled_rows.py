@@ -9,8 +9,7 @@ from small_cache import IMAGES, TRAINED, small_cache
 from small_rows import DIM
 
 from tlcache.core.errors import OptionError
-from tlcache.features.labelled_rows import labelled_rows
-from tlcache.features.read import Features, open_snapshot
+from tlcache.features.read import Features, labelled_rows, open_snapshot
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from tlcache.core.errors import DataError
 from tlcache.evaluation.metrics import calibration_bins, evaluate
-from tlcache.figures.calibration import calibration_figure
+from tlcache.figures.confusion import calibration_figure
 
 
 def figure_of(logits: Any, labels: Any) -> Figure:

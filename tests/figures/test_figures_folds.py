@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 
 from tlcache.core.errors import DataError
-from tlcache.figures.few_shot import few_shot_figure
-from tlcache.figures.folds import fold_spread
+from tlcache.figures.curves import few_shot_figure
+from tlcache.figures.spreads import fold_spread
 
 MEANS = {"mean of the folds": (0.95, (0.91, 0.99)), "out of fold": (0.96, (0.94, 0.97))}
 

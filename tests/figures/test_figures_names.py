@@ -9,7 +9,7 @@ from drawn_figures import contender, drawn, photos_of, texts
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from tlcache.figures import text
+from tlcache.figures import style as text
 from tlcache.figures.bars import benchmark_figure
 from tlcache.figures.confusion import confusion_figure
 from tlcache.figures.grids import image_grid, prediction_grid

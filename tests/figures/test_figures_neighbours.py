@@ -7,7 +7,7 @@ import pytest
 from drawn_figures import drawn, texts
 
 from tlcache.core.errors import DataError
-from tlcache.figures.neighbours import neighbours_figure
+from tlcache.figures.curves import neighbours_figure
 
 
 def figure_of(**changes: Any) -> Any:

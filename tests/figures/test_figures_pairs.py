@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tlcache.core.errors import DataError
-from tlcache.figures.pairs import PicturedPair, pair_grid
-from tlcache.reports.pair_pictures import FoundPair, pair_picture
+from tlcache.figures.grids import PicturedPair, pair_grid
+from tlcache.reports.pictures import FoundPair, pair_picture
 
 HOSTILE = ("개미.jpg", "$x_1$.jpg", "\u202eevil\x1b[31m.jpg", "W" * 5000, "lone \ud800", "")
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from tlcache.core.errors import CacheError
 from tlcache.figures.curves import learning_curves
-from tlcache.figures.png import save_png
+from tlcache.figures.style import save_png
 
 
 def test_a_saved_figure_is_a_png_of_150_dots_an_inch(tmp_path: Path) -> None:
@@ -32,7 +32,7 @@ def test_a_figure_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
 def test_no_figure_touches_pyplot_or_a_global_setting() -> None:
     code = (
         "import sys, matplotlib; before = dict(matplotlib.rcParams)\n"
-        "from tlcache.figures import confusion_figure\n"
+        "from tlcache.figures.confusion import confusion_figure\n"
         "import io; confusion_figure([[1]], ['a']).savefig(io.BytesIO(), format='png')\n"
         "assert 'matplotlib.pyplot' not in sys.modules\n"
         "assert dict(matplotlib.rcParams) == before\n"

@@ -16,8 +16,7 @@ import pytest
 import torch
 
 import tlcache
-from tlcache.heads.steps import Steps, can_compile, compiled_steps, steps
-from tlcache.heads.torch_steps import steps_on
+from tlcache.heads.steps import Steps, can_compile, compiled_steps, steps, steps_on
 
 HAS_NUMBA = importlib.util.find_spec("numba") is not None
 needs_numba = pytest.mark.skipif(not HAS_NUMBA, reason="needs the optional package numba")

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-import tlcache.heads.head_epochs
 import tlcache.heads.train
 from tlcache.core.errors import DataError, OptionError
 from tlcache.heads.model import Head, initial_head
@@ -357,7 +356,7 @@ def test_memory_does_not_depend_on_how_many_rows_are_judged_at_once(
     features, labels = arrays()
     data = features, labels, features, labels
     whole = train_heads(*data, RECIPES[:6], classes=3)
-    monkeypatch.setattr(tlcache.heads.head_epochs, "_NUMBERS_AT_ONCE", 1)
+    monkeypatch.setattr(tlcache.heads.train, "_NUMBERS_AT_ONCE", 1)
     for a, b in zip(whole, train_heads(*data, RECIPES[:6], classes=3), strict=True):
         np.testing.assert_allclose(a.last.weight, b.last.weight, atol=1e-6)
         assert a.history[-1].val_loss == pytest.approx(b.history[-1].val_loss, abs=1e-6)

@@ -12,16 +12,14 @@ import torch
 from small_trunk import DIM, TRANSFORM, small_trunk
 
 import tlcache.networks.finetune
-import tlcache.networks.starting_points
 from tlcache.core.errors import DataError, ModelError, OptionError
 from tlcache.data.folders import ImageDataset, scan
 from tlcache.heads.model import Head, Model, initial_head
 from tlcache.heads.recipe import EpochRecord, Recipe, StartRecord
 from tlcache.networks.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
-from tlcache.networks.finetune import Finetuned, finetune
+from tlcache.networks.finetune import Finetuned, check_name, finetune, trunk_of
 from tlcache.networks.network import restore_network
 from tlcache.networks.scoring import score_split
-from tlcache.networks.starting_points import check_name, trunk_of
 from tlcache.trunks.load import Trunk
 
 RECIPE = Recipe(epochs=3, batch_size=4, lr=0.02, seed=5)
@@ -43,7 +41,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         asked.append(weights)
         return small_trunk(seed=int(weights.partition(":")[2] or 0))
 
-    monkeypatch.setattr(tlcache.networks.starting_points, "load_trunk", load)
+    monkeypatch.setattr(tlcache.networks.finetune, "load_trunk", load)
     return asked
 
 

@@ -8,7 +8,7 @@ from safetensors.numpy import load_file, save_file
 
 from tlcache.core.errors import CacheError, ModelError
 from tlcache.networks.scoring import Scored
-from tlcache.reports.predictions import load_predictions, save_predictions
+from tlcache.reports.run import load_predictions, save_predictions
 
 VAL = Scored(
     np.array([[0.5, -2, 1e30], [3, 2, 1]], np.float32),

@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 from written_runs import answers, images, written_run
 
-from tlcache.reports.bench_page import bench_page
 from tlcache.reports.page import ROOMS
 from tlcache.reports.records import read_record
-from tlcache.reports.sections import Material, runs_page
+from tlcache.reports.sections import Material, bench_page, runs_page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tlcache.core.errors import OptionError
-from tlcache.data.folds import draw_folds
+from tlcache.data.splits import draw_folds
 from tlcache.evaluation.intervals import corrected_resampled_interval
 from tlcache.evaluation.metrics import wilson_interval
 from tlcache.heads.recipe import Recipe

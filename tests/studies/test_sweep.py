@@ -8,18 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-import tlcache.studies.sweep_fits
+import tlcache.studies.sweep
 from tlcache.core.errors import DataError, OptionError
 from tlcache.evaluation.metrics import evaluate, wilson_interval
 from tlcache.features.read import Features
+from tlcache.heads.logistic import scaling_of
 from tlcache.heads.model import Head
 from tlcache.heads.recipe import Recipe
 from tlcache.heads.rows import HeadData
-from tlcache.heads.scaling import scaling_of
 from tlcache.heads.train import train_head, train_heads
 from tlcache.studies.settings import Setting, Space, grid
-from tlcache.studies.sweep import sweep_heads
-from tlcache.studies.sweep_fits import fit_settings, ticks
+from tlcache.studies.sweep import fit_settings, sweep_heads, ticks
 
 DIM, CLASSES = 8, ("ants", "bees", "꿀벌")
 SIZES = {"train": 60, "val": 30, "test": 24}
@@ -119,8 +118,8 @@ def test_memory_bounds_how_many_heads_are_side_by_side_and_seeds_stay_together(
         counts.append(len(arrays[4]))
         return train_heads(*arrays, **how)
 
-    monkeypatch.setattr(tlcache.studies.sweep_fits, "train_heads", counted)
-    monkeypatch.setattr(tlcache.studies.sweep_fits, "_NUMBERS_AT_ONCE", 3 * 3 * (DIM + 1))
+    monkeypatch.setattr(tlcache.studies.sweep, "train_heads", counted)
+    monkeypatch.setattr(tlcache.studies.sweep, "_NUMBERS_AT_ONCE", 3 * 3 * (DIM + 1))
     parts = list(fit_settings(settings, data(of), seeds=2))
     assert set(counts) == {2}
     for a, b in zip(whole, parts, strict=True):
@@ -179,7 +178,7 @@ def test_folds_of_train_choose_and_every_other_split_is_left(splits: tuple[str, 
 
 
 def test_folds_say_what_a_leave_out_by_hand_says() -> None:
-    from tlcache.data.folds import draw_folds
+    from tlcache.data.splits import draw_folds
 
     of = features("train")
     rows, labels = of.split("train")
@@ -200,7 +199,7 @@ def test_ties_go_to_the_lower_loss_and_then_to_the_first(monkeypatch: pytest.Mon
 
     def made(settings: dict[int, Setting], *_: Any, **__: Any) -> Any:
         for i, (accuracy, loss) in scores.items():
-            yield tlcache.studies.sweep_fits.Fit(i, 0, head, [], accuracy, loss)
+            yield tlcache.studies.sweep.Fit(i, 0, head, [], accuracy, loss)
 
     monkeypatch.setattr("tlcache.studies.sweep.fit_settings", made)
     settings = [Setting("raw", c=float(i + 1)) for i in range(5)]

@@ -30,9 +30,8 @@ from tlcache.core.errors import OptionError
 from tlcache.data.images import decode
 from tlcache.data.transforms import Transform, apply, cropped, normalisation
 from tlcache.trunks.engines import BOUNDS, Engine, make_engine
-from tlcache.trunks.folding import folded
 from tlcache.trunks.load import load_trunk
-from tlcache.trunks.torch_engine import Run, normalised
+from tlcache.trunks.torch_engine import Run, folded, normalised
 
 
 @pytest.fixture(autouse=True)

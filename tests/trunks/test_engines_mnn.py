@@ -194,7 +194,7 @@ def test_auto_leaves_to_torch_what_mnn_cannot_do(monkeypatch: pytest.MonkeyPatch
 def test_a_closed_stdout_needs_no_silence() -> None:
     code = (
         "import os, sys; os.close(1); sys.stdout.close()\n"
-        "from tlcache.core.silence import silent_stdout\n"
+        "from tlcache.core.machine import silent_stdout\n"
         "with silent_stdout(): print('done', file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -7,16 +7,14 @@ alone, without reading an image. Covers no files (``headers``).
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.cache.snapshots import Snapshot
+from tlcache.core.errors import one_line
 from tlcache.data.folders import SPLITS, ImageDataset
-
-Tick = Callable[[int, int], None]
 
 
 def copies(snapshot: Snapshot) -> list[NDArray[np.int64]]:
@@ -74,11 +72,6 @@ def leak_warning(snapshot: Snapshot) -> str | None:
         f"{said} (first: {one_line(dataset.paths[a])} = {one_line(dataset.paths[b])}): what is "
         "measured there flatters; `tlcache check DATA` lists them"
     )
-
-
-def one_line(name: str) -> str:
-    """A file's name as it can be shown in a line: what would break the line is escaped."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in name)
 
 
 def rows_of_features(snapshot: Snapshot) -> NDArray[np.int64]:

@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcache.cache.compaction import Compacted, compact
+from tlcache.cache.compaction import Compacted, compact, delete, entries
 from tlcache.cache.identity import Identity, identities, read_identity
-from tlcache.cache.retirement import delete, entries
 from tlcache.cache.snapshots import load_snapshot
 from tlcache.cache.store import BAD
 from tlcache.core.errors import CacheError

@@ -7,22 +7,24 @@ set where the images themselves are not at hand.
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
 import hashlib
 import json
 import os
+import stat
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcache.cache.digests import digested, look
 from tlcache.core.errors import DamageError
 from tlcache.core.files import read_capped, write_atomically
 from tlcache.core.hdf5 import Layout, pack, unpack
+from tlcache.core.progress import Tick
 from tlcache.data.folders import SPLITS, ImageDataset
 
 MAGIC = b"tlcache snapshot 1\n"
@@ -47,9 +49,6 @@ _LAYOUT: Layout = {
     "status": (("<u8",), 2),
     "digests": (("|u1",), 2),
 }
-
-Progress = Callable[[int, int], None]
-"""Called with how many are done and how many there are."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +96,7 @@ def take_snapshot(
     *,
     views: int = 0,
     rehash: bool = False,
-    progress: Progress | None = None,
+    progress: Tick | None = None,
     keep: Callable[[Snapshot], None] | None = None,
 ) -> Snapshot:
     """Digest every image's file, but for those that ``known`` has and that look unchanged.
@@ -299,3 +298,46 @@ def _refused(path: Path, found: str) -> DamageError:
         found=found,
         remedy="embed the folder of images again; its cached rows are kept",
     )
+
+
+Status = tuple[int, int, int, int]
+"""Size in bytes, mtime_ns, ctime_ns and inode."""
+
+_FILES_AT_ONCE = 256
+
+
+def digested(dataset: ImageDataset, rows: list[int]) -> Iterator[tuple[Status, bytes, str]]:
+    """Status, digest and reason of each file, in order; a few are read at once."""
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        for start in range(0, len(rows), _FILES_AT_ONCE):  # not all: a million futures take 1 GB
+            paths = [dataset.path(i) for i in rows[start : start + _FILES_AT_ONCE]]
+            yield from pool.map(digest_file, paths)
+
+
+def digest_file(path: Path) -> tuple[Status, bytes, str]:
+    """A file's status and SHA-256, or why it has none."""
+    try:
+        with path.open("rb") as file:
+            before = _columns(os.fstat(file.fileno()))
+            digest = hashlib.file_digest(file, "sha256").digest()
+            after = _columns(os.fstat(file.fileno()))
+    except OSError as error:
+        return (0, 0, 0, 0), bytes(32), error.strerror or type(error).__name__
+    if before != after:
+        return after, bytes(32), "it changes while it is read"
+    return after, digest, ""
+
+
+def look(path: str) -> tuple[Status, str]:
+    """A file's status, and why it cannot be an image's."""
+    try:
+        status = os.stat(path)  # noqa: PTH116 -- speed
+    except OSError as error:
+        return (0, 0, 0, 0), error.strerror or type(error).__name__
+    # To open a pipe would wait for a writer, for ever.
+    return _columns(status), "" if stat.S_ISREG(status.st_mode) else "it is no regular file"
+
+
+def _columns(status: os.stat_result) -> Status:
+    mtime, ctime = status.st_mtime_ns % 2**64, status.st_ctime_ns % 2**64  # before 1970: wrap
+    return status.st_size, mtime, ctime, status.st_ino % 2**64

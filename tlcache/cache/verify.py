@@ -29,12 +29,10 @@ from tlcache.cache.shards import MAX_BYTES
 from tlcache.cache.snapshots import Snapshot, load_snapshot
 from tlcache.core.errors import CacheError, DamageError
 from tlcache.core.files import TEMPORARY, is_gone, read_capped
+from tlcache.core.progress import Tick
 from tlcache.trunks.info import check_memo
 
 _AGAIN = "run `tlcache embed` again: it sets the file aside, and makes its rows anew"
-
-Progress = Callable[[int, int], None]
-"""Called with how many files are done and how many there are."""
 
 
 @dataclasses.dataclass
@@ -78,7 +76,7 @@ class Verification:
 
 
 def verify_cache(
-    cache: Path, identities: Sequence[str] = (), progress: Progress | None = None
+    cache: Path, identities: Sequence[str] = (), progress: Tick | None = None
 ) -> Verification:
     """Read and check all of a cache; change nothing.
 

@@ -61,7 +61,7 @@ def run(
     """
     from tlcache.cli.embed import scanned
     from tlcache.figures.bars import benchmark_figure
-    from tlcache.figures.png import save_png
+    from tlcache.figures.style import save_png
     from tlcache.heads.recipe import Recipe
     from tlcache.reports.page import check_output
     from tlcache.studies.bench import benchmark
@@ -95,8 +95,8 @@ def run(
 
 
 def _write_report(out: Output, measured: Benchmark, dataset: ImageDataset, path: Path) -> None:
-    from tlcache.reports.bench_page import bench_page
     from tlcache.reports.page import save_page
+    from tlcache.reports.sections import bench_page
 
     counts = {name: len(dataset.indices(name)) for name in dataset.present_splits()}
     page = bench_page(measured.describe(), str(dataset.root), counts)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from tlcache.cache.snapshots import Snapshot
     from tlcache.data.folders import ImageDataset
-    from tlcache.reports.pair_pictures import FoundPair
+    from tlcache.reports.pictures import FoundPair
     from tlcache.studies.check import Inspection
     from tlcache.studies.neighbours import Pairs, Rows
 
@@ -117,7 +117,7 @@ def run(
 
 def tell(out: Output, found: Inspection) -> None:
     """What was found, for people: a line a kind, the first few of each."""
-    from tlcache.cache.copies import one_line
+    from tlcache.core.errors import one_line
 
     dataset, near = found.dataset, found.near
     sizes = ", ".join(f"{split} {sum(n.values()):,}" for split, n in found.counts.items())
@@ -169,7 +169,7 @@ def _near(dataset: ImageDataset, pairs: Pairs) -> list[str]:
 
 def _image(dataset: ImageDataset, row: int) -> str:
     """A path, with split and class where they do not begin it."""
-    from tlcache.cache.copies import one_line
+    from tlcache.core.errors import one_line
     from tlcache.data.folders import SPLITS
 
     path, split = one_line(dataset.paths[row]), SPLITS[dataset.splits[row]]
@@ -178,8 +178,8 @@ def _image(dataset: ImageDataset, row: int) -> str:
 
 def _draw(out: Output, found: Inspection, snapshot: Snapshot, rows: Rows | None, to: Path) -> None:
     """The worst pairs; where there is none, the nearest, which tell whether the threshold suits."""
-    from tlcache.figures.png import save_png
-    from tlcache.reports.pair_pictures import pair_picture
+    from tlcache.figures.style import save_png
+    from tlcache.reports.pictures import pair_picture
 
     title, pairs = (
         "Images that are alike, the worst pairs first (red: results are wrong)",
@@ -201,7 +201,7 @@ def _draw(out: Output, found: Inspection, snapshot: Snapshot, rows: Rows | None,
 
 def _worst(found: Inspection) -> list[FoundPair]:
     """The pairs that are worst to have, first those that make results wrong."""
-    from tlcache.reports.pair_pictures import FoundPair
+    from tlcache.reports.pictures import FoundPair
 
     dataset, pairs = found.dataset, dict[tuple[int, int], FoundPair]()
     for column, groups, verdict in (
@@ -229,7 +229,7 @@ def _nearest(snapshot: Snapshot, rows: Rows) -> list[FoundPair]:
 
 
 def _found(pairs: Pairs, *, bad: bool) -> list[FoundPair]:
-    from tlcache.reports.pair_pictures import FoundPair
+    from tlcache.reports.pictures import FoundPair
 
     listed = zip(pairs.rows.tolist(), pairs.similarities.tolist(), strict=True)
     return [FoundPair((a, b), f"similarity {value:.3f}", bad) for (a, b), value in listed]

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from tlcache.cli.standing import Standing
     from tlcache.evaluation.comparison import Comparison
+    from tlcache.evaluation.roles import Standing
     from tlcache.heads.model import Model
     from tlcache.networks.scoring import Scored
 
@@ -57,8 +57,8 @@ def run(
     says within what bounds the difference lies.
     """
     from tlcache.cli.evaluate import scores
-    from tlcache.cli.standing import standing_of
     from tlcache.evaluation.comparison import compare
+    from tlcache.evaluation.roles import standing_of
     from tlcache.heads.model import load_model
     from tlcache.reports.run import read_run
 

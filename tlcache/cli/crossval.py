@@ -80,7 +80,7 @@ def run(
 
     from tlcache.cli.embed import embedding_of, summary
     from tlcache.data.folders import SPLITS
-    from tlcache.data.folds import draw_folds
+    from tlcache.data.splits import draw_folds
     from tlcache.heads.recipe import Recipe
     from tlcache.studies.crossval import check_plan, cross_validate
 
@@ -217,8 +217,8 @@ def _draw(result: CrossValidation, path: Path | None) -> None:
         return
     import numpy as np
 
-    from tlcache.figures.folds import fold_spread
-    from tlcache.figures.png import save_png
+    from tlcache.figures.spreads import fold_spread
+    from tlcache.figures.style import save_png
 
     accuracies = np.array([fold.accuracy for fold in result.folds])
     means = {

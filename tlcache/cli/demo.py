@@ -70,7 +70,7 @@ def _story(
     from tlcache.evaluation.roles import final_split, split_role
     from tlcache.features.embed import embed
     from tlcache.figures.bars import benchmark_figure
-    from tlcache.figures.png import save_png
+    from tlcache.figures.style import save_png
     from tlcache.trunks.load import load_trunk
 
     dataset = scan(data)
@@ -199,7 +199,7 @@ def _draw(
     folder: Path, dataset: ImageDataset, features: Features, trained: TrainedHead, model: Model
 ) -> None:
     from tlcache.figures.curves import learning_curves
-    from tlcache.figures.png import save_png
+    from tlcache.figures.style import save_png
     from tlcache.networks.scoring import Scored
     from tlcache.reports.pictures import augmented_picture, prediction_picture
 

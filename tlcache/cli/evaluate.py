@@ -31,8 +31,8 @@ def run(
     quiet: o.Quiet = False,
 ) -> None:
     """Judge a model on a split: accuracy with its interval, loss, F1, calibration, confusion."""
-    from tlcache.cli.standing import standing_of
     from tlcache.evaluation.metrics import evaluate
+    from tlcache.evaluation.roles import standing_of
     from tlcache.heads.model import load_model
     from tlcache.reports.run import read_run
 

@@ -181,8 +181,8 @@ def _tell(out: Output, curve: FewShotCurve, on: str, has_test: bool) -> None:
 def _draw(curve: FewShotCurve, on: str, path: Path | None) -> None:
     if path is None:
         return
-    from tlcache.figures.few_shot import few_shot_figure
-    from tlcache.figures.png import save_png
+    from tlcache.figures.curves import few_shot_figure
+    from tlcache.figures.style import save_png
 
     points = [point.describe() for point in curve.points]
     save_png(few_shot_figure(points, f"{curve.images} images of {on}"), path)

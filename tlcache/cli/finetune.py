@@ -165,8 +165,8 @@ def _beginning(
 ) -> tuple[Model | None, Trunk]:
     """The model to start from, if any, and the trunk; whatever does not fit is refused."""
     from tlcache.heads.model import load_model
+    from tlcache.networks.finetune import check_name, trunk_of
     from tlcache.networks.scoring import check_classes, check_transform
-    from tlcache.networks.starting_points import check_name, trunk_of
     from tlcache.trunks.load import load_trunk
 
     if start is None:

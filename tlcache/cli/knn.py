@@ -164,8 +164,8 @@ def _numbers(text: str) -> list[int]:
 
 def draw(found: KnnResult, path: Path) -> None:
     """The figure of a result."""
-    from tlcache.figures.neighbours import neighbours_figure
-    from tlcache.figures.png import save_png
+    from tlcache.figures.curves import neighbours_figure
+    from tlcache.figures.style import save_png
     from tlcache.studies.knn import SELECTED_ON
 
     columns = {"train, left out": found.left_out, **found.scores}

@@ -51,10 +51,10 @@ def run(
 ) -> None:
     """Draw a split's features in the plane, coloured by class, with the model's errors ringed."""
     from tlcache.cli.evaluate import scores
-    from tlcache.cli.standing import standing_of
     from tlcache.evaluation.metrics import evaluate
+    from tlcache.evaluation.roles import standing_of
     from tlcache.features.projection import check_method
-    from tlcache.figures.png import save_png
+    from tlcache.figures.style import save_png
     from tlcache.heads.model import load_model
     from tlcache.reports.run import read_run
 
@@ -111,7 +111,7 @@ def _chosen(out: Output, features: Scored, points: int, seed: int) -> NDArray[np
     """Which images are shown: all, or so many with each class's share of them."""
     import numpy as np
 
-    from tlcache.data.strata import sample
+    from tlcache.data.splits import sample
 
     count = len(features.paths)
     if count <= points:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tlcache.core.progress import Tick, progress_bar
+from tlcache.core.progress import OpenTick, progress_bar
 from tlcache.evaluation.roles import selection_note, split_role
 
 # Half a character, of a file name that is no UTF-8; what some readers take for the end of a line.
@@ -53,7 +53,7 @@ class Output:
             print(text, flush=True)
 
     @contextlib.contextmanager
-    def progress(self, title: str, unit: str = "images") -> Iterator[Tick]:
+    def progress(self, title: str, unit: str = "images") -> Iterator[OpenTick]:
         """A progress bar with the speed and the time left; only where a person can see it.
 
         It is told how many are done, and of how many, if that is known.

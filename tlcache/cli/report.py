@@ -131,8 +131,7 @@ def _scored(
 ) -> Scored:
     """What the run kept of its model's answers; else the images are scored again."""
     from tlcache.cli.evaluate import scores
-    from tlcache.reports.predictions import load_predictions
-    from tlcache.reports.run import PREDICTIONS
+    from tlcache.reports.run import PREDICTIONS, load_predictions
 
     kept = record.folder / PREDICTIONS
     if kept.is_file():

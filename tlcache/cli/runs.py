@@ -14,7 +14,7 @@ from tlcache.cli.output import Output
 from tlcache.evaluation.roles import ELSEWHERE, selection_note
 
 if TYPE_CHECKING:
-    from tlcache.reports.run_list import ListedRun, RunList, Score
+    from tlcache.reports.records import ListedRun, RunList, Score
 
 EXAMPLES = "tlcache runs ls --sort accuracy"
 
@@ -42,7 +42,7 @@ def ls(
     as_json: o.Json = False,
 ) -> None:
     """Compare the runs in a folder: what was done, how well it did, and how long it took."""
-    from tlcache.reports.run_list import list_runs
+    from tlcache.reports.records import list_runs
 
     out = Output(as_json)
     found = list_runs(folder)

@@ -60,7 +60,7 @@ def run(
     """Draw what a model trains on, or what it makes of images; seeded, so a picture comes again."""
     from tlcache.cli.embed import scanned
     from tlcache.data.transforms import Transform
-    from tlcache.figures.png import save_png
+    from tlcache.figures.style import save_png
     from tlcache.reports.pictures import augmented_picture
 
     out = Output(as_json, quiet)

@@ -236,7 +236,7 @@ def _scored(features: Features, swept: Sweep) -> dict[str, Scored]:
 
 
 def _save(picture: Figure, folder: Path, figure: Path | None, no_figures: bool) -> None:
-    from tlcache.figures.png import save_png
+    from tlcache.figures.style import save_png
 
     if figure is not None:
         save_png(picture, figure)

@@ -7,7 +7,7 @@ Every error that a user can cause is a :class:`TlcacheError`. The command line p
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class TlcacheError(Exception):
@@ -29,7 +29,7 @@ class TlcacheError(Exception):
 
     def __str__(self) -> str:
         text = f"{self.where}: expected {self.expected}, found {self.found}; {self.remedy}"
-        return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+        return one_line(text)
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, (type(self), self.where, self.expected, self.found, self.remedy)
@@ -80,3 +80,14 @@ def _rebuild(
     kind: type[TlcacheError], where: str, expected: str, found: str, remedy: str
 ) -> TlcacheError:
     return kind(where, expected=expected, found=found, remedy=remedy)
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names in a line, of which there may be thousands."""
+    shown = ", ".join(names[:6])
+    return f"{shown} and {len(names) - 6} more" if len(names) > 6 else shown
+
+
+def one_line(name: str) -> str:
+    """A file's name as it can be shown in a line: what would break the line is escaped."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in name)

@@ -5,10 +5,13 @@ Covers no computing. Torch is imported only when a device is asked for.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import platform
 import re
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -119,3 +122,24 @@ def _processor() -> str:
         return next(line.split(":", 1)[1].strip() for line in lines if "model name" in line)
     except (OSError, StopIteration):
         return platform.processor()
+
+
+@contextlib.contextmanager
+def silent_stdout() -> Iterator[None]:
+    """Nothing on the process's stdout, where a program may be reading JSON.
+
+    MNN greets there, and torch's exporter prints what it cannot express, both past Python's stdout.
+    """
+    try:
+        sys.stdout.flush()
+        stdout = os.dup(1)
+    except (AttributeError, ValueError, OSError):  # closed: nobody reads it
+        yield
+        return
+    try:
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), 1)
+        yield
+    finally:
+        os.dup2(stdout, 1)
+        os.close(stdout)

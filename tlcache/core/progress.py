@@ -9,14 +9,16 @@ from collections.abc import Callable, Iterator
 from html import escape
 from typing import Any
 
-Tick = Callable[[int, int | None], None]
-"""Is told how many are done, and of how many, if that is known."""
+Tick = Callable[[int, int], None]
+"""Is told how many are done, and of how many."""
+OpenTick = Callable[[int, int | None], None]
+"""A tick that can also be told that the whole is not known."""
 
 _EVERY_SECONDS = 0.1  # a notebook's page is told; a page that is told too often hangs
 
 
 @contextlib.contextmanager
-def progress_bar(title: str, unit: str = "images") -> Iterator[Tick]:
+def progress_bar(title: str, unit: str = "images") -> Iterator[OpenTick]:
     """A progress bar with the speed and the time left; only where a person can see it.
 
     Fit for ``progress`` of :func:`tlcache.embed`; what it yields, for that of
@@ -44,7 +46,7 @@ def _in_notebook() -> bool:
 
 
 @contextlib.contextmanager
-def _terminal_bar(title: str, unit: str) -> Iterator[Tick]:
+def _terminal_bar(title: str, unit: str) -> Iterator[OpenTick]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
     from rich.progress import TimeRemainingColumn as TimeLeft
@@ -70,7 +72,7 @@ def _terminal_bar(title: str, unit: str) -> Iterator[Tick]:
 
 
 @contextlib.contextmanager
-def _html_bar(title: str, unit: str) -> Iterator[Tick]:
+def _html_bar(title: str, unit: str) -> Iterator[OpenTick]:
     from IPython.display import display
 
     started, count = time.monotonic(), 0

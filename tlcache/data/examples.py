@@ -8,8 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import http.client
 import io
+import os
+import shutil
+import stat
+import struct
 import tempfile
+import urllib.error
+import urllib.request
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
@@ -18,8 +27,273 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tlcache.core.errors import DataError, DownloadError
-from tlcache.data.archives import extract_zip, is_desktop_junk
-from tlcache.data.downloads import Progress, download
+from tlcache.core.progress import OpenTick
+
+_BROKEN_ZIP = (
+    zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, RuntimeError,
+    ValueError,
+)  # fmt: skip
+
+
+def extract_zip(archive: Path, folder: Path, *, max_files: int, max_bytes: int) -> None:
+    """Unpack ``archive`` into ``folder``, which should be a new temporary one.
+
+    Every name is checked before a byte is written: no absolute path, no ``..``, no drive letter,
+    no link, no encryption. macOS's own files (``__MACOSX``, ``.DS_Store``, ``._*``) are left out.
+    An archive that breaks half-way leaves ``folder`` half-filled.
+
+    Args:
+        archive: A zip file.
+        folder: Where its files go; made if need be.
+        max_files: More files than this are refused.
+        max_bytes: More bytes than this, unpacked, are refused.
+
+    Raises:
+        DataError: The archive is missing, broken, unsafe or too large, or cannot be unpacked there.
+    """
+    if archive.exists() and not archive.is_file():  # to open a pipe would wait for a writer
+        raise _bad_zip(archive, "a folder or a special file")
+    try:
+        with zipfile.ZipFile(archive) as packed:
+            members = _safe_members(archive, packed, max_files, max_bytes)
+            for name, info in members.items():
+                _extract(packed, info, folder / name)
+    except _BROKEN_ZIP as error:
+        raise _bad_zip(archive, f"a broken one ({error})") from error
+    except OSError as error:
+        raise DataError(
+            error.filename or folder,
+            expected=f"to unpack {archive}",
+            found=error.strerror or repr(error),
+            remedy="see to the path, its permissions and the room on its disk",
+        ) from error
+
+
+def is_desktop_junk(path: PurePosixPath) -> bool:
+    """Whether macOS's Finder or archiver put ``path`` there: no part of any data set."""
+    return "__MACOSX" in path.parts or path.name == ".DS_Store" or path.name.startswith("._")
+
+
+def _safe_members(
+    archive: Path, packed: zipfile.ZipFile, max_files: int, max_bytes: int
+) -> dict[PurePosixPath, zipfile.ZipInfo]:
+    members = {}
+    for info in packed.infolist():
+        path = PurePosixPath(info.filename)
+        if info.is_dir() or is_desktop_junk(path):
+            continue
+        if fault := _fault(info, path) or ("its name twice" if path in members else ""):
+            raise _bad_zip(archive, f"{info.filename!r} in it with {fault}")
+        members[path] = info
+    total = sum(info.file_size for info in members.values())
+    if len(members) > max_files or total > max_bytes:
+        limits = f"{max_files} files and {max_bytes} bytes are the most that is unpacked"
+        raise _bad_zip(archive, f"{len(members)} files of {total} bytes ({limits})")
+    return members
+
+
+def _fault(info: zipfile.ZipInfo, path: PurePosixPath) -> str:
+    """Why this member is refused, or nothing."""
+    # A backslash or a colon parts folders or names a drive on Windows.
+    if path.is_absolute() or not path.parts or ".." in path.parts or set("\\:") & set(str(path)):
+        return "a path that leads out of the folder"
+    if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG):
+        return "a link or another special file behind it"
+    if info.flag_bits & 1:
+        return "a password"
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        return "a compression other than deflate"
+    return ""
+
+
+def _extract(packed: zipfile.ZipFile, info: zipfile.ZipInfo, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # "x": no member writes through another, on file systems blind to case either.
+    with packed.open(info) as source, target.open("xb") as file:
+        shutil.copyfileobj(source, file)
+
+
+def _bad_zip(archive: Path, found: str) -> DataError:
+    return DataError(
+        archive,
+        expected="a safe and whole zip archive",
+        found=found,
+        remedy="fetch it again from where it came",
+    )
+
+
+_CHUNK = 1 << 16
+_TIMEOUT_SECONDS = 30
+_GO_ON = "run the same again: it goes on where it stopped"
+
+
+def download(
+    url: str,
+    destination: Path,
+    *,
+    sha256: str | None = None,
+    size: int | None = None,
+    progress: OpenTick | None = None,
+) -> Path:
+    """Fetch ``url`` to the file ``destination``, which appears whole or not at all.
+
+    The bytes gather in ``<destination>.part``. A call that stops, by Ctrl-C too, leaves that file,
+    and the next call asks for the rest, provided that the server still has the same file (its
+    ``ETag`` or ``Last-Modified``, kept in ``<destination>.part.from``); otherwise it starts over.
+    An existing ``destination`` is replaced.
+
+    Args:
+        url: An ``http:`` or ``https:`` address.
+        destination: The file to write; its folder is made if need be.
+        sha256: The hex SHA-256 that the whole file must have.
+        size: The number of bytes that the whole file must have.
+        progress: Called with (bytes at hand, bytes in all or None) at the start and as they come.
+
+    Raises:
+        DownloadError: The address, the server, the connection, the disk or the content is at fault.
+    """
+    part = destination.with_name(destination.name + ".part")
+    try:
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        _fetch(url, part, size, progress)
+        _check(url, part, sha256, size)
+        part.replace(destination)
+        _origin(part).unlink(missing_ok=True)
+    except OSError as error:
+        raise DownloadError(
+            url,
+            expected=f"to write {destination}",
+            found=error.strerror or repr(error),
+            remedy=f"make room or choose another place, then {_GO_ON}",
+        ) from error
+    return destination
+
+
+def _fetch(url: str, part: Path, size: int | None, progress: OpenTick | None) -> None:
+    response, offset = _open(url, *_resume_point(url, part))
+    with response:
+        total = None if response.length is None else offset + response.length
+        if size is not None and total not in (None, size):
+            raise _mismatch(url, f"{size} bytes", f"{total} bytes")
+        with part.open("ab" if offset else "wb") as file:
+            if not offset:
+                _note_origin(url, part, response)
+            for chunk in _chunks(url, response, offset, total, progress):
+                file.write(chunk)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _resume_point(url: str, part: Path) -> tuple[int, str]:
+    """How much of ``url`` is there already, and the validator of the version that it is of."""
+    try:
+        origin, validator = _origin(part).read_text(encoding="utf-8").splitlines()
+        return (part.stat().st_size, validator) if origin == url else (0, "")
+    except (FileNotFoundError, ValueError):
+        return 0, ""
+
+
+def _origin(part: Path) -> Path:
+    return part.with_name(part.name + ".from")
+
+
+def _note_origin(url: str, part: Path, response: http.client.HTTPResponse) -> None:
+    """Called once ``part`` is empty: an origin must never stand beside another version's bytes."""
+    etag = response.headers.get("ETag", "")
+    weak = etag.startswith("W/")  # the same meaning, not the same bytes: no use for a range
+    validator = response.headers.get("Last-Modified", "") if weak or not etag else etag
+    if validator:
+        _origin(part).write_text(f"{url}\n{validator}\n", encoding="utf-8")
+    else:
+        _origin(part).unlink(missing_ok=True)
+
+
+def _open(url: str, offset: int, validator: str) -> tuple[http.client.HTTPResponse, int]:
+    """The response, and the offset of its first byte: 0 where the server starts over."""
+    headers = {"User-Agent": "tlcache", "Accept-Encoding": "identity"}
+    if offset:
+        headers |= {"Range": f"bytes={offset}-", "If-Range": validator}
+    try:
+        response = _request(url, headers)
+    except urllib.error.HTTPError as error:
+        with error:
+            if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and offset:
+                return _open(url, 0, "")
+            raise _failure(url, f"HTTP {error.code} {error.reason}", "check the address") from error
+    if response.status == http.HTTPStatus.OK:
+        return response, 0
+    content_range = response.headers.get("Content-Range", "")
+    if response.status == http.HTTPStatus.PARTIAL_CONTENT and offset:
+        if content_range.startswith(f"bytes {offset}-"):
+            return response, offset
+        response.close()
+        return _open(url, 0, "")
+    response.close()
+    raise _failure(url, f"HTTP {response.status} {response.reason}", "check the address")
+
+
+def _request(url: str, headers: dict[str, str]) -> http.client.HTTPResponse:
+    if not url.startswith(("http://", "https://")):
+        raise _failure(url, "another kind of address", "give one with http:// or https://")
+    try:
+        request = urllib.request.Request(url, headers=headers)
+        response: http.client.HTTPResponse = urllib.request.urlopen(
+            request, timeout=_TIMEOUT_SECONDS
+        )
+    except urllib.error.HTTPError:
+        raise
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+        raise _failure(url, str(reason) or repr(reason), "check the connection") from error
+    return response
+
+
+def _chunks(
+    url: str,
+    response: http.client.HTTPResponse,
+    done: int,
+    total: int | None,
+    progress: OpenTick | None,
+) -> Iterator[bytes]:
+    while True:
+        if progress is not None:
+            progress(done, total)
+        try:
+            chunk = response.read(_CHUNK)
+        except (OSError, http.client.HTTPException) as error:
+            reason = f"{error or repr(error)} after {done} bytes"
+            raise _failure(url, reason, _GO_ON) from error
+        if not chunk:
+            break
+        done += len(chunk)
+        yield chunk
+    if total is not None and done != total:
+        raise _failure(url, f"a connection that ended after {done} of {total} bytes", _GO_ON)
+
+
+def _check(url: str, part: Path, sha256: str | None, size: int | None) -> None:
+    """What is whole but wrong cannot be resumed: it is removed."""
+    found_size = part.stat().st_size
+    if size is not None and found_size != size:
+        part.unlink()
+        raise _mismatch(url, f"{size} bytes", f"{found_size} bytes (removed)")
+    if sha256 is None:
+        return
+    with part.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != sha256.lower():
+        part.unlink()
+        raise _mismatch(url, f"SHA-256 {sha256}", f"{found} in {found_size} bytes (removed)")
+
+
+def _mismatch(url: str, expected: str, found: str) -> DownloadError:
+    remedy = "try again; if it stays so, the file at this address has changed"
+    return DownloadError(url, expected=expected, found=found, remedy=remedy)
+
+
+def _failure(url: str, found: str, remedy: str) -> DownloadError:
+    return DownloadError(url, expected="a file", found=found, remedy=remedy)
+
 
 HYMENOPTERA_URL = "https://download.pytorch.org/tutorial/hymenoptera_data.zip"
 HYMENOPTERA_DIGEST = "09b2329aa6956906521686a682b4c4793592134e6d718c3e9769e005ec240417"
@@ -28,7 +302,7 @@ _DIGIT_SCALE = 4
 
 
 def fetch_hymenoptera(
-    destination: Path, archive: Path | None = None, progress: Progress | None = None
+    destination: Path, archive: Path | None = None, progress: OpenTick | None = None
 ) -> bool:
     """Put the ants-and-bees photos of PyTorch's transfer-learning tutorial into ``destination``.
 
@@ -153,7 +427,7 @@ def _is_there(destination: Path, digest: str) -> bool:
     )
 
 
-def _download_hymenoptera(zipped: Path, progress: Progress | None) -> None:
+def _download_hymenoptera(zipped: Path, progress: OpenTick | None) -> None:
     try:
         download(HYMENOPTERA_URL, zipped, progress=progress)
     except DownloadError as error:

@@ -11,8 +11,7 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tlcache.core.errors import DataError, OptionError
-from tlcache.data.layouts import listed
+from tlcache.core.errors import DataError, OptionError, listed
 
 _COLUMNS = ("path", "group")
 

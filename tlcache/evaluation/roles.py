@@ -5,7 +5,10 @@ A split that chose an epoch or a setting flatters what it chose, so its accuracy
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection
+from pathlib import Path
+from typing import Any
 
 ELSEWHERE = (
     "`tlcache crossval` judges on images that chose nothing, "
@@ -50,3 +53,73 @@ def selection_note(
         f"no test split: {selected_on} chose {chose}, so its accuracy flatters and is no result; "
         f"{ELSEWHERE}"
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class Standing:
+    """What a split was to a model that is judged on it.
+
+    Attributes:
+        on: The split.
+        selected_on: What chose the model; None where it stands without its run.
+        role: In a few words; empty where it is not known.
+        note: What its user should know, following "this model"; empty where all is well.
+    """
+
+    on: str
+    selected_on: str | None
+    role: str = ""
+    note: str = ""
+
+    @property
+    def label(self) -> str:
+        """The split, with what it was."""
+        return f"{self.on} ({self.role})" if self.role else self.on
+
+    def describe(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return {"on": self.on, "selected_on": self.selected_on}
+
+
+def standing_of(
+    about: dict[str, Any], data: Path, on: str, split: str | None, seed: int
+) -> Standing:
+    """What a split of ``DATA`` was to the run of which ``about`` is the ``run.json``."""
+    if not about.keys() >= {"data", "dataset", "options"}:
+        return Standing(on, None)
+    selected_on = about.get("selected_on", "val")
+    if not _is_its_data(about, data):
+        return Standing(on, selected_on)
+    fitted_on = about.get("fitted_on", ["train"])
+    other = _other_split(about["options"], data, split, seed)
+    chose = "the setting" if about.get("command") == "sweep" else "the epoch"
+    role = "" if other else split_role(on, selected_on, fitted_on, chose)
+    note = ""
+    if other:
+        note = f"was trained with {other}, so perhaps on some of these images: pass the same"
+    elif on in fitted_on and on != "train":
+        note = "was trained on these images too, so this is no score of it"
+    elif on == selected_on:
+        note = (
+            f"had {chose} chosen by these images, which flatters it, so this is no result; --on "
+            f"test gives one where there is a test split, and where there is none, {ELSEWHERE}"
+        )
+    return Standing(on, selected_on, role, note)
+
+
+def _is_its_data(about: dict[str, Any], data: Path) -> bool:
+    """Whether these are the run's images, as far as can be told: it may have been elsewhere."""
+    root = Path(about["data"])
+    if data.is_dir() and root.is_dir():
+        return data.resolve() == root.resolve()
+    return bool((data.stem if data.is_file() else data.resolve().name) == about["dataset"])
+
+
+def _other_split(options: dict[str, Any], data: Path, split: str | None, seed: int) -> str:
+    """How the run split its images, if that was not as they are split now."""
+    if data.is_file() or Path(options.get("data", "")).is_file():  # a snapshot keeps its splits
+        return ""
+    ours, seed_then = options.get("split"), options.get("seed")
+    if ours == split and (ours is None or seed_then == seed):
+        return ""
+    return f"--split {ours} --seed {seed_then}" if ours else "no --split"

@@ -274,7 +274,7 @@ def _in_words(format: str) -> Iterator[None]:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """No exporter's greetings, hints and warnings of what is out of date."""
-    from tlcache.core.silence import silent_stdout
+    from tlcache.core.machine import silent_stdout
 
     with silent_stdout(), warnings.catch_warnings():
         warnings.simplefilter("ignore")

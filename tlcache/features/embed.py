@@ -14,15 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tlcache.cache import bookkeeping
-from tlcache.cache.snapshots import Progress as Tick
+from tlcache.cache import store as bookkeeping
 from tlcache.cache.snapshots import Snapshot, take_snapshot
 from tlcache.cache.store import FeatureStore
 from tlcache.core.errors import CacheError, DataError, OptionError
+from tlcache.core.progress import Tick
 from tlcache.data.folders import SPLITS, ImageDataset
-from tlcache.features.missing import missing_rows
+from tlcache.features.missing import RowBuffer, missing_rows
 from tlcache.features.read import Embedding, Report, UnreadableImagesError, said_once
-from tlcache.features.row_buffer import RowBuffer
 from tlcache.features.stores import check_words, described, stores_of
 from tlcache.trunks.forward_pass import Job, Made, run_pass
 

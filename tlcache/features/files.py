@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from tlcache.core.errors import DataError, OptionError
 from tlcache.core.files import open_atomically
-from tlcache.features.labelled_rows import LabelledRows
+from tlcache.core.progress import Tick
+from tlcache.features.read import LabelledRows
 
 Rows = LabelledRows[NDArray[Any]]
-Tick = Callable[[int, int], None]
 
 _BLOCK = 8192  # rows of 1,280 numbers: 42 MB
 

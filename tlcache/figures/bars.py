@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tlcache.figures.checks import check
 from tlcache.figures.style import (
     BLUE,
     INK,
     SOFT,
     STAGES,
+    check,
     finish,
+    fit,
     new_figure,
     note,
     seconds_text,
     short_number,
     tidy,
 )
-from tlcache.figures.text import fit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

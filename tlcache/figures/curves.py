@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tlcache.figures.checks import check
-from tlcache.figures.style import BLUE, RED, SOFT, finish, integer_ticks, new_figure, note, tidy
+import numpy as np
+
+from tlcache.figures.style import (
+    BLUE,
+    INK,
+    RED,
+    SOFT,
+    check,
+    check_counts,
+    finish,
+    fit,
+    integer_ticks,
+    new_figure,
+    note,
+    tidy,
+)
 from tlcache.heads.recipe import EpochRecord
 
 if TYPE_CHECKING:
@@ -62,3 +76,116 @@ def _mark_best(axes: Axes, epoch: int, value: float) -> None:
     side = "right" if epoch > (low + high) / 2 else "left"
     text = f"best: epoch {epoch}, val {value:.3f}"
     note(axes, text, (epoch, 1), (0, 4), xycoords=axes.get_xaxis_transform(), ha=side, color=SOFT)
+
+
+def few_shot_figure(points: Sequence[Mapping[str, Any]], judged: str) -> Figure:
+    """Mean accuracy by shots with its interval, over the band of the episodes.
+
+    Args:
+        points: Of each ``shots``, ``accuracy``, ``accuracy_ci95`` (low, high) and ``episodes95``
+            (low, high), by rising shots.
+        judged: In a few words, which images the heads were judged on.
+
+    Raises:
+        DataError: If there is no point.
+    """
+    check(len(points) > 0, "points", "at least one", "none", "pass those of a curve")
+    shots = [point["shots"] for point in points]
+    means = np.array([point["accuracy"] for point in points])
+    bands = np.array([point["episodes95"] for point in points]).T
+    intervals = np.array([point["accuracy_ci95"] for point in points]).T
+    figure = new_figure(7, 3.8)
+    axes = figure.subplots()
+    tidy(axes, f"Accuracy on {judged}", "y", pad=22)
+    band: dict[str, Any] = {"color": BLUE, "alpha": 0.16, "lw": 0, "label": "95% of the episodes"}
+    if len(points) > 1:
+        axes.fill_between(shots, *bands, **band)
+    else:  # a band of one point has no width
+        axes.vlines(shots, *bands, **band | {"lw": 12})
+    bars = np.abs(intervals - means)
+    style: dict[str, Any] = {"color": BLUE, "marker": "o", "ms": 5.5, "lw": 1.6, "elinewidth": 1.2}
+    label = "mean, and its 95% interval for other shots and images"
+    axes.errorbar(shots, means, bars, capsize=3, label=label, **style)
+    named = _apart(shots)
+    for count, mean in zip(shots, means, strict=True):
+        if len(named) == len(shots):
+            note(axes, f"{mean:.3f}", (count, mean), (6, -11), color=INK, fontsize=8)
+    _scale(axes, shots, named)
+    place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderpad": 0}
+    axes.legend(**place, ncols=2, frameon=False, fontsize=8, labelcolor=INK, columnspacing=1.6)
+    return finish(figure)
+
+
+def _apart(shots: Sequence[int]) -> list[int]:
+    """Those whose numbers do not touch on a logarithmic scale."""
+    kept = [shots[0]]
+    for count in shots[1:]:
+        kept += [count] if count / kept[-1] > (shots[-1] / shots[0]) ** 0.08 else []
+    return kept
+
+
+def _scale(axes: Axes, shots: Sequence[int], named: Sequence[int]) -> None:
+    axes.set_xscale("log")
+    axes.set_xlim(shots[0] / 1.25, shots[-1] * 1.35)
+    axes.minorticks_off()
+    axes.set_xticks(named, labels=[f"{count:,}" for count in named])
+    axes.set_xlabel("labelled images of each class", fontsize=8, color=SOFT)
+
+
+_COLOURS = (SOFT, RED, BLUE, "#CC79A7")
+
+
+def neighbours_figure(
+    ks: Sequence[int],
+    accuracies: Mapping[str, Sequence[float]],
+    intervals: Mapping[str, Sequence[tuple[float, float]]],
+    chosen: int,
+    chosen_on: str,
+) -> Figure:
+    """Accuracy over k, a line and a band of 95% intervals for each split; the chosen k is marked.
+
+    Args:
+        ks: Numbers of neighbours, rising.
+        accuracies: Of each split, one a k.
+        intervals: Of each split, (low, high) a k.
+        chosen: The k that was chosen.
+        chosen_on: What chose it.
+
+    Raises:
+        DataError: If there is no k, counts differ, or the chosen one is not among them.
+    """
+    check_counts("ks", len(ks), **accuracies, **{f"{n} intervals": v for n, v in intervals.items()})
+    check(chosen in ks, "k", f"one of {', '.join(map(str, ks))}", str(chosen), "pass a tried one")
+    figure = new_figure(6.4, 3.6)
+    axes = figure.subplots()
+    tidy(axes, "Accuracy by the number of neighbours, with 95% intervals", "y", pad=20)
+    axes.set_xscale("log")
+    single: dict[str, Any] = {"marker": "o", "ms": 4}
+    ends = []
+    for colour, (name, values) in zip(_COLOURS, accuracies.items(), strict=False):
+        lows, highs = zip(*intervals[name], strict=True)
+        axes.fill_between(ks, lows, highs, color=colour, alpha=0.13, lw=0)
+        axes.plot(ks, values, color=colour, lw=1.6, **single)
+        ends.append((values[-1], name, colour))
+    axes.margins(x=0.03)
+    _name_ends(axes, ks[-1], sorted(ends))
+    axes.set_xticks(ks, labels=[str(k) for k in ks])
+    axes.minorticks_off()
+    axes.set_xlabel("k, the number of neighbours (logarithmic)", fontsize=8, color=SOFT)
+    axes.axvline(chosen, color=SOFT, lw=0.8, ls=(0, (3, 3)), zorder=1)
+    side = "right" if ks.index(chosen) > len(ks) / 2 else "left"
+    where: dict[str, Any] = {"xycoords": axes.get_xaxis_transform(), "ha": side}
+    text = f"k = {chosen}, chosen on {fit(chosen_on, 150, 8.5)}"
+    note(axes, text, (chosen, 1), (0, 4), color=INK, **where)
+    return finish(figure)
+
+
+def _name_ends(axes: Any, x: float, ends: Sequence[tuple[float, str, str]]) -> None:
+    """Names of the lines beside their ends, from the lowest, never one over the other."""
+    low, high = axes.get_ylim()
+    points = 190 / (high - low)  # of the axes' height, about
+    last = float("-inf")
+    for value, name, colour in ends:
+        place = max(value * points, last + 11)
+        shift, last = place - value * points, place
+        note(axes, fit(name, 110, 8.5), (x, value), (8, shift), va="center", color=colour)

@@ -11,9 +11,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcache.figures.checks import check, check_counts
-from tlcache.figures.style import FAINT, INK, RED, SOFT, finish, new_figure, tidy
-from tlcache.figures.text import fit
+from tlcache.figures.style import (
+    FAINT,
+    INK,
+    RED,
+    SOFT,
+    check,
+    check_counts,
+    finish,
+    fit,
+    new_figure,
+    tidy,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import functools
+import io
+import unicodedata
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tlcache.figures.text import families
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from tlcache.core.errors import DataError
+from tlcache.core.files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
 
 # Okabe and Ito's palette, told apart by every kind of colour vision; green darker, for text.
 BLUE, RED, GREEN = "#0072B2", "#D55E00", "#007A5A"
@@ -20,8 +29,6 @@ INK, SOFT, FAINT = "#222222", "#666666", "#dddddd"
 def new_figure(width: float, height: float, constrained: bool = True) -> Figure:
     """An empty white figure of so many inches, laid out by itself unless told otherwise."""
     from matplotlib.layout_engine import ConstrainedLayoutEngine
-
-    from tlcache.figures.shown import ShownFigure
 
     layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1, wspace=0.03) if constrained else None
     return ShownFigure((width, height), dpi=150, facecolor="white", layout=layout)
@@ -74,3 +81,100 @@ def seconds_text(value: float) -> str:
 def short_number(value: float) -> str:
     """Two figures, or three over 10, and never an exponent for what is large: 0.042, 6.3, 84.3."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.{3 if value >= 10 else 2}g}"
+
+
+_CJK_FONTS = (
+    "Noto Sans CJK KR", "Noto Sans KR", "NanumGothic", "Malgun Gothic", "Apple SD Gothic Neo",
+    "Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans CJK TC", "Source Han Sans", "Hiragino Sans",
+    "Microsoft YaHei", "WenQuanYi Zen Hei", "Arial Unicode MS",
+)  # fmt: skip
+
+
+def fit(text: str, points: float, size: float) -> str:
+    """The text on one line, at most so wide: its middle gives way to an ellipsis."""
+    shown = plain = drawable(text)
+    kept = len(plain)
+    while kept > 2 and text_width(shown, size) > points:
+        kept = min(kept - 1, 200)
+        shown = f"{plain[: kept - kept // 2].rstrip()}…{plain[-(kept // 2) :].lstrip()}"
+    return shown
+
+
+def drawable(text: str) -> str:
+    """The text on one line, composed, with ``□`` for what no font here can draw."""
+    # Composed: macOS spells file names decomposed, for which fonts have no glyph.
+    line = " ".join(unicodedata.normalize("NFC", text).split())
+    return "".join(c if c.isprintable() and ord(c) in _characters() else "□" for c in line)
+
+
+def text_width(text: str, size: float) -> float:
+    """The points that a text takes at a size."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
+
+    font = FontProperties(family=families(), size=size)
+    return float(text_to_path.get_text_width_height_descent(text, font, ismath=False)[0])
+
+
+@functools.cache
+def families() -> tuple[str, ...]:
+    """The font families to draw with: DejaVu Sans, then those for CJK that are installed."""
+    from matplotlib.font_manager import fontManager
+
+    installed = {font.name for font in fontManager.ttflist}
+    return ("DejaVu Sans", *(name for name in _CJK_FONTS if name in installed))
+
+
+@functools.cache
+def _characters() -> frozenset[int]:
+    from matplotlib.font_manager import FontProperties, findfont, get_font
+
+    fonts = [get_font(findfont(FontProperties(family=name))) for name in families()]
+    return frozenset(code for font in fonts for code in font.get_charmap())
+
+
+_SCREEN_DPI = 96
+_DPI = 120  # sharper than a screen of old, and no burden to a notebook's file
+
+
+class ShownFigure(Figure):
+    """A figure that notebooks draw although pyplot, whose figures they know, has no part in it."""
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", dpi=_DPI, facecolor="white")
+        width, height = (round(side * _SCREEN_DPI) for side in self.get_size_inches())
+        return buffer.getvalue(), {"width": width, "height": height}
+
+
+def save_png(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG at 150 dots an inch, whole or not at all.
+
+    Raises:
+        CacheError: If the file cannot be written.
+    """
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150, facecolor="white")
+    write_atomically(path, buffer.getvalue())
+
+
+def check_counts(where: str, n: int, **beside: Sequence[Any] | NDArray[Any] | None) -> None:
+    """Refuse to draw no values, or values beside them of another count.
+
+    Raises:
+        DataError: If there are none, or the counts differ.
+    """
+    check(n > 0, where, "at least one", "none", "pass some")
+    for name, values in beside.items():
+        found = n if values is None else len(values)
+        check(found == n, name, f"{n}, as many as {where}", str(found), "pass one for each")
+
+
+def check(good: bool, where: str, expected: str, found: str, remedy: str) -> None:
+    """Go on only if what is to be drawn is good.
+
+    Raises:
+        DataError: If it is not.
+    """
+    if not good:
+        raise DataError(where, expected=expected, found=found, remedy=remedy)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.core.machine import usable_cpus
+from tlcache.core.progress import Tick
 from tlcache.heads.model import Head
 from tlcache.heads.recipe import Recipe
 from tlcache.heads.rows import Array, Labels
@@ -23,7 +24,6 @@ from tlcache.heads.steps import can_compile
 from tlcache.heads.train import WORTH_SECONDS, divergence, numpy_seconds, train_heads
 
 Rows = NDArray[np.integer]
-Progress = Callable[[int, int], None]
 T = TypeVar("T")
 
 
@@ -35,7 +35,7 @@ def train_separately(
     *,
     classes: int,
     judge: Callable[[int, Head], T],
-    progress: Progress | None = None,
+    progress: Tick | None = None,
 ) -> list[T]:
     """Train a head on each choice of rows, and judge it.
 
@@ -93,7 +93,7 @@ def _all(
     count: int,
     threads: int,
     stop: threading.Event,
-    progress: Progress | None,
+    progress: Tick | None,
 ) -> list[T]:
     """Every result; the first error in the order of the heads, and an interruption, end all."""
     done: list[T] = []

@@ -20,15 +20,77 @@ from numpy.typing import NDArray
 from tlcache.core.errors import ModelError, OptionError
 from tlcache.core.machine import resolve_device
 from tlcache.core.notebook import training_html
+from tlcache.core.progress import Tick
 from tlcache.data.folders import ImageDataset
 from tlcache.heads.model import Head, Model, initial_head
 from tlcache.heads.recipe import EpochRecord, Recipe, StartRecord
 from tlcache.networks.checkpoints import Plan, load_checkpoint, save_checkpoint
 from tlcache.networks.loading import ImageLoader, Workers, worker_count
 from tlcache.networks.loop import BatchNorm, Run
-from tlcache.networks.network import check_split, gpu_settings
-from tlcache.trunks.load import Trunk
+from tlcache.networks.network import check_split, gpu_settings, restore_network
+from tlcache.networks.scoring import check_trunk
+from tlcache.trunks.load import Trunk, load_trunk
 from tlcache.trunks.weights import state_digest
+
+_UNKNOWN = "unknown"  # what a head that was trained on a snapshot says of its trunk's weights
+
+
+def trunk_of(model: Model, weights: str | None = None, memo: Path | None = None) -> Trunk:
+    """The trunk that a model's head sits on, with the model's transform, to go on from.
+
+    That of a finetuned model is its own network, so that finetuning it again continues where it
+    ended; its optimiser starts anew.
+
+    Args:
+        weights: Where a frozen trunk's weights are, if not where they were at training.
+        memo: Folder of the memo of digested weights.
+
+    Raises:
+        ModelError: If the weights are not those the head was trained on.
+        OptionError: If nobody knows where they are, or a finetuned model was given others.
+        TrunkError: If the trunk cannot be had.
+    """
+    if model.network is not None:
+        if weights is not None:
+            raise OptionError(
+                "--weights",
+                expected="none beside a finetuned model, which brings its own network",
+                found=weights,
+                remedy="leave it out",
+            )
+        trunk = load_trunk(model.trunk, "random")
+        return dataclasses.replace(
+            trunk,
+            weights=model.weights,
+            digest=model.digest,
+            transform=model.transform,
+            module=restore_network(trunk, model),
+        )
+    if weights is None and model.weights == _UNKNOWN:
+        raise OptionError(
+            "--weights",
+            expected=f"the weights of {model.trunk} that the model's head was trained on",
+            found="none, and a head that was trained on a snapshot does not know where they are",
+            remedy="name their file, or imagenet",
+        )
+    trunk = load_trunk(model.trunk, weights or model.weights, memo)
+    check_trunk(model, trunk)
+    return dataclasses.replace(trunk, transform=model.transform)
+
+
+def check_name(model: Model, trunk: str) -> None:
+    """Refuse another network than the model's.
+
+    Raises:
+        ModelError: If its name is another.
+    """
+    if trunk != model.trunk:
+        raise ModelError(
+            "--trunk",
+            expected=f"{model.trunk}, which the model's head sits on",
+            found=trunk,
+            remedy="leave it out, or start from a model on that network",
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +157,7 @@ def finetune(
     on_start: Callable[[StartRecord], None] | None = None,
     on_resume: Callable[[EpochRecord], None] | None = None,
     on_epoch: Callable[[EpochRecord], None] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Tick | None = None,
 ) -> Finetuned:
     """Train a network on augmented images, and keep the epoch with the best val accuracy.
 
@@ -179,9 +241,7 @@ def _result(run: Run, trunk: Trunk, unreadable: dict[str, str]) -> Finetuned:
     )
 
 
-def _counter(
-    progress: Callable[[int, int], None], dataset: ImageDataset, run: Run, judge: bool
-) -> Callable[[int], None]:
+def _counter(progress: Tick, dataset: ImageDataset, run: Run, judge: bool) -> Callable[[int], None]:
     """Tells how many images a run has taken, and will have, those before its first epoch too."""
     val = len(dataset.indices("val"))
     each, before = len(dataset.indices("train")) + val, val if run.start else 0

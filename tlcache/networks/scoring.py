@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcache.cache.snapshots import Progress
 from tlcache.cache.store import FeatureStore
 from tlcache.core.errors import DataError, ImageError, ModelError
+from tlcache.core.progress import Tick
 from tlcache.data.folders import SPLITS, ImageDataset
 from tlcache.data.transforms import Transform
-from tlcache.features.file_features import Compute, features_of
+from tlcache.features.extract import Compute, features_of
 from tlcache.features.stores import stores_of
 from tlcache.heads.model import Model
 from tlcache.trunks.forward_pass import Job, Made, run_pass
@@ -229,7 +229,7 @@ def score_split(
     device: str = "auto",
     workers: int | None = None,
     skip_unreadable: bool = False,
-    progress: Progress | None = None,
+    progress: Tick | None = None,
 ) -> Scored:
     """Logits and labels of a split.
 

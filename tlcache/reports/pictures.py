@@ -5,18 +5,25 @@ Covers no drawing (``figures``).
 
 from __future__ import annotations
 
+import base64
+import contextlib
+import functools
 import hashlib
+import io
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from tlcache.data.folders import ImageDataset
+from tlcache.core.errors import ImageError
+from tlcache.data.folders import SPLITS, ImageDataset
 from tlcache.data.images import decode
 from tlcache.data.transforms import Transform, apply
 from tlcache.evaluation.metrics import softmax
-from tlcache.figures.grids import image_grid, prediction_grid
+from tlcache.figures.grids import PicturedPair, image_grid, pair_grid, prediction_grid
 from tlcache.heads.model import Model
 from tlcache.networks.scoring import Scored
 
@@ -81,3 +88,103 @@ def denormalise(pixels: NDArray[np.float32], transform: Transform) -> NDArray[np
     mean, std = np.array([transform.mean, transform.std], np.float32)[:, :, None, None]
     values = np.clip(np.rint((pixels * std + mean) * 255), 0, 255)
     return values.astype(np.uint8).transpose(1, 2, 0)
+
+
+_SIDE = 320
+
+
+class FoundPair(NamedTuple):
+    """Two images of a data set.
+
+    Attributes:
+        rows: Of both.
+        verdict: What they are to each other.
+        bad: Whether that falsifies a result.
+    """
+
+    rows: tuple[int, int]
+    verdict: str
+    bad: bool
+
+
+def pair_picture(dataset: ImageDataset, pairs: Sequence[FoundPair], title: str) -> Figure:
+    """Pairs of images side by side, with their paths, splits and classes.
+
+    Raises:
+        DataError: If there is no pair.
+    """
+    shown = [
+        PicturedPair(
+            images=(_thumbnail(dataset.path(a)), _thumbnail(dataset.path(b))),
+            paths=(_inside(dataset, a), _inside(dataset, b)),
+            places=(_place(dataset, a), _place(dataset, b)),
+            verdict=verdict,
+            bad=bad,
+        )
+        for (a, b), verdict, bad in pairs
+    ]
+    return pair_grid(shown, title)
+
+
+def _thumbnail(path: Path) -> NDArray[np.uint8] | None:
+    """A small image, or None where the file is gone or cannot be read any more."""
+    with contextlib.suppress(OSError, ImageError):
+        image = Image.fromarray(decode(path.read_bytes(), path))
+        image.thumbnail((_SIDE, _SIDE))
+        return np.asarray(image)
+    return None
+
+
+def _place(dataset: ImageDataset, row: int) -> str:
+    return f"{SPLITS[dataset.splits[row]]} · {dataset.classes[dataset.labels[row]]}"
+
+
+def _inside(dataset: ImageDataset, row: int) -> str:
+    """The path below split and class, which stand beside it."""
+    path, split = dataset.paths[row], SPLITS[dataset.splits[row]]
+    name = dataset.classes[dataset.labels[row]]
+    return path.removeprefix(f"{split}/").removeprefix(f"{name}/")
+
+
+SIDE = 96
+_LARGEST = 2000  # classes whose confusions are drawn: beyond it a cell is no dot on a screen
+
+
+@functools.lru_cache(maxsize=4096)
+def thumbnail(path: Path) -> str | None:
+    """An image file as a JPEG of at most 96 by 96 pixels in a ``data:`` address.
+
+    Returns:
+        None where the file is gone or is no image.
+    """
+    with contextlib.suppress(OSError, ValueError, ImageError):  # ValueError: a name with a NUL
+        image = Image.fromarray(decode(path.read_bytes(), path))
+        image.thumbnail((SIDE, SIDE), Image.Resampling.BOX, reducing_gap=None)
+        file = io.BytesIO()
+        image.save(file, "JPEG", quality=75, optimize=True)
+        return _address(file, "jpeg")
+    return None
+
+
+def confusion_picture(confusion: Sequence[Sequence[int]]) -> str | None:
+    """A matrix of many classes as a PNG: the darker, the larger the share of the true class.
+
+    The root of the share is drawn, so that a few confused images show.
+
+    Returns:
+        None for so many classes that no cell could be seen.
+    """
+    counts = np.array(confusion)
+    if len(counts) > _LARGEST:
+        return None
+    shares = np.sqrt(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1))[..., None]
+    ink = np.array([0, 68, 120])
+    pixels = (255 - shares * (255 - ink)).round().astype(np.uint8)
+    times = max(1, 600 // len(counts))
+    file = io.BytesIO()
+    Image.fromarray(pixels.repeat(times, axis=0).repeat(times, axis=1)).save(file, "PNG")
+    return _address(file, "png")
+
+
+def _address(file: io.BytesIO, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode('ascii')}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,11 +26,10 @@ from tlcache.cache.copies import (
 )
 from tlcache.cache.snapshots import Snapshot
 from tlcache.core.errors import DataError, OptionError
+from tlcache.core.progress import Tick
 from tlcache.data.folders import SPLITS, ImageDataset
 from tlcache.data.headers import read_headers
 from tlcache.studies.neighbours import MEMORY, MOST_PAIRS, Pairs, Rows, pairs_over
-
-Tick = Callable[[int, int], None]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.core.errors import OptionError
-from tlcache.data.folds import check_folds, draw_folds
+from tlcache.core.progress import Tick
+from tlcache.data.splits import check_folds, draw_folds
 from tlcache.evaluation.intervals import (
     corrected_resampled_interval,
     share_interval,
@@ -25,7 +26,7 @@ from tlcache.evaluation.intervals import (
 from tlcache.evaluation.metrics import Evaluation, evaluate, wilson_interval
 from tlcache.heads.recipe import Recipe
 from tlcache.heads.rows import Array, Labels
-from tlcache.heads.separate import Progress, Rows, reseeded, train_separately
+from tlcache.heads.separate import Rows, reseeded, train_separately
 
 MOST_REPEATS = 1000
 CORRECTED = "corrected resampled t (Nadeau and Bengio 2003)"
@@ -124,7 +125,7 @@ def cross_validate(
     repeats: int = 3,
     groups: Sequence[str] | None = None,
     recipe: Recipe | None = None,
-    progress: Progress | None = None,
+    progress: Tick | None = None,
 ) -> CrossValidation:
     """Train a head beside each fold of each repeat, and judge it on the fold.
 

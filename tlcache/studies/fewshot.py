@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcache.core.errors import DataError, OptionError
-from tlcache.data.layouts import listed
+from tlcache.core.errors import DataError, OptionError, listed
+from tlcache.core.progress import Tick
 from tlcache.evaluation.intervals import share_interval
 from tlcache.heads.recipe import Recipe
 from tlcache.heads.rows import Array, Labels
-from tlcache.heads.separate import Progress, reseeded, train_separately
+from tlcache.heads.separate import reseeded, train_separately
 
 MOST_EPISODES = 10_000
 LEAST_STEPS = 10
@@ -99,7 +99,7 @@ def few_shot_curve(
     episodes: int = 50,
     recipe: Recipe | None = None,
     least_steps: int = LEAST_STEPS,
-    progress: Progress | None = None,
+    progress: Tick | None = None,
 ) -> FewShotCurve:
     """Train a head on the shots of each episode, and judge it.
 

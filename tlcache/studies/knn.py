@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.core.errors import DataError, OptionError
+from tlcache.core.progress import Tick
 from tlcache.evaluation.metrics import wilson_interval
 from tlcache.studies.neighbours import MEMORY, Ids, Nearest, Rows, nearest
 
@@ -33,7 +34,6 @@ _VOTES_AT_ONCE = 1 << 21
 
 Labelled = tuple[Rows, Ids]
 """(n, D) rows and their (n,) labels."""
-Tick = Callable[[int, int], None]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,13 +10,14 @@ has no direction: its similarity to every row is 0. Knows no files and no labels
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.core.errors import DataError, OptionError
+from tlcache.core.progress import Tick
 
 MEMORY = 256 << 20
 """Bytes that a search may take beside its rows and its result."""
@@ -29,7 +30,6 @@ _QUERIES_AT_ONCE = 2048  # so many that to scale a block of rows costs little be
 
 Rows = NDArray[np.floating[Any]]
 Ids = NDArray[np.integer[Any]]
-Tick = Callable[[int, int], None]
 
 
 class Nearest(NamedTuple):

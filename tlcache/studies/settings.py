@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from tlcache.core.errors import OptionError, nearest
+from tlcache.heads.logistic import WAYS
 from tlcache.heads.recipe import SCHEDULES, Recipe
-from tlcache.heads.scaling import WAYS
 
 SOLVERS = ("sgd", "lbfgs")
 MOST_HEADS = 10_000

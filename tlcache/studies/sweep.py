@@ -21,14 +21,127 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.core.errors import DataError, OptionError
-from tlcache.data.folds import draw_folds
-from tlcache.evaluation.metrics import wilson_interval
+from tlcache.core.progress import Tick
+from tlcache.data.splits import draw_folds
+from tlcache.evaluation.metrics import evaluate, wilson_interval
 from tlcache.features.read import Features
+from tlcache.heads.logistic import logistic_path, scaling_of
 from tlcache.heads.model import Head
 from tlcache.heads.recipe import EpochRecord
 from tlcache.heads.rows import HeadData, Labels, head_data
+from tlcache.heads.train import train_heads
 from tlcache.studies.settings import Setting
-from tlcache.studies.sweep_fits import Fit, Tick, fit_settings, ticks
+
+_NUMBERS_AT_ONCE = 1 << 25  # weights of heads side by side, of which there are six copies
+
+Step = Callable[[], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Fit:
+    """A head of a setting.
+
+    Attributes:
+        setting: Its number.
+        seed: Of SGD; 0 for L-BFGS, which draws nothing.
+        head: On features as they are; None where training did not end well: the loss was no longer
+            finite, or L-BFGS did not get to its least.
+        history: One record an epoch of SGD.
+        accuracy, loss: On the rows that judge; NaN where there is no head.
+    """
+
+    setting: int
+    seed: int
+    head: Head | None
+    history: list[EpochRecord]
+    accuracy: float = float("nan")
+    loss: float = float("nan")
+
+
+def fit_settings(
+    settings: Mapping[int, Setting], data: HeadData, *, seeds: int = 1, tick: Step | None = None
+) -> Iterator[Fit]:
+    """Train the heads of settings and judge each: one batched computation for one kind of features.
+
+    Each head ends as it would if it were trained alone. All seeds of a setting come together.
+
+    Args:
+        settings: By number.
+        data: Rows to train on, and ``val``: those that judge.
+        seeds: How many heads of SGD a setting has.
+        tick: Called for each epoch of a head of SGD, and for each head of L-BFGS; from several
+            threads.
+    """
+    tell = tick or (lambda: None)
+    for way in dict.fromkeys(setting.features for setting in settings.values()):
+        mine = {i: setting for i, setting in settings.items() if setting.features == way}
+        scaling = scaling_of(way, data.views)
+        views, val = scaling.scaled(data.views), scaling.scaled(data.val)
+        scaled = dataclasses.replace(data, views=views, val=val)
+        for by in (_by_sgd(mine, scaled, seeds, tell), _by_lbfgs(mine, scaled, tell)):
+            for fit in by:
+                yield _judged(
+                    fit, data, None if fit.head is None else scaling.on_raw_rows(fit.head)
+                )
+
+
+def ticks(settings: Mapping[int, Setting], seeds: int) -> int:
+    """How often :func:`fit_settings` ticks, where no head diverges."""
+    recipes = [s.recipe for s in settings.values()]
+    return sum(1 if recipe is None else seeds * recipe.epochs for recipe in recipes)
+
+
+def _by_sgd(
+    settings: Mapping[int, Setting], data: HeadData, seeds: int, tick: Step
+) -> Iterator[Fit]:
+    recipes = {i: s.recipe for i, s in settings.items() if s.recipe is not None}
+    jobs = [(i, recipe.seed + k) for i, recipe in recipes.items() for k in range(seeds)]
+    numbers = data.classes * (data.views.shape[2] + 1)
+    at_once = max(1, _NUMBERS_AT_ONCE // (numbers * seeds)) * seeds
+    for start in range(0, len(jobs), at_once):
+        part = jobs[start : start + at_once]
+        trained = train_heads(
+            data.views,
+            data.labels,
+            data.val,
+            data.val_labels,
+            [dataclasses.replace(recipes[i], seed=seed) for i, seed in part],
+            classes=data.classes,
+            on_epoch=lambda *_: tick(),
+        )
+        for (i, seed), one in zip(part, trained, strict=True):
+            yield Fit(i, seed, None if one.diverged else one.last, one.history)
+
+
+def _by_lbfgs(settings: Mapping[int, Setting], data: HeadData, tick: Step) -> Iterator[Fit]:
+    """All views are rows, and count as their image does once."""
+    strengths = {i: s.c for i, s in settings.items() if s.c is not None}
+    if not strengths:
+        return
+    count, _, dim = data.views.shape
+    path = logistic_path(
+        data.views.reshape(-1, dim),
+        np.tile(data.labels, count),
+        [c / count for c in strengths.values()],
+        classes=data.classes,
+        tick=tick,
+    )
+    for i, fit in zip(strengths, path, strict=True):
+        yield Fit(i, 0, fit.head if fit.converged else None, [])
+
+
+def _judged(fit: Fit, data: HeadData, head: Head | None) -> Fit:
+    """With its head on features as they are, and what that makes of the rows that judge."""
+    if head is None:
+        return fit
+    names = [str(label) for label in range(data.classes)]
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):
+            found = evaluate(head.logits(data.val), data.val_labels, names)
+    except DataError:  # logits that are not finite, of huge weights
+        return dataclasses.replace(fit, head=None)
+    return dataclasses.replace(fit, head=head, accuracy=found.accuracy, loss=found.loss)
+
 
 FOLDS = 5
 
@@ -125,7 +238,7 @@ def sweep_heads(
     seeds: int = 1,
     folds: int = 0,
     fold_seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Tick | None = None,
 ) -> Sweep:
     """Train the heads of all settings side by side, choose one, and fit it for use.
 
@@ -179,7 +292,7 @@ def _again(features: Features, by_val: bool) -> HeadData | None:
 
 
 def _candidates(
-    settings: Mapping[int, Setting], parts: Iterable[HeadData], seeds: int, tick: Tick
+    settings: Mapping[int, Setting], parts: Iterable[HeadData], seeds: int, tick: Step
 ) -> tuple[dict[int, Candidate], Fit | None]:
     """How each setting did over all parts; and of the best, the first seed's fit to the last."""
     sums: dict[int, NDArray[np.float64]] = {}
@@ -238,7 +351,7 @@ def _folds(features: Features, folds: int, seed: int) -> Iterator[HeadData]:
         yield HeadData(whole.views[:, kept], labels[0], whole.val[held], labels[1], whole.classes)
 
 
-def _counter(progress: Callable[[int, int], None] | None, total: int) -> Tick:
+def _counter(progress: Tick | None, total: int) -> Step:
     """Tells how much is done; may be called from several threads."""
     done = itertools.count(1)
     return lambda: progress(next(done), total) if progress else None

@@ -17,9 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.core.errors import OptionError
-from tlcache.core.silence import silent_stdout
-from tlcache.trunks.folding import folded
-from tlcache.trunks.torch_engine import Run
+from tlcache.core.machine import silent_stdout
+from tlcache.trunks.torch_engine import Run, folded
 
 if TYPE_CHECKING:
     import torch
