@@ -20,7 +20,7 @@ import contextlib
 import dataclasses
 import hashlib
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +39,7 @@ from tlcache.cache.rows import (
 from tlcache.cache.shards import Rows, pack_shard
 from tlcache.core.errors import CacheError
 from tlcache.core.files import write_atomically
+from tlcache.core.progress import Report, no_report
 
 TARGET_BYTES = 64 << 20
 """Of features and names in a new shard."""
@@ -72,7 +73,7 @@ def compact(
     named: Named,
     *,
     dry_run: bool = False,
-    report: Callable[[str], None] | None = None,
+    report: Report | None = None,
 ) -> Compacted:
     """Drop the rows of one identity that no snapshot names, and all but the first of equal ones.
 
@@ -91,7 +92,7 @@ def compact(
     if not dry_run:
         show_hidden(folder / "shards")
     before = _sizes(folder)
-    survey = take_survey(list(before), identity, named, report or (lambda line: None))
+    survey = take_survey(list(before), identity, named, report or no_report)
     packer = _Packer(folder / "shards", identity)
     chosen = to_rewrite(survey, packer.per_shard)
     total, unnamed, kept = survey.counts(chosen)

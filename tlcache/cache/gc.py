@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,10 @@ from tlcache.cache.snapshots import load_snapshot
 from tlcache.cache.store import BAD
 from tlcache.core.errors import CacheError
 from tlcache.core.files import TEMPORARY
+from tlcache.core.progress import Report
 
 ABANDONED_SECONDS = 3600.0
 """A temporary file that is older has no writer any more."""
-
-Report = Callable[[str], None]
 
 
 @dataclasses.dataclass(frozen=True)

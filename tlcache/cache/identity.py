@@ -11,12 +11,13 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from tlcache.core.errors import CacheError, DamageError, OptionError
 from tlcache.core.files import read_capped
+from tlcache.core.progress import Report
 from tlcache.data.transforms import Transform
 
 FORMAT = 1
@@ -153,9 +154,7 @@ def read_description(folder: Path) -> Identity:
     return Identity.from_json(read_capped(folder / FILE, _MAX_BYTES), folder / FILE)
 
 
-def identities(
-    cache: Path, report: Callable[[str], None] | None = None
-) -> Iterator[tuple[Path, Identity]]:
+def identities(cache: Path, report: Report | None = None) -> Iterator[tuple[Path, Identity]]:
     """Every identity folder of a cache, in the order of names; ``report`` is told of unusable ones.
 
     Raises:

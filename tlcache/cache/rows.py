@@ -20,6 +20,7 @@ from tlcache.cache.shards import Rows, read_shard
 from tlcache.cache.snapshots import Snapshot, load_snapshot
 from tlcache.core.errors import CacheError, DamageError
 from tlcache.core.files import is_gone
+from tlcache.core.progress import Report
 from tlcache.data.folders import SPLITS
 
 Names = NDArray[np.bytes_]
@@ -276,9 +277,7 @@ class Survey:
         return len(ids), int((~named).sum()), len(np.unique(ids[named]))
 
 
-def take_survey(
-    paths: Sequence[Path], identity: Identity, named: Named, report: Callable[[str], None]
-) -> Survey:
+def take_survey(paths: Sequence[Path], identity: Identity, named: Named, report: Report) -> Survey:
     """Read all shards, for the names of their rows.
 
     Args:

@@ -30,6 +30,7 @@ from tlcache.cache.shards import Rows, pack_shard, read_shard
 from tlcache.cache.snapshots import Snapshot, load_snapshot, save_snapshot
 from tlcache.core.errors import CacheError, DamageError
 from tlcache.core.files import TEMPORARY, is_gone, make_folder, write_atomically
+from tlcache.core.progress import Report, no_report
 
 BAD = ".bad"
 
@@ -49,14 +50,12 @@ class FeatureStore:
         report: Is told, in one line, of each file that was found damaged and set aside.
     """
 
-    def __init__(
-        self, folder: Path, identity: Identity, report: Callable[[str], None] | None = None
-    ) -> None:
+    def __init__(self, folder: Path, identity: Identity, report: Report | None = None) -> None:
         self.folder = folder
         self.identity = identity
         self.snapshots = folder / "snapshots"
         self._shards = folder / "shards"
-        self._report = report or (lambda line: None)
+        self._report = report or no_report
         self._passed_over: set[Path] = set()
 
     def commit(self, rows: Rows) -> Path:
@@ -236,7 +235,7 @@ class FeatureStore:
 
 
 def open_store(
-    cache: Path, identity: Identity, label: str, report: Callable[[str], None] | None = None
+    cache: Path, identity: Identity, label: str, report: Report | None = None
 ) -> FeatureStore:
     """The store of an identity; nothing is written until the first commit.
 
@@ -295,13 +294,13 @@ def _read_ahead(paths: Iterable[Path], identity: Identity) -> Iterator[_Reading]
             yield waiting.popleft()
 
 
-def announce(store: FeatureStore, report: Callable[[str], None]) -> None:
+def announce(store: FeatureStore, report: Report) -> None:
     """One line on what makes this identity new, where the cache holds another."""
     if not store.folder.exists() and (changed := what_is_new(store.folder.parent, store.identity)):
         report(f"new identity {store.identity.key[:8]}: {', '.join(changed)}")
 
 
-def keep_description(store: FeatureStore, report: Callable[[str], None]) -> None:
+def keep_description(store: FeatureStore, report: Report) -> None:
     """Write ``identity.json`` anew where the rows have lost it; those who only read need it."""
     try:
         if store.folder.exists():  # else the first commit makes it
@@ -311,7 +310,7 @@ def keep_description(store: FeatureStore, report: Callable[[str], None]) -> None
 
 
 def known_snapshots(
-    store: FeatureStore, dataset: str, report: Callable[[str], None]
+    store: FeatureStore, dataset: str, report: Report
 ) -> tuple[Snapshot | None, Snapshot | None]:
     """This identity's snapshot of the data set; and the newest one to take digests from.
 
@@ -341,7 +340,7 @@ def draft_of(store: FeatureStore, dataset: str) -> Callable[[Snapshot], None]:
 
 
 def keep_snapshot(
-    snapshot: Snapshot, own: Snapshot | None, store: FeatureStore, report: Callable[[str], None]
+    snapshot: Snapshot, own: Snapshot | None, store: FeatureStore, report: Report
 ) -> Snapshot | None:
     """Save a snapshot, unless the store's own says as much; what the store has from then on."""
     if own is not None and np.array_equal(own.digests, snapshot.digests):
@@ -373,7 +372,7 @@ def _forget_draft(store: FeatureStore, dataset: str) -> None:
         store.draft_path(dataset).unlink(missing_ok=True)
 
 
-def _loaded(paths: Sequence[Path], report: Callable[[str], None]) -> list[Snapshot]:
+def _loaded(paths: Sequence[Path], report: Report) -> list[Snapshot]:
     snapshots = []
     for path in paths:
         try:

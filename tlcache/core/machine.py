@@ -1,11 +1,12 @@
-"""Where networks run: which device, how many cores, how many images at once.
+"""The machine and what is installed on it: devices, cores, memory, versions of libraries.
 
-Covers no computing. Torch is imported only when a device is asked for.
+Covers no computing. Torch and Pillow are imported only when something of theirs is asked for.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib.metadata
 import os
 import platform
@@ -15,15 +16,29 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PIL import features
-
 from tlcache.core.errors import OptionError
 
 if TYPE_CHECKING:
     import torch
 
-
 WORDS = "auto, cpu, cuda or cuda:N"
+
+
+@dataclasses.dataclass(frozen=True)
+class Compute:
+    """Where a network runs, and with how much; none of it changes what is computed.
+
+    Attributes:
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``, for :func:`resolve_device`.
+        engine: What computes: ``auto``, ``torch`` or ``mnn``.
+        workers: Threads that read images; None for :func:`thread_count`.
+        batch_size: Images that go through the network at once; None for :func:`batch_size_for`.
+    """
+
+    device: str = "auto"
+    engine: str = "auto"
+    workers: int | None = None
+    batch_size: int | None = None
 
 
 def resolve_device(word: str) -> torch.device:
@@ -88,6 +103,8 @@ def _wrong(word: str, expected: str, found: str, remedy: str) -> OptionError:
 
 def library_versions(trunk: str) -> tuple[tuple[str, str], ...]:
     """Versions of what decodes the images and computes the features of a trunk, sorted by name."""
+    from PIL import features
+
     packages = ["torch", "torchvision", "pillow"]
     if trunk.startswith("timm/") or trunk == "efficientnet_lite0":
         packages.append("timm")

@@ -1,8 +1,13 @@
-"""Progress bars: drawn in a terminal, as HTML in a notebook, and none where nobody looks."""
+"""What a user is told while work goes on: lines worth knowing, and how far it has come.
+
+Library code tells a :class:`Reporter` and knows no terminal. Progress bars are drawn in a terminal,
+as HTML in a notebook, and nowhere where nobody looks.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +18,60 @@ Tick = Callable[[int, int], None]
 """Is told how many are done, and of how many."""
 OpenTick = Callable[[int, int | None], None]
 """A tick that can also be told that the whole is not known."""
+ProgressMaker = Callable[[str], contextlib.AbstractContextManager[Tick]]
+"""Makes a progress bar with the given title, open while its block runs."""
+Report = Callable[[str], None]
+"""Is told, a line at a time, what a user should know."""
+
+
+def no_tick(done: int, total: int | None) -> None:
+    """A tick that tells nobody."""
+
+
+def no_report(line: str) -> None:
+    """A report that tells nobody."""
+
+
+def part_of(progress: Tick | None, before: int, whole: int) -> Tick | None:
+    """The tick of one part of the work, where ``before`` are done of the parts before it."""
+    return None if progress is None else lambda done, _: progress(before + done, whole)
+
+
+@contextlib.contextmanager
+def no_progress(title: str) -> Iterator[Tick]:
+    """A maker of progress bars that nobody sees."""
+    yield no_tick
+
+
+def said_once(report: Report) -> Report:
+    """Passes on a line the first time: several parts of a run meet the same damaged file."""
+    said: set[str] = set()
+
+    def tell(line: str) -> None:
+        if line not in said:
+            said.add(line)
+            report(line)
+
+    return tell
+
+
+@dataclasses.dataclass(frozen=True)
+class Reporter:
+    """Whom a piece of work tells; silent by default.
+
+    Attributes:
+        note: Is told, a line at a time, what a user should know.
+        progress: Makes a progress bar with the given title.
+    """
+
+    note: Report = no_report
+    progress: ProgressMaker = no_progress
+
+    @staticmethod
+    def of(report: Report | None, progress: ProgressMaker | None) -> Reporter:
+        """The reporter of two optional arguments; each line is passed on once."""
+        return Reporter(said_once(report or no_report), progress or no_progress)
+
 
 _EVERY_SECONDS = 0.1  # a notebook's page is told; a page that is told too often hangs
 
@@ -35,7 +94,7 @@ def progress_bar(title: str, unit: str = "images") -> Iterator[OpenTick]:
         with _terminal_bar(title, unit) as tick:
             yield tick
     else:
-        yield lambda done, total: None
+        yield no_tick
 
 
 def _in_notebook() -> bool:

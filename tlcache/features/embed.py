@@ -18,18 +18,22 @@ from tlcache.cache import store as bookkeeping
 from tlcache.cache.snapshots import Snapshot, take_snapshot
 from tlcache.cache.store import FeatureStore
 from tlcache.core.errors import CacheError, DataError, OptionError
-from tlcache.core.progress import Tick
+from tlcache.core.progress import (
+    ProgressMaker,
+    Report,
+    Tick,
+    no_progress,
+    no_report,
+    said_once,
+)
 from tlcache.data.folders import SPLITS, ImageDataset
 from tlcache.features.missing import RowBuffer, missing_rows
-from tlcache.features.read import Embedding, Report, UnreadableImagesError, said_once
+from tlcache.features.read import Embedding, UnreadableImagesError
 from tlcache.features.stores import check_words, described, stores_of
 from tlcache.trunks.forward_pass import Job, Made, run_pass
 
 if TYPE_CHECKING:
     from tlcache.trunks.load import Trunk
-
-Progress = Callable[[str], contextlib.AbstractContextManager[Tick]]
-"""Makes a progress bar with the given title."""
 
 
 def embed(
@@ -49,7 +53,7 @@ def embed(
     workers: int | None = None,
     batch_size: int | None = None,
     report: Report | None = None,
-    progress: Progress | None = None,
+    progress: ProgressMaker | None = None,
 ) -> Embedding:
     """Put a data set's features into the cache; what is there is not made again.
 
@@ -79,7 +83,7 @@ def embed(
         TlcacheError: If the trunk, the cache or an option is at fault.
     """
     started = time.perf_counter()
-    report, progress = said_once(report or (lambda line: None)), progress or _no_progress
+    report, progress = said_once(report or no_report), progress or no_progress
     if views < 0:
         raise OptionError("--views", expected="0 or more", found=str(views), remedy="correct it")
     check_words(precision, dtype)
@@ -246,8 +250,3 @@ def _check_still_a_dataset(snapshot: Snapshot) -> None:
             found=f"none in {', '.join(empty)}",
             remedy="replace the unreadable images",
         )
-
-
-@contextlib.contextmanager
-def _no_progress(title: str) -> Iterator[Tick]:
-    yield lambda done, total: None

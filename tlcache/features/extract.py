@@ -22,11 +22,11 @@ from tlcache.cache.snapshots import digest_file, look, take_snapshot
 from tlcache.cache.store import FeatureStore
 from tlcache.core.errors import CacheError, ImageError, OptionError
 from tlcache.core.machine import resolve_device
+from tlcache.core.progress import Report, no_tick, said_once
 from tlcache.data.folders import ImageDataset
 from tlcache.data.images import ImageInMemory
 from tlcache.features.embed import make_rows
 from tlcache.features.missing import RowBuffer, first_of_each
-from tlcache.features.read import Report, said_once
 from tlcache.features.stores import check_words, described, stores_of
 from tlcache.trunks.engines import ENGINES
 from tlcache.trunks.forward_pass import Job, Made
@@ -72,7 +72,7 @@ def extract(
     if len(lacking):
         jobs = (Job(images[int(i)], digests[i].tobytes(), ((0, 0),)) for i in lacking)
         how = device, engine, workers, batch_size, report
-        bad = make_rows(load(), jobs, len(lacking), [store], *how, lambda done, total: None)
+        bad = make_rows(load(), jobs, len(lacking), [store], *how, no_tick)
         reasons = [old or bad.get(d.tobytes(), "") for old, d in zip(reasons, digests, strict=True)]
         new = np.flatnonzero(~found)
         features[new], found[new] = store.gather(digests[new], view[new])

@@ -9,7 +9,7 @@ import dataclasses
 import os
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -22,24 +22,10 @@ from tlcache.cache.store import FeatureStore, open_store
 from tlcache.core.errors import CacheError, DataError, OptionError
 from tlcache.core.machine import physical_memory
 from tlcache.core.notebook import counts_html
+from tlcache.core.progress import Report, no_report, said_once
 from tlcache.data.folders import SPLITS
 from tlcache.heads.model import Head, Model
 from tlcache.trunks.info import TrunkInfo
-
-Report = Callable[[str], None]
-"""Is told, a line at a time, what a user should know."""
-
-
-def said_once(report: Report) -> Report:
-    """Passes on a line the first time: several parts of a run meet the same damaged file."""
-    said: set[str] = set()
-
-    def tell(line: str) -> None:
-        if line not in said:
-            said.add(line)
-            report(line)
-
-    return tell
 
 
 @dataclasses.dataclass(frozen=True)
@@ -225,7 +211,7 @@ def open_snapshot(path: Path, views: int = 0, report: Report | None = None) -> E
     Raises:
         CacheError: If the snapshot or its cache cannot be used.
     """
-    started, report = time.perf_counter(), said_once(report or (lambda line: None))
+    started, report = time.perf_counter(), said_once(report or no_report)
     snapshot, folder = load_snapshot(path), path.absolute().parents[1]
     identity = read_identity(folder)
     info = TrunkInfo(

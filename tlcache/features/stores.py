@@ -14,12 +14,11 @@ from tlcache.cache.identity import DTYPES, PRECISIONS, Identity
 from tlcache.cache.store import FeatureStore, open_store
 from tlcache.core.errors import OptionError, TrunkError
 from tlcache.core.machine import library_versions
+from tlcache.core.progress import Report
 from tlcache.trunks.info import TrunkInfo, recall
 
 if TYPE_CHECKING:
     from tlcache.trunks.load import Trunk
-
-Report = Callable[[str], None]
 
 
 def check_words(precision: str, dtype: str) -> None:

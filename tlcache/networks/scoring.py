@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from tlcache.cache.store import FeatureStore
 from tlcache.core.errors import DataError, ImageError, ModelError
-from tlcache.core.progress import Tick
+from tlcache.core.progress import Report, Tick, no_report
 from tlcache.data.folders import SPLITS, ImageDataset
 from tlcache.data.transforms import Transform
 from tlcache.features.extract import Compute, features_of
@@ -193,9 +193,7 @@ def _pass_of(
     return compute
 
 
-def feature_store_of(
-    model: Model, cache: Path, report: Callable[[str], None] | None = None
-) -> FeatureStore:
+def feature_store_of(model: Model, cache: Path, report: Report | None = None) -> FeatureStore:
     """Where a cache keeps the features that a model's head stands on; needs no weights.
 
     Raises:
@@ -217,7 +215,7 @@ def feature_store_of(
         transform=model.transform,
     )
     words = model.precision, model.dtype
-    return stores_of(cache, info, {}, *words, 0, report or (lambda line: None))[0]
+    return stores_of(cache, info, {}, *words, 0, report or no_report)[0]
 
 
 def score_split(

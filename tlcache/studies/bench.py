@@ -17,6 +17,7 @@ from typing import Any
 
 from tlcache.core.errors import OptionError
 from tlcache.core.machine import describe_machine
+from tlcache.core.progress import Report
 from tlcache.data.folders import ImageDataset
 from tlcache.evaluation.comparison import Comparison, compare
 from tlcache.evaluation.metrics import Evaluation, evaluate
@@ -151,7 +152,7 @@ def benchmark(
     device: str = "auto",
     workers: int | None = None,
     memo: Path | None = None,
-    on_start: Callable[[str], None] | None = None,
+    on_start: Report | None = None,
     on_epoch: Callable[[EpochRecord], None] | None = None,
 ) -> Benchmark:
     """Train several ways by one recipe, and judge each on test, or on val where there is no test.

@@ -26,7 +26,7 @@ from tlcache.cache.copies import (
 )
 from tlcache.cache.snapshots import Snapshot
 from tlcache.core.errors import DataError, OptionError
-from tlcache.core.progress import Tick
+from tlcache.core.progress import Tick, part_of
 from tlcache.data.folders import SPLITS, ImageDataset
 from tlcache.data.headers import read_headers
 from tlcache.studies.neighbours import MEMORY, MOST_PAIRS, Pairs, Rows, pairs_over
@@ -277,7 +277,7 @@ def near_duplicates(
             ids=(ids[a], ids[b]),
             most=most,
             memory=memory,
-            progress=_shifted(progress, done, whole),
+            progress=part_of(progress, done, whole),
         )
         found.append(pairs._replace(rows=rows[pairs.rows + np.array([a.start, b.start])]))
         done += len(rows[a]) * len(rows[b])
@@ -289,7 +289,3 @@ def _most_similar(found: Sequence[Pairs], most: int) -> Pairs:
     similarities = np.concatenate([np.empty(0), *(pairs.similarities for pairs in found)])
     order = np.lexsort((rows[:, 1], rows[:, 0], -similarities))[:most]
     return Pairs(rows[order], similarities[order], sum(pairs.total for pairs in found))
-
-
-def _shifted(progress: Tick | None, before: int, whole: int) -> Tick | None:
-    return None if progress is None else lambda done, total: progress(before + done, whole)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.core.errors import DataError, OptionError
-from tlcache.core.progress import Tick
+from tlcache.core.progress import Tick, part_of
 from tlcache.evaluation.metrics import wilson_interval
 from tlcache.studies.neighbours import MEMORY, Ids, Nearest, Rows, nearest
 
@@ -152,7 +152,7 @@ def knn_accuracy(
 
     def score(asked: Rows, truths: Ids, ids: tuple[Ids, Ids] | None) -> list[Score]:
         nonlocal done
-        tick = _part_of(progress, done * len(rows), sum(counts) * len(rows))
+        tick = part_of(progress, done * len(rows), sum(counts) * len(rows))
         found = nearest(asked, rows, tried[-1], ids=ids, memory=memory, progress=tick)
         right = np.zeros(len(tried), np.int64)
         for near in found:
@@ -260,10 +260,6 @@ def _drawn(n: int, most: int, seed: int) -> NDArray[np.int64]:
         return np.arange(n)
     random = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed)))
     return np.sort(random.choice(n, most, replace=False))
-
-
-def _part_of(progress: Tick | None, before: int, whole: int) -> Tick | None:
-    return None if progress is None else lambda done, total: progress(before + done, whole)
 
 
 def _check_labels(name: str, rows: Rows, labels: Ids, classes: int) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tlcache.core.errors import OptionError
+from tlcache.core.progress import Report
 from tlcache.data.transforms import Transform, normalisation
 from tlcache.trunks.mnn_engine import mnn_runs
 from tlcache.trunks.torch_engine import Run, cpu_run, cuda_runs
@@ -59,7 +60,7 @@ def make_engine(
     precision: str = "fp32",
     device: torch.device,
     images: int = 0,
-    report: Callable[[str], None] | None = None,
+    report: Report | None = None,
 ) -> Engine:
     """The engine that is asked for, or for ``auto`` the fastest one that is there.
 

@@ -14,7 +14,6 @@ import json
 import platform
 import re
 import stat
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from time import time_ns
@@ -22,6 +21,7 @@ from typing import Any
 
 from tlcache.core.errors import CacheError, DamageError, TlcacheError, TrunkError
 from tlcache.core.files import read_capped, write_atomically
+from tlcache.core.progress import Report
 from tlcache.data.transforms import Transform
 
 FORMAT = 1
@@ -148,7 +148,7 @@ def describe_trunk(name: str, weights: str, memo_dir: Path | None) -> TrunkInfo:
 
 
 def recall(
-    memo_dir: Path, name: str, weights: str, report: Callable[[str], None] | None = None
+    memo_dir: Path, name: str, weights: str, report: Report | None = None
 ) -> TrunkInfo | None:
     """What :func:`remember` kept, or None where nothing is, or nothing that can be believed.
 
