@@ -116,7 +116,8 @@ def test_steps_are_those_of_float64(
     weight, velocity, seen = exact_steps(g)
     logits = take(*g)
     assert logits.shape == seen.shape and logits.dtype == np.float32
-    np.testing.assert_allclose(logits, seen, rtol=0, atol=3e-5)
+    # Sums run in another order on another processor, and err by the size of what they add up.
+    np.testing.assert_allclose(logits, seen, rtol=0, atol=3e-6 * max(1, np.abs(seen).max()))
     np.testing.assert_allclose(g.weight, weight, rtol=0, atol=1e-5)
     np.testing.assert_allclose(g.velocity, velocity, rtol=0, atol=1e-5)
 

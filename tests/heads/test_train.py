@@ -13,7 +13,7 @@ import tlcache.heads.train
 from tlcache.core.errors import DataError, OptionError
 from tlcache.heads.model import Head, initial_head
 from tlcache.heads.recipe import EpochRecord, Recipe
-from tlcache.heads.train import train_head, train_heads
+from tlcache.heads.train import TrainedHead, train_head, train_heads
 
 N, DIM = 30, 7
 
@@ -313,21 +313,26 @@ def test_a_head_that_diverges_leaves_the_others_alone(
         pytest.importorskip("numba", reason="compiled steps need numba")
     monkeypatch.setattr(tlcache.heads.train, "WORTH_SECONDS", seconds)
     features, labels = arrays()
-    recipes = [Recipe(lr=0.01), Recipe(lr=1e38), Recipe(lr=0.01)]
     told: list[tuple[int, int]] = []
-    trained = train_heads(
-        features * 100,
-        labels,
-        features,
-        labels,
-        recipes,
-        classes=3,
-        on_epoch=lambda head, record: told.append((head, record.epoch)),
-    )
+
+    def train(middle: float) -> list[TrainedHead]:
+        told.clear()
+        return train_heads(
+            features * 100,
+            labels,
+            features,
+            labels,
+            [Recipe(lr=lr) for lr in (0.01, middle, 0.01)],
+            classes=3,
+            on_epoch=lambda head, record: told.append((head, record.epoch)),
+        )
+
+    sound, trained = train(0.02), train(1e38)
+    assert not any(head.diverged for head in sound)
     assert [head.diverged for head in trained] == [False, True, False]
     assert [len(head.history) for head in trained] == [25, told.count((1, 1)), 25]
-    np.testing.assert_array_equal(trained[0].last.weight, trained[2].last.weight)
-    assert np.isfinite(trained[0].last.weight).all()
+    for i in (0, 2):  # in its place: a BLAS may sum a row's products in another order elsewhere
+        np.testing.assert_array_equal(trained[i].last.weight, sound[i].last.weight)
 
 
 def test_an_interruption_ends_the_heads_of_other_threads_too(
