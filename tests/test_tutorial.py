@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from tlcache.core.errors import DISTRIBUTION
+
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOK = ROOT / "examples" / "transfer_learning.ipynb"
 SCRIPT = ROOT / "scripts" / "run_notebook.py"
@@ -99,7 +101,7 @@ def test_the_seven_steps_are_there_in_order_each_beside_the_tutorial() -> None:
     for text in steps:
         assert text.index("**The tutorial**") < text.index("**tlcache**")
     first = source(cells(NOTEBOOK)[0])
-    assert '%pip install --quiet "tlcache[offline]"' in first
+    assert f'%pip install --quiet "{DISTRIBUTION}[offline]"' in first
 
 
 def test_what_is_committed_was_run_whole_and_says_nothing_of_the_machine() -> None:

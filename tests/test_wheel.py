@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import configparser
 import email
+import itertools
+import os
 import re
+import shlex
+import subprocess
+import sys
 import tarfile
 import tomllib
 import zipfile
@@ -15,8 +20,10 @@ import pytest
 from hatchling.builders.sdist import SdistBuilder
 from hatchling.builders.wheel import WheelBuilder
 
+from tlcache.core.errors import DISTRIBUTION
+
 ROOT = Path(__file__).parent.parent
-INFO = "tlcache-0.1.0.dist-info"
+INFO = "tlcache_features-0.1.0.dist-info"
 
 
 def project() -> dict[str, Any]:
@@ -26,11 +33,16 @@ def project() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+def built(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Built as ``python -m build`` builds it, without its environment of its own."""
     folder = tmp_path_factory.mktemp("dist")
     (path,) = WheelBuilder(str(ROOT)).build(directory=str(folder), versions=["standard"])
-    return zipfile.ZipFile(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def wheel(built: str) -> zipfile.ZipFile:
+    return zipfile.ZipFile(built)
 
 
 def of_the_package() -> set[str]:
@@ -50,7 +62,7 @@ def test_the_wheel_holds_templates_the_marker_of_types_and_the_licence(
 ) -> None:
     names = wheel.namelist()
     assert "tlcache/py.typed" in names
-    assert "tlcache/report/templates/page.html" in names
+    assert "tlcache/reports/templates/page.html" in names
     licence = wheel.read(f"{INFO}/licenses/LICENSE")
     assert licence == (ROOT / "LICENSE").read_bytes()
 
@@ -69,11 +81,34 @@ def test_the_wheel_installs_the_command(wheel: zipfile.ZipFile) -> None:
 
 def test_its_metadata_name_what_it_needs(wheel: zipfile.ZipFile) -> None:
     about = email.message_from_bytes(wheel.read(f"{INFO}/METADATA"))
-    assert about["Name"] == "tlcache" and about["License-Expression"] == "MIT"
+    assert about["Name"] == DISTRIBUTION and about["License-Expression"] == "MIT"
     extras = set(about.get_all("Provides-Extra", []))
     assert extras >= {"fast", "mnn", "offline", "export", "parquet", "tensorboard", "test"}
     core = [line for line in about.get_all("Requires-Dist", []) if "extra ==" not in line]
     assert sorted(core) == sorted(project()["dependencies"])
+
+
+def test_installed_out_of_a_file_it_says_how_to_get_each_extra(built: str, tmp_path: Path) -> None:
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps"]
+    subprocess.run([*pip, f"--target={tmp_path}", built], check=True)
+    needed = project()["optional-dependencies"]
+    del needed["test"]
+    code = "import sys, tlcache.core.errors as e\n"
+    code += "print(e.__file__, *map(e.to_install, sys.argv[1:]), sep='\\n')"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *needed],
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert not done.stderr
+    file, *commands = done.stdout.splitlines()
+    assert file.startswith(str(tmp_path))
+    for command, packages in zip(commands, needed.values(), strict=True):
+        assert command.lower() == shlex.join(["pip", "install", *packages]).lower()
+    # All of them are here, so there is nothing to fetch.
+    subprocess.run([*pip, "--dry-run", *itertools.chain(*needed.values())], check=True)
 
 
 def test_every_dependency_that_is_the_cores_own_has_its_reason() -> None:

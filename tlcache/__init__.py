@@ -10,6 +10,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from tlcache.core.errors import DISTRIBUTION
+
 _HOMES = {
     name: home
     for home, name in re.findall(
@@ -17,7 +19,10 @@ _HOMES = {
     )
 }
 
-__version__ = importlib.metadata.version("tlcache")
+try:
+    __version__ = importlib.metadata.version(DISTRIBUTION)
+except importlib.metadata.PackageNotFoundError:  # source that PYTHONPATH names, never installed
+    __version__ = "0+unknown"
 __all__ = sorted(_HOMES)  # noqa: PLE0605
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from small_trunk import DIM, TRANSFORM, small_trunk
 from torch import Tensor, nn
 
 import tlcache.export.export
-from tlcache.core.errors import DataError, ModelError, OptionError
+from tlcache.core.errors import DataError, ModelError, OptionError, to_install
 from tlcache.data.images import decode
 from tlcache.data.transforms import apply
 from tlcache.export import formats as export_formats
@@ -291,8 +292,8 @@ def test_a_missing_package_is_named_with_its_extra(
         return None if "onnx" in name else real(name)
 
     monkeypatch.setattr(importlib.util, "find_spec", hidden)
-    words = "found no onnx and no onnxscript and no onnxruntime; pip install 'tlcache.export.'"
-    with pytest.raises(OptionError, match=words):
+    words = f"found no onnx and no onnxscript and no onnxruntime; {to_install('export')}"
+    with pytest.raises(OptionError, match=re.escape(words)):
         export_model(MODEL, tmp_path / "m", "onnx", images=images)
 
 

@@ -17,7 +17,7 @@ import pytest
 from numpy.typing import NDArray
 
 import tlcache.features.files
-from tlcache.core.errors import CacheError, DataError, OptionError, TlcacheError
+from tlcache.core.errors import CacheError, DataError, OptionError, TlcacheError, to_install
 from tlcache.features.files import write_features
 from tlcache.features.read import LabelledRows
 
@@ -220,6 +220,6 @@ def test_parquet_without_its_package_says_what_to_install(
         write_features(tmp_path / "f.parquet", _rows(PLAIN), CLASSES)
     assert str(refused.value) == (
         f"{tmp_path / 'f.parquet'}: expected the package pyarrow, found none; "
-        "pip install 'tlcache[parquet]', or name a .npz or .h5 file"
+        f"{to_install('parquet')}, or name a .npz or .h5 file"
     )
     write_features(tmp_path / "f.npz", _rows(PLAIN), CLASSES)

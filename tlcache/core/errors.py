@@ -7,7 +7,14 @@ Every error that a user can cause is a :class:`TlcacheError`. The command line p
 from __future__ import annotations
 
 import difflib
+import importlib.metadata
+import re
+import shlex
 from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+DISTRIBUTION = "tlcache-features"
+"""What package indexes call this package: ``tlcache`` is somebody else's there."""
 
 
 class TlcacheError(Exception):
@@ -69,6 +76,25 @@ class OptionError(TlcacheError):
 
 class DownloadError(TlcacheError):
     """A download that failed or is not what it should be."""
+
+
+def to_install(extra: str) -> str:
+    """The command that brings the packages of an extra, for a remedy.
+
+    It names the extra where this package came from an index. One that was installed out of a folder
+    or a file is on none, perhaps, and where it lay may be gone: then it names the packages
+    themselves. Source that was never installed is its own folder.
+    """
+    try:
+        installed = importlib.metadata.distribution(DISTRIBUTION)
+    except importlib.metadata.PackageNotFoundError:
+        return shlex.join(["pip", "install", f"{Path(__file__).resolve().parents[2]}[{extra}]"])
+    if installed.read_text("direct_url.json") is None:
+        return shlex.join(["pip", "install", f"{DISTRIBUTION}[{extra}]"])
+    lines = (line.partition(";") for line in installed.requires or ())
+    condition = re.compile(rf" *extra == ['\"]{extra}['\"]")
+    packages = [package.strip() for package, _, when in lines if condition.fullmatch(when)]
+    return shlex.join(["pip", "install", *packages])
 
 
 def nearest(word: str, known: Iterable[str], count: int = 3) -> str:

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tlcache.core.errors import OptionError
+from tlcache.core.errors import OptionError, to_install
 from tlcache.core.machine import usable_cpus
 
 INPUT, OUTPUT = "images", "probabilities"
@@ -60,7 +60,7 @@ def check_installed(name: str) -> None:
             f"--format {name}",
             expected=" and ".join(packages),
             found=f"no {' and no '.join(missing)}",
-            remedy="pip install 'tlcache[export]'",
+            remedy=to_install("export"),
         )
 
 

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcache.core.errors import DataError, OptionError
+from tlcache.core.errors import DataError, OptionError, to_install
 from tlcache.core.files import open_atomically
 from tlcache.core.progress import Tick
 from tlcache.features.read import LabelledRows
@@ -86,7 +86,7 @@ def check_target(path: Path, *, force: bool = False) -> None:
             path,
             expected="the package pyarrow",
             found="none",
-            remedy="pip install 'tlcache[parquet]', or name a .npz or .h5 file",
+            remedy=f"{to_install('parquet')}, or name a .npz or .h5 file",
         )
 
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcache.core.errors import DataError, OptionError
+from tlcache.core.errors import DataError, OptionError, to_install
 from tlcache.core.machine import resolve_device, usable_cpus
 from tlcache.core.notebook import training_html
 from tlcache.heads.model import Head, initial_head
@@ -266,7 +266,7 @@ def _no_numba() -> OptionError:
         "compiled steps",
         expected="numba",
         found="no such package",
-        remedy="pip install 'tlcache[fast]'",
+        remedy=to_install("fast"),
     )
 
 

