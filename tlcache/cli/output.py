@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from tlcache.core.errors import one_line
 from tlcache.core.progress import OpenTick, progress_bar
 from tlcache.evaluation.roles import selection_note, split_role
 
@@ -32,12 +33,12 @@ class Output:
     def line(self, text: str = "") -> None:
         """A line of the result, for people."""
         if not (self._as_json or self._quiet):
-            print(_safe(text), flush=True)
+            print(one_line(text, keep="\n\t"), flush=True)
 
     def note(self, text: str) -> None:
         """A line about the work."""
         if not self._quiet:
-            print(_safe(text), file=sys.stderr, flush=True)
+            print(one_line(text, keep="\n\t"), file=sys.stderr, flush=True)
 
     def note_random(self, weights: str) -> None:
         """A line on a network that has learned nothing, where that is what was asked for."""
@@ -102,8 +103,3 @@ def note_selection(out: Output, splits: Collection[str], chose: str = "the epoch
     """One line where the split that is judged chose, and what to do; nothing where test is left."""
     if line := selection_note(splits, chose=chose):
         out.note(line)
-
-
-def _safe(text: str) -> str:
-    """File names may hold control characters, which must not reach a terminal."""
-    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)

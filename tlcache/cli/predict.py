@@ -16,6 +16,7 @@ import typer
 from tlcache.cli import options as o
 from tlcache.cli.image_paths import listed_paths, paths_on_stdin
 from tlcache.cli.output import Output
+from tlcache.core.errors import one_line
 
 if TYPE_CHECKING:
     from tlcache.networks.scoring import ScoredImage
@@ -190,7 +191,7 @@ def _fields(prediction: Prediction) -> list[str]:
     cells = [cell for name, share in prediction.classes for cell in (name, f"{share:.4f}")]
     texts = [prediction.path, *(cells or ["cannot be read", prediction.reason])]
     # A tab or a line's end in a name must not look like another column or line.
-    return ["".join(c if c.isprintable() else repr(c)[1:-1] for c in text) for text in texts]
+    return [one_line(text) for text in texts]
 
 
 def _print_csv(cells: list[str]) -> None:

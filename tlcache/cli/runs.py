@@ -11,6 +11,7 @@ import typer
 from tlcache.cli import options as o
 from tlcache.cli.cache.table import count, moment, show_table
 from tlcache.cli.output import Output
+from tlcache.core.errors import one_line
 from tlcache.evaluation.roles import ELSEWHERE, selection_note
 
 if TYPE_CHECKING:
@@ -157,10 +158,6 @@ def _note_selection(out: Output, runs: list[ListedRun]) -> None:
 
 def _note_others(out: Output, found: RunList) -> None:
     for path in found.stopped:
-        out.note(f"{_one_line(path)}: stopped; the same command with --resume goes on with it")
+        out.note(f"{one_line(str(path))}: stopped; the same command with --resume goes on with it")
     for error in found.damaged:
         out.note(f"left out: {error}")
-
-
-def _one_line(path: Path) -> str:
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(path))

@@ -102,18 +102,24 @@ def nearest(word: str, known: Iterable[str], count: int = 3) -> str:
     return ", ".join(difflib.get_close_matches(word, list(known), n=count, cutoff=0.6))
 
 
+def listed(names: Sequence[str], separator: str = ", ", most: int = 6) -> str:
+    """Names in a line, of which there may be thousands."""
+    shown = separator.join(names[:most])
+    return f"{shown} and {len(names) - most} more" if len(names) > most else shown
+
+
+def one_line(text: str, keep: str = "") -> str:
+    """A text as it can be shown in a line: no character that breaks it or moves what is around it.
+
+    Each that is no print (a control, half of a character, a direction) becomes its escape, such as
+    ``\\n``, but for those to ``keep``.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in keep else repr(c)[1:-1] for c in text)
+
+
 def _rebuild(
     kind: type[TlcacheError], where: str, expected: str, found: str, remedy: str
 ) -> TlcacheError:
     return kind(where, expected=expected, found=found, remedy=remedy)
-
-
-def listed(names: Sequence[str]) -> str:
-    """Names in a line, of which there may be thousands."""
-    shown = ", ".join(names[:6])
-    return f"{shown} and {len(names) - 6} more" if len(names) > 6 else shown
-
-
-def one_line(name: str) -> str:
-    """A file's name as it can be shown in a line: what would break the line is escaped."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in name)

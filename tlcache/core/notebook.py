@@ -13,6 +13,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from tlcache.core.errors import one_line
+
 MOST_CLASSES = 20
 """That a table has rows for."""
 
@@ -118,16 +120,11 @@ def table(titles: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "
 def _row(tag: str, cells: Sequence[str]) -> str:
     sides = ["left", *["right"] * (len(cells) - 1)]
     parts = (
-        f'<{tag} style="text-align:{side}">{escape(_plain(cell))}</{tag}>'
+        f'<{tag} style="text-align:{side}">{escape(one_line(cell))}</{tag}>'
         for side, cell in zip(sides, cells, strict=True)
     )
     return f"<tr>{''.join(parts)}</tr>"
 
 
 def _paragraph(text: str) -> str:
-    return f"<p>{escape(_plain(text))}</p>"
-
-
-def _plain(text: str) -> str:
-    """What cannot be sent, such as half a character of a file name, or moves what is around it."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    return f"<p>{escape(one_line(text))}</p>"

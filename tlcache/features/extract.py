@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from tlcache.cache.snapshots import digest_file, look, take_snapshot
 from tlcache.cache.store import FeatureStore
-from tlcache.core.errors import CacheError, ImageError, OptionError
+from tlcache.core.errors import CacheError, ImageError, OptionError, listed
 from tlcache.core.machine import resolve_device
 from tlcache.core.progress import Report, no_tick, said_once
 from tlcache.data.folders import ImageDataset
@@ -163,11 +163,10 @@ def _check(good: bool, option: str, expected: str, found: str) -> None:
 
 def _unreadable(images: Sequence[Path | ImageInMemory], reasons: Sequence[str]) -> ImageError:
     bad = [f"{image} ({why})" for image, why in zip(images, reasons, strict=True) if why]
-    more = f"; and {len(bad) - 5} more" if len(bad) > 5 else ""
     return ImageError(
         "images",
         expected="images that can be read",
-        found=f"{len(bad)} that cannot: {'; '.join(bad[:5])}{more}",
+        found=f"{len(bad)} that cannot: {listed(bad, '; ', 5)}",
         remedy="replace or remove them; the rows of all others are in the cache",
     )
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from tlcache.cache.identity import read_identity
 from tlcache.cache.snapshots import Snapshot, load_snapshot
 from tlcache.cache.store import FeatureStore, open_store
-from tlcache.core.errors import CacheError, DataError, OptionError
+from tlcache.core.errors import CacheError, DataError, OptionError, listed
 from tlcache.core.machine import physical_memory
 from tlcache.core.notebook import counts_html
 from tlcache.core.progress import Report, no_report, said_once
@@ -188,13 +188,11 @@ class UnreadableImagesError(DataError):
     """
 
     def __init__(self, embedding: Embedding) -> None:
-        listed = "; ".join(f"{path} ({reason})" for path, reason in embedding.unreadable[:5])
-        more = len(embedding.unreadable) - 5
+        bad = [f"{path} ({reason})" for path, reason in embedding.unreadable]
         super().__init__(
             embedding.snapshot.dataset.root,
             expected="images that can be read",
-            found=f"{len(embedding.unreadable)} that cannot: {listed}"
-            + (f"; and {more} more" if more > 0 else ""),
+            found=f"{len(bad)} that cannot: {listed(bad, '; ', 5)}",
             remedy="replace or remove them, or pass --skip-unreadable; all others are in the cache",
         )
         self.embedding = embedding

@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tlcache.core.errors import DataError, ImageError, OptionError
+from tlcache.core.errors import DataError, ImageError, OptionError, listed
 from tlcache.core.machine import usable_cpus
 from tlcache.data.folders import ImageDataset
 from tlcache.data.images import decode
@@ -190,10 +190,10 @@ def worker_count(workers: Workers = "auto") -> int:
 
 
 def _unreadable(dataset: ImageDataset, reasons: dict[str, str], remedy: str) -> DataError:
-    listed = "; ".join(f"{path} ({reason})" for path, reason in sorted(reasons.items())[:5])
+    bad = [f"{path} ({reason})" for path, reason in sorted(reasons.items())]
     return DataError(
         dataset.root,
         expected="images that can be read",
-        found=f"{len(reasons)} that cannot: {listed}{'; …' if len(reasons) > 5 else ''}",
+        found=f"{len(bad)} that cannot: {listed(bad, '; ', 5)}",
         remedy=remedy,
     )

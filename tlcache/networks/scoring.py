@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.cache.store import FeatureStore
-from tlcache.core.errors import DataError, ImageError, ModelError
+from tlcache.core.errors import DataError, ImageError, ModelError, listed
 from tlcache.core.progress import Report, Tick, no_report
 from tlcache.data.folders import SPLITS, ImageDataset
 from tlcache.data.transforms import Transform
@@ -255,7 +255,7 @@ def score_split(
         raise ImageError(
             dataset.root,
             expected="images that can be read",
-            found=f"{len(bad)} that cannot: {'; '.join(bad[:5])}",
+            found=f"{len(bad)} that cannot: {listed(bad, '; ', 5)}",
             remedy="replace or remove them, or pass --skip-unreadable",
         )
     return Scored(np.stack(logits), dataset.labels[kept], [dataset.paths[i] for i in kept])

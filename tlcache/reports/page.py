@@ -12,7 +12,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tlcache.core.errors import OptionError
+from tlcache.core.errors import OptionError, one_line
 from tlcache.core.files import write_atomically
 
 if TYPE_CHECKING:
@@ -28,9 +28,7 @@ def shown(text: str) -> str:
     None of them may reach a page: half characters are no UTF-8, a direction would turn round
     what stands beside it.
     """
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() or c in _JOINERS else repr(c)[1:-1] for c in text)
+    return one_line(text, keep=_JOINERS)
 
 
 def shortened(text: str, most: int = 60) -> str:

@@ -7,6 +7,8 @@ import shutil
 import sys
 from collections.abc import Sequence
 
+from tlcache.core.errors import one_line
+
 
 def show_table(titles: Sequence[str] | None, rows: Sequence[Sequence[str]]) -> None:
     """Print a table: plain columns, whole and aligned; on a terminal it is drawn, if it fits.
@@ -14,7 +16,7 @@ def show_table(titles: Sequence[str] | None, rows: Sequence[Sequence[str]]) -> N
     A table without titles always fits, as its long cells are folded there. Under titles, a column
     whose every cell begins with a digit stands to the right.
     """
-    cells = [[_printable(cell) for cell in row] for row in rows]
+    cells = [[one_line(cell) for cell in row] for row in rows]
     right = [
         titles is not None and all(c[:1].isdigit() for c in column)
         for column in zip(*cells, strict=True)
@@ -88,8 +90,3 @@ def _draw(
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     Console().print(table)
-
-
-def _printable(text: str) -> str:
-    """File names may hold control characters, and line ends that would break a table."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
