@@ -20,7 +20,7 @@ from tlcache.cache.identity import FILE
 from tlcache.cache.snapshots import save_snapshot
 from tlcache.cache.store import open_store
 from tlcache.cli import app
-from tlcache.cli.cache.table import count, moment, size
+from tlcache.cli.output import count, moment, size
 from tlcache.data.folders import ImageDataset
 
 EVAL_NAME = f"resnet18-imagenet1k-eval-{IDENTITY.key[:8]}"

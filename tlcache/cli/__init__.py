@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -40,6 +40,7 @@ from tlcache.cli import (
     sweep,
     train,
 )
+from tlcache.cli.options import Command
 from tlcache.core.errors import TlcacheError
 
 _STOPS = (signal.SIGINT, signal.SIGTERM)
@@ -71,6 +72,11 @@ class _Commands(TyperGroup):
             sys.exit(0)
 
 
+def _old(module: Any) -> Command:  # until all commands are made by `command`
+    name = module.__name__.rsplit(".", 1)[1].replace("_", "-")
+    return Command(name, module.run, module.EXAMPLES)
+
+
 app = typer.Typer(
     cls=_Commands,
     no_args_is_help=True,
@@ -79,31 +85,33 @@ app = typer.Typer(
     help="Embed images once with a frozen network, then train heads on the cached features.",
     epilog="Begin with: tlcache demo",
 )
-for command in (
-    demo,
-    data,
-    show,
-    map,
-    check,
-    embed,
-    train,
-    finetune,
-    evaluate,
-    compare,
-    predict,
-    export,
-    export_features,
-    report,
-    sweep,
-    crossval,
-    fewshot,
-    knn,
-    bench,
-):
-    word = command.__name__.rsplit(".", 1)[1].replace("_", "-")
-    app.command(name=word, epilog=command.EXAMPLES)(command.run)
-app.add_typer(cache.app, name="cache")
-app.add_typer(runs.app, name="runs")
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)
+    ] = False,
+) -> None:
+    if version:
+        import tlcache
+
+        print(f"tlcache {tlcache.__version__}")
+        raise typer.Exit
+
+
+PANELS: dict[str, list[Command]] = {
+    "Start": [_old(demo), _old(data), _old(check), _old(show), _old(map)],
+    "Train": [_old(embed), _old(train), _old(finetune)],
+    "Judge": [_old(evaluate), _old(compare), _old(predict)],
+    "Study": [_old(sweep), _old(crossval), _old(fewshot), _old(knn), _old(bench)],
+    "Share": [_old(report), _old(export), _old(export_features)],
+}
+for panel, commands in PANELS.items():
+    for one in commands:
+        app.command(one.name, epilog=one.example, rich_help_panel=panel)(one.run)
+app.add_typer(cache.app, name="cache", rich_help_panel="Look after")
+app.add_typer(runs.app, name="runs", rich_help_panel="Look after")
 
 
 def main() -> None:

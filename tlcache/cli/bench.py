@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tlcache.cli import options as o
-from tlcache.cli.completion import some_of
+from tlcache.cli.options import some_of
 from tlcache.cli.output import Output, note_selection
 
 if TYPE_CHECKING:

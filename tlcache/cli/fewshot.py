@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tlcache.cli import options as o
-from tlcache.cli.completion import one_of
+from tlcache.cli.options import one_of
 from tlcache.cli.output import Output
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from tlcache.cli import options as o
-from tlcache.cli.output import Output, plain, tell_result
+from tlcache.cli.output import Output, tell_result
 
 if TYPE_CHECKING:
     from tlcache.data.folders import ImageDataset
@@ -91,7 +91,7 @@ def run(
     What it does on val before the first epoch is said as epoch 0. The model that is kept is the
     best epoch's on val, and epoch 0 is none of them.
     """
-    options = plain(locals())
+    options = o.plain(locals())
     options["from"] = options.pop("start")
     from tlcache.cli.embed import scanned
     from tlcache.heads.recipe import Recipe

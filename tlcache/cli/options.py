@@ -1,14 +1,59 @@
-"""The options that commands share, each defined once, and what they say of themselves."""
+"""Options: each that commands share, said once; the groups that they come in; how a command asks.
+
+A command names the groups it wants as parameters, and :func:`command` spreads their fields into the
+options that Typer reads. No group and no option knows what is done with it: nothing heavy is
+imported here, so the words that a shell offers stand here once more as plain text, and a test holds
+them to what defines them.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, cast, get_type_hints
 
 import typer
 
-from tlcache.cli.completion import one_of
 from tlcache.core.errors import OptionError
+
+if TYPE_CHECKING:
+    from tlcache.core.machine import Compute
+    from tlcache.heads.recipe import Recipe
+
+Complete = Callable[[str], list[str]]
+
+
+def one_of(*words: str) -> Complete:
+    """Of the words, those that begin like what was typed."""
+
+    def complete(incomplete: str) -> list[str]:
+        return [word for word in words if word.startswith(incomplete)]
+
+    return complete
+
+
+def some_of(*words: str) -> Complete:
+    """The same for words with commas between them: what was typed, and a word not yet in it."""
+
+    def complete(incomplete: str) -> list[str]:
+        typed, comma, last = incomplete.rpartition(",")
+        left = [word for word in words if word not in typed.split(",")]
+        return [typed + comma + word for word in left if word.startswith(last)]
+
+    return complete
+
+
+PANELS = ("Data", "Features", "Transform", "Training", "Compute", "Output")
+"""Where options stand in the help, in this order; what is a command's own stands before them."""
+
+_data, _features, _transform, _training, _compute, _output = (
+    functools.partial(cast(Callable[..., Any], typer.Option), rich_help_panel=name)
+    for name in PANELS
+)
+output_option = _output
 
 Data = Annotated[
     Path,
@@ -27,25 +72,25 @@ ModelFile = Annotated[
 ]
 Split = Annotated[
     str | None,
-    typer.Option(
+    _data(
         help="Shares of train and val (and test) for a folder of classes, such as 0.8,0.2.",
         show_default=False,
     ),
 ]
 Trunk = Annotated[
     str,
-    typer.Option(help="A torchvision network, timm/<name>, or efficientnet_lite0."),
+    _features(help="A torchvision network, timm/<name>, or efficientnet_lite0."),
 ]
 Weights = Annotated[
     str,
-    typer.Option(
+    _features(
         help="imagenet, a file (.pth or .safetensors), or random[:SEED].",
         autocompletion=one_of("imagenet", "random"),
     ),
 ]
 WeightsAtHand = Annotated[
     str | None,
-    typer.Option(
+    _features(
         "--weights",
         help="Where the trunk's weights are now, if not where they were.",
         show_default=False,
@@ -55,54 +100,52 @@ JudgedOn = Annotated[
     str,
     typer.Option(help="train, val or test.", autocompletion=one_of("train", "val", "test")),
 ]
-CacheDir = Annotated[Path, typer.Option(help="Where features are kept.")]
+CacheDir = Annotated[Path, _features(help="Where features are kept.")]
 Views = Annotated[
     int,
-    typer.Option(
+    _features(
         help="Augmented views of each training image; epoch e trains on view e mod VIEWS. "
         "0: train on the plain image."
     ),
 ]
 Precision = Annotated[
     str,
-    typer.Option(
+    _features(
         help="How exact features are: fp32, fast, fp16 or bf16. They are kept apart.",
         autocompletion=one_of("fp32", "fast", "fp16", "bf16"),
     ),
 ]
 Engine = Annotated[
     str,
-    typer.Option(
+    _compute(
         help="What computes features: auto, torch, or mnn (an extra package).",
         autocompletion=one_of("auto", "torch", "mnn"),
     ),
 ]
 Dtype = Annotated[
     str,
-    typer.Option(
+    _features(
         help="Of the kept features: float32, or float16 in half the space.",
         autocompletion=one_of("float32", "float16"),
     ),
 ]
 Device = Annotated[
     str,
-    typer.Option(
+    _compute(
         help="auto, cpu, cuda or cuda:N.", autocompletion=one_of("auto", "cpu", "cuda", "cuda:0")
     ),
 ]
-Workers = Annotated[
-    str, typer.Option(help="Threads: auto (one for each usable core), or a number.")
-]
+Workers = Annotated[str, _compute(help="Threads: auto (one for each usable core), or a number.")]
 SkipUnreadable = Annotated[
     bool,
-    typer.Option("--skip-unreadable", help="Go on without images that cannot be read."),
+    _data("--skip-unreadable", help="Go on without images that cannot be read."),
 ]
 Rehash = Annotated[
-    bool, typer.Option("--rehash", help="Read every file again, even if it looks unchanged.")
+    bool, _features("--rehash", help="Read every file again, even if it looks unchanged.")
 ]
 Stream = Annotated[
     bool,
-    typer.Option(
+    _features(
         "--stream",
         help="For features larger than the memory: read them from a file beside the cache, "
         "shuffled in blocks.",
@@ -110,11 +153,11 @@ Stream = Annotated[
 ]
 RunDir = Annotated[
     Path | None,
-    typer.Option(help="Where the run is kept.", show_default="runs/<time>-<command>-<data set>"),
+    _output(help="Where the run is kept.", show_default="runs/<time>-<command>-<data set>"),
 ]
 Csv = Annotated[
     Path | None,
-    typer.Option(
+    _output(
         "--csv",
         metavar="FILE",
         help="Write each epoch's losses and accuracies into a new CSV file, as it ends.",
@@ -123,42 +166,241 @@ Csv = Annotated[
 ]
 TensorBoard = Annotated[
     Path | None,
-    typer.Option(
+    _output(
         "--tensorboard",
         metavar="DIR",
         help="Write curves for TensorBoard into a folder that has none (an extra package).",
         show_default=False,
     ),
 ]
-NoFigures = Annotated[bool, typer.Option("--no-figures", help="Draw no pictures.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors.")]
+NoFigures = Annotated[bool, _output("--no-figures", help="Draw no pictures.")]
+Json = Annotated[bool, _output("--json", help="Print one JSON object and nothing else.")]
+Quiet = Annotated[bool, _output("--quiet", "-q", help="Print only errors.")]
 
-Epochs = Annotated[int, typer.Option(help="Passes over the training images.")]
-BatchSize = Annotated[int, typer.Option(help="Images a step.")]
-LearningRate = Annotated[float, typer.Option("--lr", help="Learning rate of the first epoch.")]
-Momentum = Annotated[float, typer.Option(help="Of SGD.")]
-WeightDecay = Annotated[float, typer.Option(help="L2 penalty.")]
-StepSize = Annotated[int, typer.Option(help="Epochs between cuts of the learning rate.")]
-Gamma = Annotated[float, typer.Option(help="Factor of each cut.")]
-Seed = Annotated[int, typer.Option(help="Of the head, the order of images and --split.")]
+Epochs = Annotated[int, _training(help="Passes over the training images.")]
+BatchSize = Annotated[int, _training(help="Images a step.")]
+LearningRate = Annotated[float, _training("--lr", help="Learning rate of the first epoch.")]
+Momentum = Annotated[float, _training(help="Of SGD.")]
+WeightDecay = Annotated[float, _training(help="L2 penalty.")]
+StepSize = Annotated[int, _training(help="Epochs between cuts of the learning rate.")]
+Gamma = Annotated[float, _training(help="Factor of each cut.")]
+Seed = Annotated[int, _data(help="Of the head, the order of images and --split.")]
 
 Resize = Annotated[
-    int | None, typer.Option(help="Shorter side before the crop.", show_default="the weights'")
+    int | None, _transform(help="Shorter side before the crop.", show_default="the weights'")
 ]
 Crop = Annotated[
-    int | None, typer.Option(help="Side of the square crop.", show_default="the weights'")
+    int | None, _transform(help="Side of the square crop.", show_default="the weights'")
 ]
 Interpolation = Annotated[
     str | None,
-    typer.Option(
+    _transform(
         help="nearest, bilinear, bicubic or lanczos.",
         show_default="the weights'",
         autocompletion=one_of("nearest", "bilinear", "bicubic", "lanczos"),
     ),
 ]
-Mean = Annotated[str | None, typer.Option(help="Of R,G,B in [0, 1].", show_default="the weights'")]
-Std = Annotated[str | None, typer.Option(help="Of R,G,B.", show_default="the weights'")]
+Mean = Annotated[str | None, _transform(help="Of R,G,B in [0, 1].", show_default="the weights'")]
+Std = Annotated[str | None, _transform(help="Of R,G,B.", show_default="the weights'")]
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A data set, and how a folder of classes is split."""
+
+    data: Data
+    split: Split = None
+    seed: Seed = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class ComputeOptions:
+    """Where a network runs."""
+
+    device: Device = "auto"
+    workers: Workers = "auto"
+
+    def compute(self) -> Compute:
+        """The same for the library.
+
+        Raises:
+            OptionError: If ``--workers`` is neither auto nor 1 or more.
+        """
+        from tlcache.core.machine import Compute
+
+        return Compute(self.device, getattr(self, "engine", "auto"), worker_count(self.workers))
+
+
+@dataclasses.dataclass(frozen=True)
+class TransformOptions:
+    """How an image becomes a trunk's input, where the weights' own way is not wanted."""
+
+    resize: Resize = None
+    crop: Crop = None
+    interpolation: Interpolation = None
+    mean: Mean = None
+    std: Std = None
+
+    def changes(self) -> dict[str, Any]:
+        """The fields of a transform that were asked for.
+
+        Raises:
+            OptionError: If ``--mean`` or ``--std`` is no numbers.
+        """
+        return transform_changes(self.resize, self.crop, self.interpolation, self.mean, self.std)
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureOptions(TransformOptions, ComputeOptions):
+    """Which features, and how those that are missing are made."""
+
+    trunk: Trunk = "resnet18"
+    weights: Weights = "imagenet"
+    cache_dir: CacheDir = Path("cache")
+    views: int = 0  # no option, but in the class below
+    precision: Precision = "fp32"
+    dtype: Dtype = "float32"
+    engine: Engine = "auto"
+    rehash: Rehash = False
+    skip_unreadable: SkipUnreadable = False
+
+
+@dataclasses.dataclass(frozen=True)
+class ViewedFeatures(FeatureOptions):
+    """The same with augmented views."""
+
+    views: Views = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class JudgeOptions(ComputeOptions):
+    """What a model needs to say something of images."""
+
+    weights: WeightsAtHand = None
+    cache_dir: CacheDir = Path("cache")
+    skip_unreadable: SkipUnreadable = False
+
+
+@dataclasses.dataclass(frozen=True)
+class RecipeOptions:
+    """How a head or a network is trained; the seed is the source's."""
+
+    epochs: Epochs = 25
+    batch_size: BatchSize = 4
+    lr: LearningRate = 0.001
+    momentum: Momentum = 0.9
+    weight_decay: WeightDecay = 0.0
+    step_size: StepSize = 7
+    gamma: Gamma = 0.1
+
+    def recipe(self, seed: int, block: int = 0) -> Recipe:
+        """The same for the library, which checks it."""
+        from tlcache.heads.recipe import Recipe
+
+        return Recipe(**dataclasses.asdict(self), seed=seed, block=block)
+
+
+@dataclasses.dataclass(frozen=True)
+class RunOptions:
+    """The folder of a run."""
+
+    run_dir: RunDir = None
+    no_figures: NoFigures = False
+
+
+@dataclasses.dataclass(frozen=True)
+class WatchedRun(RunOptions):
+    """The same of a run whose epochs can be watched."""
+
+    csv: Csv = None
+    tensorboard: TensorBoard = None
+
+
+class Command(NamedTuple):
+    """A command's word, what runs it, as Typer reads it, and an example of it."""
+
+    name: str
+    run: Callable[..., None]
+    example: str
+
+
+def command(example: str) -> Callable[[Callable[..., None]], Command]:
+    """Make a command, named as the function, whose parameters are options, or groups of them."""
+
+    def named(function: Callable[..., None]) -> Command:
+        name = function.__name__.strip("_").replace("_", "-")
+        return Command(name, spread(function), example)
+
+    return named
+
+
+def spread(function: Callable[..., None]) -> Callable[..., None]:
+    """The function with an option for each field of its groups; it is handed the groups.
+
+    A field that is not ``Annotated`` is no option: it keeps its default.
+
+    Raises:
+        ValueError: If two groups have an option of the same name.
+    """
+    hints = get_type_hints(function, include_extras=True)
+    groups: dict[str, Any] = {
+        n: hint for n, hint in hints.items() if dataclasses.is_dataclass(hint)
+    }
+    options: list[inspect.Parameter] = []
+    for name, own in inspect.signature(function).parameters.items():
+        own = own.replace(kind=own.KEYWORD_ONLY, annotation=hints[name])
+        options += _fields(groups[name]) if name in groups else [own]
+
+    @functools.wraps(function)
+    def run(**given: Any) -> None:
+        made = {
+            name: group(**{field.name: given.pop(field.name) for field in _fields(group)})
+            for name, group in groups.items()
+        }
+        function(**given, **made)
+
+    del run.__wrapped__  # type: ignore[attr-defined]  # the signature is another
+    options.sort(key=_place)
+    run.__signature__ = inspect.Signature(options)
+    run.__annotations__ = {option.name: option.annotation for option in options}
+    return run
+
+
+@functools.cache
+def _fields(group: Any) -> list[inspect.Parameter]:
+    """The options of a group, as a signature has them."""
+    hints = get_type_hints(group, include_extras=True)
+    return [
+        inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=inspect.Parameter.empty
+            if field.default is dataclasses.MISSING
+            else field.default,
+            annotation=hints[field.name],
+        )
+        for field in dataclasses.fields(group)
+        if hasattr(hints[field.name], "__metadata__")
+    ]
+
+
+def _place(option: inspect.Parameter) -> int:
+    """Which panel an option stands in; what stands in none comes first, in the order given."""
+    info = getattr(option.annotation, "__metadata__", [None])[0]
+    panel = getattr(info, "rich_help_panel", None)
+    return PANELS.index(panel) if panel in PANELS else -1
+
+
+def plain(given: dict[str, Any]) -> dict[str, Any]:
+    """A command's options as plain JSON values, from its ``locals()``, without the groups."""
+    values: dict[str, Any] = {}
+    for name, value in given.items():
+        if dataclasses.is_dataclass(value):
+            names = [option.name for option in _fields(cast(Any, type(value)))]
+            values |= {name: getattr(value, name) for name in names}
+        else:
+            values[name] = value
+    return {name: str(v) if isinstance(v, Path) else v for name, v in values.items()}
 
 
 def numbers(option: str, text: str) -> tuple[float, ...]:
@@ -191,6 +433,28 @@ def worker_count(text: str) -> int | None:
     raise OptionError(
         "--workers", expected="auto, or 1 or more", found=text, remedy="leave it out for auto"
     )
+
+
+def whole_numbers(option: str, text: str, remedy: str) -> tuple[int, ...]:
+    """``1,2,5`` as whole numbers.
+
+    Raises:
+        OptionError: If a part is none.
+    """
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise OptionError(
+            option,
+            expected="whole numbers with commas between them",
+            found=text or "nothing",
+            remedy=remedy,
+        ) from None
+
+
+def words(text: str) -> tuple[str, ...]:
+    """``raw, l2`` as words."""
+    return tuple(word.strip() for word in text.split(","))
 
 
 def transform_changes(

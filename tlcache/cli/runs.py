@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from tlcache.cli import options as o
-from tlcache.cli.cache.table import count, moment, show_table
-from tlcache.cli.output import Output
+from tlcache.cli.output import Output, count, moment, show_table
 from tlcache.core.errors import one_line
 from tlcache.evaluation.roles import ELSEWHERE, selection_note
 

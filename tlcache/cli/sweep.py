@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tlcache.cli import options as o
-from tlcache.cli.completion import some_of
-from tlcache.cli.output import Output, plain
+from tlcache.cli.options import some_of
+from tlcache.cli.output import Output
 from tlcache.cli.sweep_table import heat_map_of, tell_sweep
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def run(
     val chooses, and test scores the setting once it has been trained on train and val; with --folds
     or without val, cross-validation on train chooses. Heads are those of the last epoch.
     """
-    options = plain(locals())
+    options = o.plain(locals())
     from tlcache.cli.embed import embedding_of, summary
     from tlcache.heads.recipe import Recipe
     from tlcache.reports.run import start_run

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tlcache.cli import options as o
-from tlcache.cli.output import Output, plain, tell_result
+from tlcache.cli.output import Output, tell_result
 
 if TYPE_CHECKING:
     from tlcache.heads.recipe import EpochRecord
@@ -53,7 +53,7 @@ def run(
     quiet: o.Quiet = False,
 ) -> None:
     """Train a head on cached features; images that are not in the cache are embedded first."""
-    options = plain(locals())
+    options = o.plain(locals())
     from tlcache.cli.embed import embedding_of, summary
     from tlcache.heads.recipe import Recipe
     from tlcache.heads.train import train_head

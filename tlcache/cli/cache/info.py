@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tlcache.cli import options as o
-from tlcache.cli.cache.table import count, moment, show_table, size
-from tlcache.cli.output import Output
+from tlcache.cli.output import Output, count, moment, show_table, size
 
 if TYPE_CHECKING:
     from tlcache.cache.identity import Identity

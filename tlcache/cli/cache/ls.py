@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tlcache.cli import options as o
-from tlcache.cli.cache.table import count, moment, show_table, size
-from tlcache.cli.output import Output
+from tlcache.cli.output import Output, count, moment, show_table, size
 
 if TYPE_CHECKING:
     from tlcache.cache.contents import IdentityFolder

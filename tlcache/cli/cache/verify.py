@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tlcache.cli import options as o
-from tlcache.cli.cache.table import count
-from tlcache.cli.output import Output
+from tlcache.cli.output import Output, count
 
 if TYPE_CHECKING:
     from tlcache.cache.verify import Verification
