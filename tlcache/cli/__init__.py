@@ -87,23 +87,30 @@ app = typer.Typer(
 )
 
 
-@app.callback()
-def _options(
-    version: Annotated[
-        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)
-    ] = False,
-) -> None:
-    if version:
+def _print_version(wanted: bool) -> None:
+    if wanted:
         import tlcache
 
         print(f"tlcache {tlcache.__version__}")
         raise typer.Exit
 
 
+@app.callback()
+def _before_commands(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version and exit.", is_eager=True, callback=_print_version
+        ),
+    ] = False,
+) -> None:
+    """Nothing: an option of ``tlcache`` itself needs a function to stand at."""
+
+
 PANELS: dict[str, list[Command]] = {
-    "Start": [_old(demo), _old(data), _old(check), _old(show), _old(map)],
+    "Start": [_old(demo), _old(data), _old(check), _old(show)],
     "Train": [_old(embed), _old(train), _old(finetune)],
-    "Judge": [_old(evaluate), _old(compare), _old(predict)],
+    "Judge": [_old(evaluate), _old(compare), _old(predict), _old(map)],
     "Study": [_old(sweep), _old(crossval), _old(fewshot), _old(knn), _old(bench)],
     "Share": [_old(report), _old(export), _old(export_features)],
 }

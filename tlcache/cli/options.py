@@ -343,15 +343,12 @@ def spread(function: Callable[..., None]) -> Callable[..., None]:
         ValueError: If two groups have an option of the same name.
     """
     hints = get_type_hints(function, include_extras=True)
-    groups: dict[str, Any] = {
-        n: hint for n, hint in hints.items() if dataclasses.is_dataclass(hint)
-    }
+    groups: dict[str, Any] = {n: x for n, x in hints.items() if dataclasses.is_dataclass(x)}
     options: list[inspect.Parameter] = []
     for name, own in inspect.signature(function).parameters.items():
         own = own.replace(kind=own.KEYWORD_ONLY, annotation=hints[name])
         options += _fields(groups[name]) if name in groups else [own]
 
-    @functools.wraps(function)
     def run(**given: Any) -> None:
         made = {
             name: group(**{field.name: given.pop(field.name) for field in _fields(group)})
@@ -359,9 +356,9 @@ def spread(function: Callable[..., None]) -> Callable[..., None]:
         }
         function(**given, **made)
 
-    del run.__wrapped__  # type: ignore[attr-defined]  # the signature is another
     options.sort(key=_place)
-    run.__signature__ = inspect.Signature(options)
+    run.__name__, run.__doc__ = function.__name__, function.__doc__
+    run.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
     run.__annotations__ = {option.name: option.annotation for option in options}
     return run
 
@@ -371,16 +368,9 @@ def _fields(group: Any) -> list[inspect.Parameter]:
     """The options of a group, as a signature has them."""
     hints = get_type_hints(group, include_extras=True)
     return [
-        inspect.Parameter(
-            field.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=inspect.Parameter.empty
-            if field.default is dataclasses.MISSING
-            else field.default,
-            annotation=hints[field.name],
-        )
-        for field in dataclasses.fields(group)
-        if hasattr(hints[field.name], "__metadata__")
+        field.replace(kind=field.KEYWORD_ONLY, annotation=hints[name])
+        for name, field in inspect.signature(group).parameters.items()
+        if hasattr(hints[name], "__metadata__")
     ]
 
 
