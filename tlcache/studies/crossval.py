@@ -10,13 +10,18 @@ import dataclasses
 import math
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tlcache.cache.copies import copies
+from tlcache.cache.snapshots import Snapshot
 from tlcache.core.errors import OptionError
 from tlcache.core.progress import Tick
+from tlcache.data.folders import SPLITS, ImageDataset
+from tlcache.data.groups import below_classes, groups_from_csv, groups_from_pattern
 from tlcache.data.splits import check_folds, draw_folds
 from tlcache.evaluation.intervals import (
     corrected_resampled_interval,
@@ -24,6 +29,7 @@ from tlcache.evaluation.intervals import (
     variance_by_groups,
 )
 from tlcache.evaluation.metrics import Evaluation, evaluate, wilson_interval
+from tlcache.features.read import Features
 from tlcache.heads.recipe import Recipe
 from tlcache.heads.rows import Array, Labels
 from tlcache.heads.separate import Rows, reseeded, train_separately
@@ -162,6 +168,77 @@ def cross_validate(
     )
     judged = _folds(logits, held_out, labels, folds), _in_order(logits, held_out, repeats)
     return _summed_up(*judged, labels, classes, groups, started)
+
+
+@dataclasses.dataclass(frozen=True)
+class Grouping:
+    """Where it is said which images belong together; nowhere by default.
+
+    Attributes:
+        table: A CSV, for :func:`tlcache.data.groups.groups_from_csv`.
+        pattern: For :func:`tlcache.data.groups.groups_from_pattern`.
+
+    Raises:
+        OptionError: If both are given.
+    """
+
+    table: Path | None = None
+    pattern: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.table is not None and self.pattern is not None:
+            raise OptionError(
+                "--groups and --group-pattern",
+                expected="one of them",
+                found="both",
+                remedy="leave one out",
+            )
+
+    def of(self, paths: Sequence[str], classes: Sequence[str]) -> list[str] | None:
+        """Each image's group, (n,) of n paths; None where nothing is said of groups.
+
+        Raises:
+            TlcacheError: If an image has no group.
+        """
+        if self.table is not None:
+            return groups_from_csv(self.table, paths)
+        if self.pattern is not None:
+            return groups_from_pattern(self.pattern, below_classes(paths, classes))
+        return None
+
+
+def check_dataset(dataset: ImageDataset, folds: int, seed: int, grouping: Grouping) -> None:
+    """Refuse images that cannot be divided into folds, before they are embedded.
+
+    Raises:
+        TlcacheError: If a class has too few images or groups, or an image has no group.
+    """
+    pool = np.flatnonzero(dataset.splits != SPLITS.index("test"))
+    groups = grouping.of([dataset.paths[i] for i in pool], dataset.classes)
+    draw_folds(dataset.labels[pool], folds, seed, classes=dataset.classes, groups=groups)
+
+
+def pooled(features: Features) -> Features:
+    """Train and val, which are one pool to cross-validation, without test."""
+    count = int(np.searchsorted(features.splits, SPLITS.index("test")))
+    rows = {name: getattr(features, name)[:count] for name in ("features", "labels", "splits")}
+    return dataclasses.replace(features, **rows, paths=features.paths[:count])
+
+
+def copies_apart(
+    snapshot: Snapshot, paths: Sequence[str], groups: Sequence[str] | None = None
+) -> int:
+    """How many images have copies that may come into another fold, so that the numbers flatter.
+
+    Args:
+        snapshot: The images' digests.
+        paths: Of the images that are divided into folds.
+        groups: Of each of them.
+    """
+    places = dict(zip(paths, groups or paths, strict=True))
+    names = snapshot.dataset.paths
+    alike = ([p for row in rows if (p := names[row]) in places] for rows in copies(snapshot))
+    return sum(len(same) for same in alike if len({places[path] for path in same}) > 1)
 
 
 def check_plan(folds: int, repeats: int) -> None:

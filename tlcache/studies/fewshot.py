@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 
 from tlcache.core.errors import DataError, OptionError, listed
 from tlcache.core.progress import Tick
+from tlcache.data.folders import ImageDataset
 from tlcache.evaluation.intervals import share_interval
 from tlcache.heads.recipe import Recipe
 from tlcache.heads.rows import Array, Labels
 from tlcache.heads.separate import reseeded, train_separately
+from tlcache.networks.scoring import no_split
 
 MOST_EPISODES = 10_000
 LEAST_STEPS = 10
@@ -144,6 +146,38 @@ def few_shot_curve(
         for at, k in enumerate(wanted)
     ]
     return FewShotCurve(points, episodes, len(judged_labels), time.perf_counter() - started)
+
+
+def check_dataset(dataset: ImageDataset, on: str, shots: Sequence[int]) -> None:
+    """Refuse images that are too few to draw from, or none to judge on, before they are embedded.
+
+    Args:
+        on: The split to judge on.
+        shots: Of each class.
+
+    Raises:
+        OptionError: If heads cannot be judged on that split.
+        DataError: If it has no image, or a class has fewer training images than shots.
+    """
+    check_on(on)
+    if on not in dataset.present_splits():
+        raise no_split(dataset, on)
+    check_counts(dataset.labels[dataset.indices("train")], max(shots), dataset.classes)
+
+
+def check_on(on: str) -> None:
+    """Refuse to judge heads on anything but val or test.
+
+    Raises:
+        OptionError: If it is another word.
+    """
+    if on not in ("val", "test"):
+        raise OptionError(
+            "--on",
+            expected="val or test: heads train on images of train",
+            found=on,
+            remedy="name one of them",
+        )
 
 
 def draw_shots(labels: Labels, shots: int, seed: int, episode: int) -> NDArray[np.int64]:

@@ -17,9 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tlcache.cache.copies import copy_ids, rows_of_features
+from tlcache.cache.snapshots import Snapshot
 from tlcache.core.errors import DataError, OptionError
 from tlcache.core.progress import Tick, part_of
 from tlcache.evaluation.metrics import wilson_interval
+from tlcache.features.read import Features
 from tlcache.studies.neighbours import MEMORY, Ids, Nearest, Rows, nearest
 
 KS = (1, 2, 5, 10, 20, 50, 100, 200)
@@ -166,6 +169,45 @@ def knn_accuracy(
     best = tried[int(np.argmax([one.right for one in alone]))]
     scores = {name: score(*split, None) for name, split in judged.items()}
     return KnnResult(tried, best, temperature, alone, scores, wanted[-1] > len(rows))
+
+
+def knn_of_features(
+    features: Features,
+    snapshot: Snapshot,
+    *,
+    ks: Sequence[int] = KS,
+    temperature: float = TEMPERATURE,
+    seed: int = 0,
+    progress: Tick | None = None,
+) -> KnnResult:
+    """:func:`knn_accuracy` of a data set: train votes, and every other split is judged.
+
+    Args:
+        features: Of the snapshot's images.
+        snapshot: Says which training images are copies of each other.
+
+    Raises:
+        DataError: If there is no image in train, or none in another split.
+    """
+    present = features.present_splits()
+    if "train" not in present or len(present) < 2:
+        raise DataError(
+            snapshot.dataset.root,
+            expected="images in train, which vote, and in val or test, which are judged",
+            found=f"images in {' and '.join(present)} only",
+            remedy="add the other, or pass --split 0.8,0.2 for a folder of classes",
+        )
+    train = features.split("train")
+    return knn_accuracy(
+        train,
+        {name: features.split(name) for name in present if name != "train"},
+        len(features.classes),
+        ks=ks,
+        temperature=temperature,
+        copies=copy_ids(snapshot.digests[rows_of_features(snapshot)[: len(train[0])]]),
+        seed=seed,
+        progress=progress,
+    )
 
 
 def predictions(

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from tlcache.core.errors import DataError, OptionError
 from tlcache.core.progress import Tick
+from tlcache.data.folders import ImageDataset
 from tlcache.data.splits import draw_folds
 from tlcache.evaluation.metrics import evaluate, wilson_interval
 from tlcache.features.read import Features
@@ -30,6 +31,7 @@ from tlcache.heads.model import Head
 from tlcache.heads.recipe import EpochRecord
 from tlcache.heads.rows import HeadData, Labels, head_data
 from tlcache.heads.train import train_heads
+from tlcache.networks.scoring import Scored
 from tlcache.studies.settings import Setting
 
 _NUMBERS_AT_ONCE = 1 << 25  # weights of heads side by side, of which there are six copies
@@ -355,6 +357,27 @@ def _counter(progress: Tick | None, total: int) -> Step:
     """Tells how much is done; may be called from several threads."""
     done = itertools.count(1)
     return lambda: progress(next(done), total) if progress else None
+
+
+def scored_splits(features: Features, swept: Sweep) -> dict[str, Scored]:
+    """What the kept head says of train, and of each split that it was not trained on."""
+    return {
+        name: Scored(swept.head.logits(rows), labels, features.split_paths(name))
+        for name in features.present_splits()
+        if name == "train" or name not in swept.fitted_on
+        for rows, labels in [features.split(name)]
+    }
+
+
+def check_dataset(dataset: ImageDataset, folds: int) -> None:
+    """Refuse images that nothing can be chosen on, before they are embedded.
+
+    Raises:
+        DataError: If all of train are of one class, or a class has fewer images than folds.
+        OptionError: If there are fewer than two folds.
+    """
+    labels = dataset.labels[dataset.indices("train")]
+    check_images(labels, dataset.classes, folds_of(dataset.present_splits(), folds))
 
 
 def folds_of(splits: Sequence[str], folds: int) -> int:
