@@ -4,10 +4,14 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from PIL import Image
+
+if TYPE_CHECKING:
+    from called import Call
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # One thread per worker, before torch or a BLAS starts its pool: workers share the cores.
@@ -76,3 +80,21 @@ def tiny_data(tmp_path: Path) -> Path:
                 suffix = "jpg" if i < count // 2 else "png"
                 Image.fromarray(pixels).save(folder / split / name / f"{i}.{suffix}")
     return folder
+
+
+@pytest.fixture
+def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
+    """Run tlcache in a folder of the test's own."""
+    from called import tlcache
+
+    monkeypatch.chdir(tmp_path)
+    return tlcache
+
+
+@pytest.fixture
+def pets(call: Call) -> Path:
+    """The snapshot in ``./cache`` of ten images, six in train and four in val."""
+    from small_cache import small_cache
+
+    store, _ = small_cache(Path("cache"))
+    return store.snapshot_path("pets")
