@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from bench_parts import tutorial_epoch
-from bench_rounds import alternated, print_table, ratios, shown, spread, write_json
+from bench_rounds import JsonFile, alternated, keep, print_table, ratios, run, say, shown, spread
 
 import tlcache
 from tlcache.data.folders import subset
@@ -21,7 +20,7 @@ def main(
     weights: Annotated[str, typer.Option(help="imagenet, a file, or random.")] = "random",
     images: Annotated[int, typer.Option(help="To train on; half as many to judge. 0: all.")] = 100,
     rounds: Annotated[int, typer.Option(min=1, help="Of everything.")] = 3,
-    output: Annotated[Path | None, typer.Option("--json", help="Write everything.")] = None,
+    json_file: JsonFile = None,
 ) -> None:
     """Time one epoch, its train and its val phase, batch 4, of each loop in turns."""
     dataset = tlcache.scan(data)
@@ -44,9 +43,9 @@ def main(
         "frozen, tutorial": lambda: tutorial_epoch(network, dataset),
         "frozen, tlcache": ours(freeze=True),
     }
-    for name, run in contenders.items():
-        print(f"warming up {name}", file=sys.stderr)
-        run()
+    for name, contender in contenders.items():
+        say(f"warming up {name}")
+        contender()
     seconds = alternated(contenders, rounds)
     table = []
     for name, values in seconds.items():
@@ -54,11 +53,8 @@ def main(
         table.append([name, shown(spread(values), ".2f"), shown(ratios(base, values), ".2f")])
     print(f"{trunk} ({weights}), {len(dataset)} images, one epoch with val, batch 4")
     print_table(["", "s", "× tutorial"], table)
-    write_json({name: spread(values) for name, values in seconds.items()}, output)
+    keep({name: spread(values) for name, values in seconds.items()}, json_file)
 
 
 if __name__ == "__main__":
-    try:
-        typer.run(main)
-    except tlcache.TlcacheError as error:
-        sys.exit(f"error: {error}")
+    run(main)

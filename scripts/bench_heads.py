@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -19,22 +18,24 @@ from bench_rounds import (
     BLUE,
     GREY,
     SKY,
+    JsonFile,
     alternated,
     bars,
+    keep,
     new_figure,
     note,
     print_table,
     ratios,
+    run,
+    say,
     shown,
     spread,
     tidy,
-    write_json,
 )
 from million_files import alone
 
 import tlcache
 from tlcache.core.machine import describe_machine
-from tlcache.figures.style import save_png
 from tlcache.heads.steps import can_compile
 from tlcache.heads.train import TrainedHead
 
@@ -77,7 +78,7 @@ def main(
     ] = 1,
     many: Annotated[int, typer.Option(min=4, help="Heads side by side.")] = 256,
     separate: Annotated[int, typer.Option(min=1, help="Of those, trained one by one.")] = 16,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write everything.")] = None,
+    json_file: JsonFile = None,
     figure: Annotated[Path | None, typer.Option(help="A PNG of the seconds.")] = None,
 ) -> None:
     """Time one head on few rows and on many, and many heads at once, and compare their weights."""
@@ -92,16 +93,14 @@ def main(
     ]
     values["many"] = _many_heads(small, recipe, rounds, many, min(separate, many))
     _print(values)
-    write_json(values, json_file)
-    if figure is not None:
-        save_png(_figure(values), figure)
+    keep(values, json_file, figure, _figure)
 
 
 def _numba() -> Values | None:
     """Seconds of the first steps: compiled, and in the next process; None without numba."""
     if not can_compile():
         return None
-    _say("compiling")
+    say("compiling")
     with tempfile.TemporaryDirectory() as kept:
         first, next_one = (alone(first_steps, Path(kept)) for _ in range(2))
     return {"first_seconds": first["seconds"], "next_process_seconds": next_one["seconds"]}
@@ -126,7 +125,7 @@ def _one_head(
     arrays = drawn(case.rows, case.val, case.dim, case.classes)
     ways = _ways(arrays, case.classes)
     check = dataclasses.replace(recipe, epochs=check_epochs)
-    _say(f"{case.title}: comparing weights")  # which warms everybody up
+    say(f"{case.title}: comparing weights")  # which warms everybody up
     expected = by_torch(arrays, case.classes, check)
     off = {name: _off(train(check), expected) for name, train in ways.items()}
     shares: list[Tutorial] = []
@@ -135,7 +134,7 @@ def _one_head(
         shares.append(tutorial(arrays, case.classes, recipe, tutorial_steps))
         return shares[-1].seconds
 
-    _say(f"{case.title}: {rounds} rounds")
+    say(f"{case.title}: {rounds} rounds")
     timed = {name: _seconds_of(train, recipe) for name, train in ways.items()}
     seconds = alternated({BASE: by_tutorial, **timed}, rounds)
     return {
@@ -207,7 +206,7 @@ def _many_heads(
         f"{count} side by side, 4 seeds": side_by_side(4),
         f"{count} side by side, 1 seed": side_by_side(1),
     }
-    _say(f"{count} heads: {rounds} rounds")
+    say(f"{count} heads: {rounds} rounds")
     alternated(contenders, 1)  # warms everybody up
     off = _side_by_side_off(arrays, case, sweeps[1], some)
     seconds = alternated(contenders, rounds)
@@ -288,12 +287,5 @@ def _figure(values: Values) -> Any:
     return figure
 
 
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)
-
-
 if __name__ == "__main__":
-    try:
-        typer.run(main)
-    except tlcache.TlcacheError as error:
-        sys.exit(f"error: {error}")
+    run(main)

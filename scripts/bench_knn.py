@@ -8,12 +8,11 @@ the same classes. Linux only.
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
-from bench_rounds import alternated, print_table, ratios, shown, spread, write_json
+from bench_rounds import JsonFile, alternated, keep, print_table, ratios, run, shown, spread
 from million_files import alone, peak_bytes
 from numpy.typing import NDArray
 
@@ -37,14 +36,14 @@ def main(
     asked: Annotated[int, typer.Option(min=1, help="Queries of the comparison.")] = 2_000,
     k: Annotated[int, typer.Option(min=1, help="Neighbours.")] = 200,
     rounds: Annotated[int, typer.Option(min=1, help="Of the comparison.")] = 5,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write everything.")] = None,
+    json_file: JsonFile = None,
 ) -> None:
     """Measure a large search, and a smaller one beside numpy's and scikit-learn's ways."""
     large = alone(search, rows, dim, queries, left_out, k)
     values = {**describe_machine(""), "dim": dim, "k": k, "large": large}
     values["compared"] = compare(compared, dim, asked, min(k, compared), rounds)
     _print(values)
-    write_json(values, json_file)
+    keep(values, json_file)
 
 
 def search(rows: int, dim: int, queries: int, left_out: int, k: int) -> Measured:
@@ -166,4 +165,4 @@ def _print(values: Measured) -> None:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(main)

@@ -6,7 +6,6 @@ Rounds alternate, so that whatever else the machine does, it does to all. On a C
 from __future__ import annotations
 
 import statistics
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,24 +18,26 @@ from bench_rounds import (
     BLUE,
     GREY,
     SKY,
+    JsonFile,
     alternated,
     bars,
+    keep,
     largest_difference,
     new_figure,
     note,
     print_table,
     ratios,
+    run,
+    say,
     shown,
     smallest_cosine,
     spread,
     tidy,
-    write_json,
 )
 
 import tlcache
 from tlcache.core.machine import describe_machine
 from tlcache.data.folders import ImageDataset, subset
-from tlcache.figures.style import save_png
 from tlcache.trunks.load import Trunk
 
 BASE = "tutorial"
@@ -60,13 +61,13 @@ def main(
         bool, typer.Option("--frozen", help="Estimate the frozen tutorial run, too.")
     ] = False,
     epochs: Annotated[int, typer.Option(min=1, help="Of the frozen tutorial run.")] = 25,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write everything.")] = None,
+    json_file: JsonFile = None,
     figure: Annotated[Path | None, typer.Option(help="A PNG of the ratios.")] = None,
 ) -> None:
     """Time every contender on the same images, and compare what it makes of them."""
     dataset, loaded = _part(tlcache.scan(data), images), tlcache.load_trunk(trunk, weights)
     contenders, left_out = _contenders(loaded, _part(dataset, 8), without or [])
-    _say(f"{rounds} rounds of {len(contenders)} contenders on {len(dataset)} images")
+    say(f"{rounds} rounds of {len(contenders)} contenders on {len(dataset)} images")
     passed, speeds = _measured(loaded, dataset, contenders, rounds, forward)
     values = {
         "trunk": trunk,
@@ -81,9 +82,7 @@ def main(
     if frozen:
         values["frozen"] = _frozen(loaded, dataset, passed, epochs)
     _print(values)
-    write_json(values, json_file)
-    if figure is not None:
-        save_png(_figure(values), figure)
+    keep(values, json_file, figure, _figure)
 
 
 def _part(dataset: ImageDataset, images: int) -> ImageDataset:
@@ -111,7 +110,7 @@ def _contenders(
         contenders.pop(name, None)
         left_out[name] = "by --without"
     for name in contenders.keys() - others.keys():
-        _say(f"warming up {name}")
+        say(f"warming up {name}")
         contenders[name](few)
     return contenders, left_out
 
@@ -124,7 +123,7 @@ def _measured(
     for name, contender in contenders.items():
         turns[name] = _told(name, contender, dataset)
         if name.startswith(OURS):
-            _say(f"setting up the forward of {name}")
+            say(f"setting up the forward of {name}")
             turns[FORWARD + name] = pure_forward(trunk, *name.split()[1:], noise)
     given = alternated(turns, rounds)
     speeds = {
@@ -136,7 +135,7 @@ def _measured(
 def _told(name: str, contender: Contender, dataset: ImageDataset) -> Callable[[], Passed]:
     def run() -> Passed:
         passed = contender(dataset)
-        _say(f"  {name}: {passed.seconds:.2f} s, of that set-up {passed.setup_seconds:.2f} s")
+        say(f"  {name}: {passed.seconds:.2f} s, of that set-up {passed.setup_seconds:.2f} s")
         return passed
 
     return run
@@ -177,7 +176,7 @@ def _forward(passed: dict[str, list[Passed]], speeds: dict[str, list[float]]) ->
 
 def _preprocess(dataset: ImageDataset, trunk: Trunk, rounds: int) -> Values:
     """Preprocessing on one core."""
-    _say("preprocessing alone")
+    say("preprocessing alone")
     both = preprocessors(dataset, trunk.transform)
     identical = identical_inputs(dataset, trunk.transform)  # and warms up
     seconds = alternated(both, rounds)
@@ -194,7 +193,7 @@ def _frozen(
     trunk: Trunk, dataset: ImageDataset, passed: dict[str, list[Passed]], epochs: int
 ) -> Values:
     """An estimate: so many times one epoch of the frozen tutorial run, over our pass and head."""
-    _say("one epoch of the frozen tutorial run")
+    say("one epoch of the frozen tutorial run")
     epoch = tutorial_epoch(trunk, dataset)
     rows = passed[BASE][0].features
     splits = [dataset.indices(split) for split in ("train", "val")]
@@ -282,12 +281,5 @@ def _figure(values: Values) -> Any:
     return figure
 
 
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)
-
-
 if __name__ == "__main__":
-    try:
-        typer.run(main)
-    except tlcache.TlcacheError as error:
-        sys.exit(f"error: {error}")
+    run(main)

@@ -1,15 +1,19 @@
-"""What the benchmarks share: alternated rounds, medians with their spread, tables and figures."""
+"""What the scripts share: alternated rounds, medians with spread, tables, figures, how they end."""
 
 from __future__ import annotations
 
 import json
 import statistics
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import numpy as np
+import typer
 from numpy.typing import NDArray
+
+import tlcache
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,6 +23,7 @@ BLUE, SKY, ORANGE, GREEN, GREY = "#0072B2", "#56B4E9", "#E69F00", "#009E73", "#9
 """Okabe and Ito's, told apart by every kind of colour vision."""
 COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#D55E00", SKY, GREY)
 
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Write everything.")]
 
 Result = TypeVar("Result")
 
@@ -79,10 +84,19 @@ def print_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         print(f"{line[0].ljust(widths[0])}{rest}".rstrip())
 
 
-def write_json(values: Mapping[str, Any], file: Path | None) -> None:
-    """Write the measurements, if a file is named."""
-    if file is not None:
-        file.write_text(json.dumps(values, indent=1, allow_nan=False) + "\n")
+def keep(
+    values: Mapping[str, Any],
+    json_file: Path | None,
+    figure: Path | None = None,
+    draw: Callable[[Any], Figure] | None = None,
+) -> None:
+    """Write the measurements, and what is drawn of them, to the files that are named."""
+    if json_file is not None:
+        json_file.write_text(json.dumps(values, indent=1, allow_nan=False) + "\n")
+    if figure is not None and draw is not None:
+        from tlcache.figures.style import save_png
+
+        save_png(draw(values), figure)
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -118,3 +132,16 @@ def bars(axes: Axes, spreads: Mapping[str, Mapping[str, Any]], colours: Sequence
 def note(axes: Axes, text: str, at: tuple[float, float]) -> None:
     """A text to the right of a bar's end."""
     axes.annotate(text, at, (6, 0), textcoords="offset points", va="center", fontsize=8)
+
+
+def say(line: str) -> None:
+    """Tell a person how far it is."""
+    print(line, file=sys.stderr)
+
+
+def run(main: Callable[..., None]) -> None:
+    """Run a script's ``main`` with the words of the command line."""
+    try:
+        typer.run(main)
+    except tlcache.TlcacheError as error:
+        sys.exit(f"error: {error}")

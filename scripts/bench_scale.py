@@ -8,7 +8,6 @@ peak memory is theirs. Linux only.
 from __future__ import annotations
 
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from bench_rounds import COLOURS, new_figure, print_table, tidy, write_json
+from bench_rounds import COLOURS, JsonFile, keep, new_figure, print_table, run, say, tidy
 from million_files import Measured, alone, peak_bytes, slope
 
 import tlcache
@@ -30,7 +29,6 @@ from tlcache.data.folders import ImageDataset
 from tlcache.data.transforms import Transform
 from tlcache.features import embed as embedding
 from tlcache.features.missing import RowBuffer, missing_rows
-from tlcache.figures.style import save_png
 from tlcache.heads.steps import can_compile
 from tlcache.trunks.forward_pass import Job, Made
 
@@ -56,22 +54,20 @@ def main(
     folder: Annotated[
         Path | None, typer.Option(help="Where to work, in a new folder that is removed again.")
     ] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write everything.")] = None,
+    json_file: JsonFile = None,
     figure: Annotated[Path | None, typer.Option(help="A PNG of time and memory.")] = None,
 ) -> None:
     """Measure a thousandth, a hundredth, a tenth and all of the rows; needs 2 KiB of disk a row."""
     sizes = []
     with tempfile.TemporaryDirectory(dir=folder) as work:
         for count in (most // 1000, most // 100, most // 10, most):
-            print(f"{count:,} rows", file=sys.stderr)
+            say(f"{count:,} rows")
             cache = Path(work) / "cache"
             sizes.append(alone(fill, cache, count, dim) | alone(use, cache))
             shutil.rmtree(cache)
     values = {"dim": dim, **describe_machine(""), "sizes": sizes, "slopes": _slopes(sizes)}
     _print(values)
-    write_json(values, json_file)
-    if figure is not None:
-        save_png(_figure(values), figure)
+    keep(values, json_file, figure, _figure)
 
 
 def fill(cache: Path, count: int, dim: int) -> Measured:
@@ -240,7 +236,4 @@ def _figure(values: Values) -> Any:
 
 
 if __name__ == "__main__":
-    try:
-        typer.run(main)
-    except tlcache.TlcacheError as error:
-        sys.exit(f"error: {error}")
+    run(main)

@@ -5,7 +5,6 @@ Takes the features of a data set, or rows drawn at random.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 from bench_head_loops import drawn
-from bench_rounds import alternated, print_table, ratios, shown, spread, write_json
+from bench_rounds import JsonFile, alternated, keep, print_table, ratios, run, say, shown, spread
 
 import tlcache
 from tlcache.core.machine import describe_machine
@@ -46,7 +45,7 @@ def main(
     many_rows: Annotated[int, typer.Option(min=20, help="Of L-BFGS's case of 10 classes.")] = 3_000,
     strengths: Annotated[int, typer.Option(min=1, help="Along L-BFGS's path.")] = 9,
     rounds: Annotated[int, typer.Option(min=1, help="Of everything.")] = 5,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write everything.")] = None,
+    json_file: JsonFile = None,
 ) -> None:
     """Time a sweep of 4 x SIDE x SIDE heads, and a path of penalties.
 
@@ -64,13 +63,13 @@ def main(
         _lbfgs(case, path, rounds) for case in (features, _drawn(many_rows, 10, 512, 10))
     ]
     _print(values)
-    write_json(values, json_file)
+    keep(values, json_file)
 
 
 def _cached(data: Path, trunk: str, weights: str, cache: Path) -> Features:
     if data.is_file():
         return tlcache.open_snapshot(data).read()
-    return tlcache.embed(tlcache.scan(data), trunk, weights, cache=cache, report=_say).read()
+    return tlcache.embed(tlcache.scan(data), trunk, weights, cache=cache, report=say).read()
 
 
 def _drawn(rows: int, val: int, dim: int, classes: int) -> Features:
@@ -115,12 +114,12 @@ def _heads(features: Features, side: int, epochs: int, rounds: int) -> Values:
         f"{count} heads, sweep": _seconds(lambda: sweep_heads(features, settings)),
         f"{count} heads, one by one": _seconds(apart),
     }
-    _say(f"{count} heads: comparing weights")  # which warms everybody up
+    say(f"{count} heads: comparing weights")  # which warms everybody up
     compiled = can_compile()  # as so many heads side by side are, where numba is installed
     same = [_alone(features, setting, compiled) for setting in settings]
     off = [_largest_difference(features, settings, heads) for heads in (same, apart())]
     sweep_heads(features, settings)
-    _say(f"{count} heads: {rounds} rounds")
+    say(f"{count} heads: {rounds} rounds")
     seconds = alternated(contenders, rounds)
     return {
         "title": f"{count} heads, {_shape(features)}, {epochs} epochs",
@@ -167,7 +166,7 @@ def _lbfgs(features: Features, path: list[float], rounds: int) -> Values:
     for tolerance in (1e-4, 1e-6, 1e-8):
         name = f"scikit-learn, tol {tolerance:.0e}"
         ways[name] = lambda tol=tolerance: _by_scikit_learn(rows, labels, path, tol)
-    _say(f"L-BFGS, {_shape(features)}: {rounds} rounds")
+    say(f"L-BFGS, {_shape(features)}: {rounds} rounds")
     losses = {
         name: [_loss(head, rows, labels, c) for head, c in zip(way(), path, strict=True)]
         for name, way in ways.items()
@@ -243,12 +242,5 @@ def _print(values: Values) -> None:
         )
 
 
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)
-
-
 if __name__ == "__main__":
-    try:
-        typer.run(main)
-    except tlcache.TlcacheError as error:
-        sys.exit(f"error: {error}")
+    run(main)

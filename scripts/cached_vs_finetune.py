@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from bench_rounds import run, say
 
 import tlcache
 from tlcache.evaluation.roles import selection_note, split_role
@@ -37,8 +37,8 @@ def main(
         tlcache.Recipe(epochs=epochs, batch_size=batch_size, lr=lr),
         contenders=contenders.split(","),
         views=views,
-        on_start=lambda name: print(f"{name} …", file=sys.stderr),
-        on_epoch=lambda record: print(f"  {record.line(epochs)}", file=sys.stderr),
+        on_start=lambda name: say(f"{name} …"),
+        on_epoch=lambda record: say(f"  {record.line(epochs)}"),
     )
     values = measured.describe()
     judged = f"{measured.judged_on} ({split_role(measured.judged_on, 'val')})"
@@ -56,12 +56,9 @@ def main(
         if values[pair] is not None:
             print(values[pair]["sentence"])
     if line := selection_note(["train", "val", measured.judged_on]):
-        print(line, file=sys.stderr)
+        say(line)
     print(f"figure: {figure}")
 
 
 if __name__ == "__main__":
-    try:
-        typer.run(main)
-    except tlcache.TlcacheError as error:
-        sys.exit(f"error: {error}")
+    run(main)

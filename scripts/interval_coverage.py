@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import functools
 import json
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
+from bench_rounds import run
 from numpy.typing import NDArray
 from scipy import stats
 
-import tlcache
 from tlcache.core.errors import OptionError
 from tlcache.evaluation.comparison import DRAWS, bootstrap_interval
 from tlcache.evaluation.metrics import wilson_interval
@@ -253,7 +252,4 @@ def _values(exact: dict[str, float]) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        typer.run(main)
-    except tlcache.TlcacheError as error:
-        sys.exit(f"error: {error}")
+    run(main)

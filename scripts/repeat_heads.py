@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import statistics
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from bench_rounds import run, say
 
 import tlcache
 from tlcache.evaluation.metrics import wilson_interval
@@ -33,7 +33,7 @@ def main(
         embedding = tlcache.open_snapshot(data, views)
     else:
         embedding = tlcache.embed(
-            tlcache.scan(data), trunk, weights, cache=cache_dir, views=views, report=_note
+            tlcache.scan(data), trunk, weights, cache=cache_dir, views=views, report=say
         )
     features = embedding.read()
     judged_on = final_split(features.present_splits())
@@ -78,15 +78,8 @@ def main(
         )
         print(f"seconds a head: median {statistics.median(seconds):.4f}, all {sum(seconds):.2f}")
     if line := selection_note(features.present_splits()):
-        _note(line)
-
-
-def _note(line: str) -> None:
-    print(line, file=sys.stderr)
+        say(line)
 
 
 if __name__ == "__main__":
-    try:
-        typer.run(main)
-    except tlcache.TlcacheError as error:
-        sys.exit(f"error: {error}")
+    run(main)

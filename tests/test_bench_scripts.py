@@ -106,6 +106,34 @@ def test_the_scale_benchmark_reads_back_every_row_that_it_committed(tmp_path: Pa
     assert all(found["slopes"][name]["all"] is not None for name in steps)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
+def test_every_way_to_neighbours_gives_the_same_classes(tmp_path: Path) -> None:
+    words = (
+        "--rows 300 --dim 64 --queries 20 --left-out 30 --compared 200 --asked 50 --k 20 --rounds 2"
+    )
+    found = _run("bench_knn.py", tmp_path, *words.split(), figure=False)
+    assert (found["large"]["rows"], found["large"]["left_out"]) == (300, 30)
+    assert found["large"]["row_bytes"] == 4 * 64 * 320
+    compared = found["compared"]
+    assert compared["agree"] == {"tlcache": 1, "numpy, all at once": 1, "scikit-learn": 1}
+    assert compared["seconds"].keys() == compared["ratio"].keys() == compared["agree"].keys()
+    assert {len(one["rounds"]) for one in compared["seconds"].values()} == {2}
+
+
+def test_heads_side_by_side_are_those_apart_and_l_bfgs_finds_the_least_loss(tmp_path: Path) -> None:
+    words = "--rows 30 --val 9 --dim 16 --side 2 --epochs 2 --many-rows 60 --strengths 3 --rounds 2"
+    found = _run("bench_sweep.py", tmp_path, *words.split(), figure=False)
+    heads = found["heads"]
+    assert heads["heads"] == 16 and len(heads["seconds"]) == len(heads["over_one_head"]) == 3
+    assert heads["largest_difference"] < 1e-6
+    assert heads["largest_difference_of_other_steps"] < 1e-5
+    assert [len(case["c"]) for case in found["lbfgs"]] == [3, 3]
+    for case in found["lbfgs"]:
+        assert case["seconds"].keys() == case["over_own"].keys() == case["above_least"].keys()
+        assert max(case["above_least"]["tlcache logistic_path"]) < 1e-6
+        assert {len(one["rounds"]) for one in case["seconds"].values()} == {2}
+
+
 def _run(script: str, folder: Path, *words: object, figure: bool = True) -> Any:
     """What a benchmark writes, once it has been seen to draw its figure and print a table."""
     command = [sys.executable, SCRIPTS / script, *words]
