@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from tlcache.cli import options as o
-from tlcache.data.image_paths import listed_paths, paths_on_stdin
 from tlcache.cli.output import Output
 from tlcache.core.errors import one_line
+from tlcache.data.image_paths import listed_paths, paths_on_stdin
 
 if TYPE_CHECKING:
     from tlcache.networks.scoring import ScoredImage
