@@ -15,11 +15,10 @@ from typer.testing import CliRunner, Result
 
 import tlcache
 from tlcache.cli import app
-from tlcache.cli.compare import aligned
 from tlcache.core.errors import DataError
 from tlcache.evaluation.roles import standing_of
 from tlcache.heads.model import load_model, save_model
-from tlcache.networks.scoring import Scored
+from tlcache.networks.scoring import Scored, aligned
 
 Call = Callable[..., Result]
 SMALL = ("--trunk", "mobilenet_v3_small", "--weights", "random", "--crop", "32", "--resize", "32")

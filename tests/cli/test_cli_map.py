@@ -15,9 +15,9 @@ import tlcache
 import tlcache.figures
 import tlcache.figures.feature_map
 from tlcache.cli import app
-from tlcache.cli.map import bare
 from tlcache.features.projection import project
 from tlcache.heads.model import load_model
+from tlcache.networks.scoring import bare
 
 Call = Callable[..., Result]
 

@@ -14,7 +14,7 @@ from small_trunk import small_trunk
 from typer.testing import CliRunner, Result
 from written_runs import answers, images, written_run
 
-import tlcache.networks.scoring as tlcache_scoring
+import tlcache.reports.material as tlcache_material
 import tlcache.reports.page as tlcache_page
 import tlcache.studies.bench as tlcache_benchmark
 from tlcache.cli import app
@@ -89,7 +89,7 @@ def never(*_: object, **__: object) -> None:
 def test_a_run_becomes_a_page_with_all_its_parts(
     call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tlcache_scoring, "load_network", never)
+    monkeypatch.setattr(tlcache_material, "load_network", never)
     result = call("head", "--json")
     assert result.exit_code == 0, result.output
     said = json.loads(result.stdout)
@@ -121,7 +121,7 @@ def test_two_runs_are_compared_in_a_sentence(call: Call) -> None:
 def test_the_network_of_a_finetuned_run_makes_its_own_map(
     call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tlcache_scoring, "load_network", lambda *_: small_trunk().module)
+    monkeypatch.setattr(tlcache_material, "load_network", lambda *_: small_trunk().module)
     shutil.rmtree("cache")
     assert call("network").exit_code == 0
     assert page().count('class="point') == 12
@@ -164,7 +164,7 @@ def test_damaged_answers_are_said_to_be(call: Call) -> None:
 def test_a_run_on_a_snapshot_has_a_map_without_images(
     call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tlcache_scoring, "score_images", never)
+    monkeypatch.setattr(tlcache_material, "score_images", never)
     (snapshot,) = Path("cache").glob("*/snapshots/*.h5")
     done = tlcache("train", snapshot, "--run-dir", "copied", "--no-figures", "--epochs", 2)
     assert done.exit_code == 0, done.output

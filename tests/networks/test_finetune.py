@@ -12,6 +12,7 @@ import torch
 from small_trunk import DIM, TRANSFORM, small_trunk
 
 from tlcache.core.errors import DataError, ModelError, OptionError
+from tlcache.core.machine import Compute
 from tlcache.data.folders import ImageDataset, scan
 from tlcache.evaluation.metrics import evaluate
 from tlcache.heads.model import Head, initial_head, load_model, save_model
@@ -20,6 +21,8 @@ from tlcache.networks.finetune import Finetuned, finetune
 from tlcache.networks.network import restore_network
 from tlcache.networks.scoring import score_split
 from tlcache.trunks.load import Trunk, load_trunk
+
+CPU = Compute("cpu")
 
 RECIPE = Recipe(epochs=4, batch_size=3, lr=0.02, step_size=2, seed=5)
 MODES = [
@@ -86,7 +89,7 @@ def test_a_finetuned_model_says_the_same_after_saving(
     assert (model.trunk, model.weights) == ("small", "random:0")
     assert model.digest == tuned.digest != trunk.digest
     network = restore_network(small_trunk(seed=9), model)
-    scored = score_split(model, network, dataset, "val", device="cpu")
+    scored = score_split(model, network, dataset, "val", compute=CPU)
     accuracy = (scored.logits.argmax(axis=1) == scored.labels).mean()
     assert accuracy == tuned.history[tuned.best_epoch - 1].val_accuracy
 
@@ -97,7 +100,7 @@ def test_a_head_on_rows_of_length_one_stays_one(dataset: ImageDataset) -> None:
     tuned = _tune(dataset, trunk=trunk, head=head)
     assert tuned.head.normalise
     model = tuned.model(trunk, dataset.classes)
-    scored = score_split(model, restore_network(small_trunk(), model), dataset, "val", device="cpu")
+    scored = score_split(model, restore_network(small_trunk(), model), dataset, "val", compute=CPU)
     judged = evaluate(scored.logits, scored.labels, model.classes)
     best = tuned.history[tuned.best_epoch - 1]
     assert (judged.accuracy, judged.loss) == pytest.approx(

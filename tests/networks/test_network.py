@@ -12,7 +12,8 @@ from torch import Tensor
 from tlcache.core.errors import DataError, ModelError
 from tlcache.data.folders import scan
 from tlcache.heads.model import Model, initial_head
-from tlcache.networks.network import check_split, gpu_settings, join, restore_network
+from tlcache.networks.checks import check_split
+from tlcache.networks.network import gpu_settings, join, restore_network
 from tlcache.trunks.load import Trunk
 
 

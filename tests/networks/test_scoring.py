@@ -9,11 +9,13 @@ import torch
 from small_trunk import DIM, TRANSFORM, small_trunk
 
 from tlcache.core.errors import DataError, ImageError, ModelError
+from tlcache.core.machine import Compute
 from tlcache.data.folders import scan
 from tlcache.data.images import decode
 from tlcache.data.transforms import apply
 from tlcache.heads.model import Model, initial_head
-from tlcache.networks.scoring import check_classes, check_trunk, score_split
+from tlcache.networks.checks import check_classes, check_trunk
+from tlcache.networks.scoring import score_split
 
 TRUNK = small_trunk()
 MODEL = Model(
@@ -29,7 +31,9 @@ MODEL = Model(
 def test_logits_are_those_of_the_head_on_the_eval_transform(tiny_data: Path) -> None:
     (tiny_data / "val" / "bees" / "0.jpg").write_bytes(b"")
     dataset = scan(tiny_data)
-    scored = score_split(MODEL, TRUNK.module, dataset, "val", workers=2, skip_unreadable=True)
+    scored = score_split(
+        MODEL, TRUNK.module, dataset, "val", compute=Compute(workers=2), skip_unreadable=True
+    )
     assert scored.labels.tolist() == [0, 0, 0, 0, 1, 1, 1]
     assert "val/bees/0.jpg" not in scored.paths
     images = [decode((tiny_data / p).read_bytes(), p) for p in scored.paths]

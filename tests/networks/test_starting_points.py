@@ -13,14 +13,18 @@ from small_trunk import DIM, TRANSFORM, small_trunk
 
 import tlcache.networks.finetune
 from tlcache.core.errors import DataError, ModelError, OptionError
+from tlcache.core.machine import Compute
 from tlcache.data.folders import ImageDataset, scan
 from tlcache.heads.model import Head, Model, initial_head
 from tlcache.heads.recipe import EpochRecord, Recipe, StartRecord
 from tlcache.networks.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
-from tlcache.networks.finetune import Finetuned, check_name, finetune, trunk_of
+from tlcache.networks.checks import check_name
+from tlcache.networks.finetune import Finetuned, finetune, trunk_of
 from tlcache.networks.network import restore_network
 from tlcache.networks.scoring import score_split
 from tlcache.trunks.load import Trunk
+
+CPU = Compute("cpu")
 
 RECIPE = Recipe(epochs=3, batch_size=4, lr=0.02, seed=5)
 HEAD = initial_head(2, DIM, 11)
@@ -67,7 +71,7 @@ def _model(head: Head = HEAD, **changes: Any) -> Model:
 def test_the_start_is_what_the_model_itself_says_of_val(dataset: ImageDataset, head: Head) -> None:
     seen: list[StartRecord] = []
     tuned = _tune(dataset, head=head, on_start=seen.append)
-    scored = score_split(_model(head), small_trunk().module, dataset, "val", device="cpu")
+    scored = score_split(_model(head), small_trunk().module, dataset, "val", compute=CPU)
     shifted = scored.logits.astype(np.float64)
     losses = np.log(np.exp(shifted).sum(1)) - shifted[np.arange(8), scored.labels]
     assert tuned.start is not None and seen == [tuned.start]

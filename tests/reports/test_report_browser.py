@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from written_runs import answers, images, written_run
 
+from tlcache.reports.material import Material
 from tlcache.reports.page import ROOMS
 from tlcache.reports.records import read_record
-from tlcache.reports.sections import Material, bench_page, runs_page
+from tlcache.reports.sections import bench_page, runs_page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(

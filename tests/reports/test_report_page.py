@@ -17,9 +17,10 @@ from written_runs import answers, images, written_run
 
 from tlcache.core.errors import OptionError
 from tlcache.networks.scoring import Scored
+from tlcache.reports.material import Material
 from tlcache.reports.page import MAX_BYTES, ROOMS, Room, check_output, save_page
 from tlcache.reports.records import read_record
-from tlcache.reports.sections import Material, runs_page
+from tlcache.reports.sections import runs_page
 
 HOSTILE = (
     "<script>alert(1)</script>",

@@ -11,13 +11,9 @@ from tlcache.cli import options as o
 from tlcache.cli.output import Output, accuracy_text
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from tlcache.evaluation.comparison import Comparison
     from tlcache.evaluation.roles import Standing
     from tlcache.heads.model import Model
-    from tlcache.networks.scoring import Scored
 
 EXAMPLES = "tlcache compare runs/cached runs/finetuned hymenoptera_data --on test"
 
@@ -56,33 +52,26 @@ def run(
     McNemar's exact test says how likely so large a difference is by chance; the paired bootstrap
     says within what bounds the difference lies.
     """
-    from tlcache.cli.evaluate import scores
+    from tlcache.core.machine import Compute
+    from tlcache.core.progress import Reporter
     from tlcache.evaluation.comparison import compare
     from tlcache.evaluation.roles import standing_of
     from tlcache.heads.model import load_model
+    from tlcache.networks.checks import check_same_classes
+    from tlcache.networks.scoring import JudgedSplit, aligned, score
     from tlcache.reports.run import read_run
 
     out = Output(as_json, quiet)
     paths, models = (a, b), (load_model(a), load_model(b))
     check_same_classes(*models)
     standings = [standing_of(read_run(path), data, on, split, seed) for path in paths]
+    judged = JudgedSplit(data, on, o.fractions(split), seed, skip_unreadable)
+    compute = Compute(device, workers=o.worker_count(workers))
+    tell = Reporter(out.note, out.progress)
     scored = []
     for name, model, weights in zip("AB", models, (weights_a, weights_b), strict=True):
         out.note(f"{name}: {_kind(model)}")
-        found = scores(
-            out,
-            model,
-            data,
-            on=on,
-            split=split,
-            seed=seed,
-            weights=weights,
-            cache_dir=cache_dir,
-            device=device,
-            workers=o.worker_count(workers),
-            skip_unreadable=skip_unreadable,
-        )
-        scored.append(found)
+        scored.append(score(model, judged, cache_dir, weights=weights, compute=compute, tell=tell))
     logits_b = aligned(*scored)
     compared = compare(scored[0].logits, logits_b, scored[0].labels)
     right = compared.both + compared.only_a, compared.both + compared.only_b
@@ -90,54 +79,6 @@ def run(
     _tell(out, compared, about, standings)
     paired = compared.to_dict() | {"sentence": compared.sentence()}
     out.result({"on": on, "a": about[0], "b": about[1], "comparison": paired})
-
-
-def check_same_classes(a: Model, b: Model) -> None:
-    """Refuse two models whose answers mean different things.
-
-    Raises:
-        ModelError: If their classes differ.
-    """
-    from tlcache.core.errors import ModelError
-
-    if a.classes != b.classes:
-        raise ModelError(
-            "B's classes",
-            expected=f"A's {', '.join(a.classes[:6])} ({len(a.classes)} in all)",
-            found=f"{', '.join(b.classes[:6])} ({len(b.classes)} in all)",
-            remedy="compare two models that were trained on the same classes",
-        )
-
-
-def aligned(a: Scored, b: Scored) -> NDArray[np.float32]:
-    """B's logits in the order of A's images, which are found by their paths.
-
-    Raises:
-        DataError: If the two were not judged on the same images under the same labels.
-    """
-    import numpy as np
-
-    from tlcache.core.errors import DataError
-
-    at = {path: row for row, path in enumerate(b.paths)}
-    odd = sorted(set(a.paths) ^ at.keys())
-    if odd:
-        raise DataError(
-            "the images of A and B",
-            expected="the same ones",
-            found=f"{len(odd)} that only one was judged on, {odd[0]} the first",
-            remedy="compare again, when no other program changes the images",
-        )
-    rows = np.array([at[path] for path in a.paths])
-    differ = np.flatnonzero(b.labels[rows] != a.labels)
-    if len(differ):
-        raise DataError(
-            f"the label of {a.paths[differ[0]]}",
-            expected="the same one for A and B",
-            found=f"{a.labels[differ[0]]} and {b.labels[rows][differ[0]]}",
-            remedy="compare again, when no other program changes the images",
-        )
-    return b.logits[rows]
 
 
 def _kind(model: Model) -> str:

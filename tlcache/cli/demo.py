@@ -150,17 +150,22 @@ def _finetuned(
     workers: int | None,
 ) -> dict[str, Any]:
     """One epoch of finetuning on a part of the images."""
+    from tlcache.core.machine import Compute
     from tlcache.evaluation.metrics import evaluate
     from tlcache.heads.recipe import Recipe
     from tlcache.networks.finetune import finetune
     from tlcache.networks.scoring import load_network, score_split
 
-    how: dict[str, Any] = {"device": device, "workers": workers}
+    compute = Compute(device, workers=workers)
     with out.progress("finetuning") as tick:
-        tuned = finetune(part, trunk, Recipe(epochs=1), progress=tick, **how)
+        tuned = finetune(
+            part, trunk, Recipe(epochs=1), progress=tick, device=device, workers=workers
+        )
     model = tuned.model(trunk, part.classes)
     with out.progress("evaluating") as tick:
-        scored = score_split(model, load_network(model), part, judged_on, progress=tick, **how)
+        scored = score_split(
+            model, load_network(model), part, judged_on, progress=tick, compute=compute
+        )
     judged = evaluate(scored.logits, scored.labels, part.classes)
     return _row(
         f"finetune, 1 epoch on {len(part.indices('train'))} of the training images",

@@ -140,8 +140,7 @@ def scanned(out: Output, data: Path, split: str | None, seed: int, *, unsplit: b
     """The data set in a folder; says in one line what was ignored."""
     from tlcache.data.folders import scan
 
-    fractions = o.numbers("--split", split) if split is not None else None
-    dataset = scan(data, fractions, seed, unsplit=unsplit)
+    dataset = scan(data, o.fractions(split), seed, unsplit=unsplit)
     if dataset.ignored:
         files = "file that is" if dataset.ignored == 1 else "files that are"
         out.note(f"ignored {dataset.ignored} {files} no image by name")

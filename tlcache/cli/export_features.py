@@ -58,7 +58,7 @@ def run(
     from tlcache.cli.embed import embedding_of, summary
     from tlcache.features.files import check_target, write_features
     from tlcache.features.read import check_on
-    from tlcache.networks.scoring import no_split
+    from tlcache.networks.checks import no_split
 
     out = Output(as_json, quiet)
     check_on(on)

@@ -74,7 +74,7 @@ def run(
     """
     from tlcache.cli.embed import embedding_of, summary
     from tlcache.heads.recipe import Recipe
-    from tlcache.networks.scoring import no_split
+    from tlcache.networks.checks import no_split
     from tlcache.studies.fewshot import check_counts, check_draws, few_shot_curve
 
     out, wanted = Output(as_json, quiet), _whole_numbers(shots)

@@ -12,6 +12,7 @@ from tlcache.cli import options as o
 from tlcache.cli.output import Output, tell_result
 
 if TYPE_CHECKING:
+    from tlcache.core.machine import Compute
     from tlcache.data.folders import ImageDataset
     from tlcache.heads.model import Model
     from tlcache.heads.recipe import EpochRecord, StartRecord
@@ -94,6 +95,7 @@ def run(
     options = o.plain(locals())
     options["from"] = options.pop("start")
     from tlcache.cli.embed import scanned
+    from tlcache.core.machine import Compute
     from tlcache.heads.recipe import Recipe
     from tlcache.networks.finetune import finetune
     from tlcache.reports.run import CHECKPOINT, Run, finish_run, start_run
@@ -117,7 +119,7 @@ def run(
             _warn(out, start, dataset, split, seed)
         folder = start_run(run_dir, "finetune", dataset.name, resume=resume)
         out.line(f"run: {folder} (if it stops: the same command with --run-dir {folder} --resume)")
-        passing: dict[str, Any] = {"device": device, "workers": o.worker_count(workers)}
+        compute = Compute(device, workers=o.worker_count(workers))
         with out.progress("finetuning") as tick:
             tuned = finetune(
                 dataset,
@@ -132,10 +134,11 @@ def run(
                 on_resume=watch,
                 on_epoch=tell,
                 progress=tick,
-                **passing,
+                device=compute.device,
+                workers=compute.workers,
             )
     model = tuned.model(loaded, dataset.classes, before)
-    scored = _scored(out, model, loaded, dataset, skip_unreadable=skip_unreadable, **passing)
+    scored = _scored(out, model, loaded, dataset, skip_unreadable, compute)
     run = Run(
         command="finetune",
         options=options,
@@ -165,8 +168,8 @@ def _beginning(
 ) -> tuple[Model | None, Trunk]:
     """The model to start from, if any, and the trunk; whatever does not fit is refused."""
     from tlcache.heads.model import load_model
-    from tlcache.networks.finetune import check_name, trunk_of
-    from tlcache.networks.scoring import check_classes, check_transform
+    from tlcache.networks.checks import check_classes, check_name, check_transform
+    from tlcache.networks.finetune import trunk_of
     from tlcache.trunks.load import load_trunk
 
     if start is None:
@@ -202,16 +205,22 @@ def _warn(out: Output, start: Path, dataset: ImageDataset, split: str | None, se
 
 
 def _scored(
-    out: Output, model: Model, loaded: Trunk, dataset: ImageDataset, **passing: Any
+    out: Output,
+    model: Model,
+    loaded: Trunk,
+    dataset: ImageDataset,
+    skip_unreadable: bool,
+    compute: Compute,
 ) -> dict[str, Any]:
     """What the tuned model says of every split."""
     from tlcache.networks.scoring import load_network, score_split
 
+    how: dict[str, Any] = {"skip_unreadable": skip_unreadable, "compute": compute}
     kept = model.digest == loaded.digest
     network, scored = loaded.module if kept else load_network(model), {}
     for name in dataset.present_splits():
         with out.progress(f"evaluating {name}") as tick:
-            scored[name] = score_split(model, network, dataset, name, progress=tick, **passing)
+            scored[name] = score_split(model, network, dataset, name, progress=tick, **how)
     return scored
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -50,30 +49,27 @@ def run(
     quiet: o.Quiet = False,
 ) -> None:
     """Draw a split's features in the plane, coloured by class, with the model's errors ringed."""
-    from tlcache.cli.evaluate import scores
+    from tlcache.core.machine import Compute
+    from tlcache.core.progress import Reporter
     from tlcache.evaluation.metrics import evaluate
     from tlcache.evaluation.roles import standing_of
     from tlcache.features.projection import check_method
     from tlcache.figures.style import save_png
     from tlcache.heads.model import load_model
+    from tlcache.networks.scoring import JudgedSplit, bare, score
     from tlcache.reports.run import read_run
 
     out = Output(as_json, quiet)
     check_method(method)
     loaded = load_model(model)
     standing = standing_of(read_run(model), data, on, split, seed)
-    features = scores(
-        out,
+    features = score(
         bare(loaded),
-        data,
-        on=on,
-        split=split,
-        seed=seed,
+        JudgedSplit(data, on, o.fractions(split), seed, skip_unreadable),
+        cache_dir,
         weights=weights,
-        cache_dir=cache_dir,
-        device=device,
-        workers=o.worker_count(workers),
-        skip_unreadable=skip_unreadable,
+        compute=Compute(device, workers=o.worker_count(workers)),
+        tell=Reporter(out.note, out.progress),
     )
     logits = loaded.head.logits(features.logits)
     evaluation = evaluate(logits, features.labels, loaded.classes)
@@ -94,17 +90,6 @@ def run(
         "n": evaluation.n,
     }
     out.result(about | standing.describe())
-
-
-def bare(model: Model) -> Model:
-    """The model without its head: its logits are the features."""
-    import numpy as np
-
-    from tlcache.heads.model import Head
-
-    dim = model.head.weight.shape[1]
-    through = Head(np.eye(dim, dtype=np.float32), np.zeros(dim, np.float32))
-    return dataclasses.replace(model, head=through)
 
 
 def _chosen(out: Output, features: Scored, points: int, seed: int) -> NDArray[np.int64]:

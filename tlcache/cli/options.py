@@ -410,6 +410,15 @@ def numbers(option: str, text: str) -> tuple[float, ...]:
         ) from None
 
 
+def fractions(split: str | None) -> tuple[float, ...] | None:
+    """The shares that ``--split`` names, for ``scan``.
+
+    Raises:
+        OptionError: If a part is no number.
+    """
+    return None if split is None else numbers("--split", split)
+
+
 def worker_count(text: str) -> int | None:
     """``auto`` as None, a number as it is.
 

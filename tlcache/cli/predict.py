@@ -86,6 +86,7 @@ def run(
 
     Images that cannot be read are reported in their place, and make the exit code 1.
     """
+    from tlcache.core.machine import Compute
     from tlcache.heads.model import load_model
     from tlcache.networks.scoring import feature_store_of, load_network, score_images
 
@@ -102,9 +103,7 @@ def run(
         loaded,
         network,
         paths,
-        device=device,
-        engine=engine,
-        workers=o.worker_count(workers),
+        compute=Compute(device, engine, o.worker_count(workers)),
         images=count,
         store=store,
     )

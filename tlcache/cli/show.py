@@ -59,6 +59,7 @@ def run(
 ) -> None:
     """Draw what a model trains on, or what it makes of images; seeded, so a picture comes again."""
     from tlcache.cli.embed import scanned
+    from tlcache.core.machine import Compute
     from tlcache.data.transforms import Transform
     from tlcache.figures.style import save_png
     from tlcache.reports.pictures import augmented_picture
@@ -75,9 +76,7 @@ def run(
             seed=seed,
             weights=weights,
             cache_dir=cache_dir,
-            device=device,
-            workers=o.worker_count(workers),
-            skip_unreadable=True,
+            compute=Compute(device, workers=o.worker_count(workers)),
         )
         path = output or Path("predictions.png")
     else:
@@ -93,14 +92,24 @@ def run(
 
 
 def _predictions(
-    out: Output, path: Path, data: Path | None, count: int, *, seed: int, on: str, **how: Any
+    out: Output,
+    path: Path,
+    data: Path | None,
+    count: int,
+    *,
+    on: str,
+    split: str | None,
+    seed: int,
+    cache_dir: Path,
+    **how: Any,
 ) -> Figure:
     """Images of a split beside what the model takes them for."""
-    from tlcache.cli.evaluate import scores
     from tlcache.core.errors import OptionError
+    from tlcache.core.progress import Reporter
     from tlcache.heads.model import load_model
+    from tlcache.networks.scoring import JudgedSplit, score
     from tlcache.reports.pictures import prediction_picture
-    from tlcache.reports.run import read_run
+    from tlcache.reports.run import read_run, shares_of
 
     model, about = load_model(path), read_run(path)
     if data is None and "data" not in about:
@@ -111,8 +120,9 @@ def _predictions(
             remedy="pass --data FOLDER",
         )
     folder = data or Path(about["data"])
-    how |= {"seed": seed} if data else {n: about["options"][n] for n in ("seed", "split")}
-    scored = scores(out, model, folder, on=on, **how)
+    shares, drawn = (o.fractions(split), seed) if data else shares_of(about)
+    judged = JudgedSplit(folder, on, shares, drawn, skip_unreadable=True)
+    scored = score(model, judged, cache_dir, **how, tell=Reporter(out.note, out.progress))
     figure = prediction_picture(model, scored, folder, count, seed)
     if figure is None:
         raise OptionError(

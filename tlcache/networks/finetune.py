@@ -25,10 +25,10 @@ from tlcache.data.folders import ImageDataset
 from tlcache.heads.model import Head, Model, initial_head
 from tlcache.heads.recipe import EpochRecord, Recipe, StartRecord
 from tlcache.networks.checkpoints import Plan, load_checkpoint, save_checkpoint
+from tlcache.networks.checks import check_split, check_trunk
 from tlcache.networks.loading import ImageLoader, Workers, worker_count
 from tlcache.networks.loop import BatchNorm, Run
-from tlcache.networks.network import check_split, gpu_settings, restore_network
-from tlcache.networks.scoring import check_trunk
+from tlcache.networks.network import gpu_settings, restore_network
 from tlcache.trunks.load import Trunk, load_trunk
 from tlcache.trunks.weights import state_digest
 
@@ -76,21 +76,6 @@ def trunk_of(model: Model, weights: str | None = None, memo: Path | None = None)
     trunk = load_trunk(model.trunk, weights or model.weights, memo)
     check_trunk(model, trunk)
     return dataclasses.replace(trunk, transform=model.transform)
-
-
-def check_name(model: Model, trunk: str) -> None:
-    """Refuse another network than the model's.
-
-    Raises:
-        ModelError: If its name is another.
-    """
-    if trunk != model.trunk:
-        raise ModelError(
-            "--trunk",
-            expected=f"{model.trunk}, which the model's head sits on",
-            found=trunk,
-            remedy="leave it out, or start from a model on that network",
-        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,8 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tlcache.core.errors import DataError, ModelError, TrunkError
-from tlcache.data.folders import ImageDataset
+from tlcache.core.errors import ModelError, TrunkError
 from tlcache.heads.model import Head, Model
 from tlcache.networks.loading import Batch
 from tlcache.trunks.load import Trunk
@@ -100,21 +99,6 @@ def gpu_settings() -> Iterator[None]:
         yield
     finally:
         cudnn.benchmark, cudnn.allow_tf32, products.allow_tf32 = before
-
-
-def check_split(dataset: ImageDataset, split: str) -> None:
-    """Refuse an empty split.
-
-    Raises:
-        DataError: If it is.
-    """
-    if not len(dataset.indices(split)):
-        raise DataError(
-            dataset.root,
-            expected=f"images in {split}",
-            found="none",
-            remedy="put images there, or name another split",
-        )
 
 
 def _other_trunk(expected: str, found: str) -> ModelError:

@@ -1,7 +1,7 @@
-"""What a model says of images: logits, from files through its network.
+"""What a model says of images: logits of files, and of a split of a data set.
 
-Serves finetuned networks and heads on a frozen trunk alike; of the latter, features may come from a
-cache. Covers no judging (``evaluation``).
+Serves finetuned networks and heads on a frozen trunk alike: the features that a head stands on may
+come from a cache. Covers no judging (``evaluation``). Imports torch only where a network is run.
 """
 
 from __future__ import annotations
@@ -16,21 +16,28 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tlcache.cache.copies import leak_warning
 from tlcache.cache.store import FeatureStore
-from tlcache.core.errors import DataError, ImageError, ModelError, listed
-from tlcache.core.progress import Report, Tick, no_report
-from tlcache.data.folders import SPLITS, ImageDataset
-from tlcache.data.transforms import Transform
-from tlcache.features.extract import Compute, features_of
+from tlcache.core.errors import DataError, ImageError, ModelError, OptionError, listed
+from tlcache.core.machine import Compute, batch_size_for, resolve_device, thread_count
+from tlcache.core.progress import Report, Reporter, Tick, no_report, no_tick
+from tlcache.data.folders import SPLITS, ImageDataset, scan
+from tlcache.features.embed import embed
+from tlcache.features.extract import features_of
+from tlcache.features.read import Embedding, open_snapshot
 from tlcache.features.stores import stores_of
-from tlcache.heads.model import Model
+from tlcache.heads.model import Head, Model
+from tlcache.networks.checks import check_classes, check_transform, check_trunk, no_split
 from tlcache.trunks.forward_pass import Job, Made, run_pass
-from tlcache.trunks.info import TrunkInfo
+from tlcache.trunks.info import TrunkInfo, describe_trunk
 
 if TYPE_CHECKING:
     import torch
 
     from tlcache.trunks.engines import Engine
+
+
+AUTO, SILENT = Compute(), Reporter()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +64,145 @@ class ScoredImage:
     reason: str = ""
 
 
+@dataclasses.dataclass(frozen=True)
+class JudgedSplit:
+    """The images that models are judged on: one split of a data set.
+
+    Attributes:
+        data: A folder of images, or a snapshot.
+        on: ``train``, ``val`` or ``test``.
+        fractions, seed: How a folder of classes is split, see :func:`tlcache.data.folders.scan`.
+        skip_unreadable: Go on without the images that cannot be read.
+    """
+
+    data: Path
+    on: str = "val"
+    fractions: Sequence[float] | None = None
+    seed: int = 0
+    skip_unreadable: bool = False
+
+
+def score(
+    model: Model,
+    split: JudgedSplit,
+    cache: Path = Path("cache"),
+    *,
+    weights: str | None = None,
+    compute: Compute = AUTO,
+    tell: Reporter = SILENT,
+) -> Scored:
+    """What a model says of a split: a head of cached features, a finetuned network of the images.
+
+    Features that the cache lacks are made and put there; a snapshot needs no image and no weights.
+
+    Args:
+        cache: The cache folder.
+        weights: Where a frozen trunk's weights are now, if not where they were at training.
+
+    Raises:
+        DataError: If the data set has no such split.
+        ImageError: If images cannot be read and are not to be skipped.
+        ModelError: If the model is of other classes, or its head of another trunk or transform.
+        OptionError: If the split has another name.
+        TlcacheError: If the data set, the cache, the trunk or the device cannot be had.
+    """
+    if split.on not in SPLITS:
+        words = " or ".join(SPLITS)
+        raise OptionError("--on", expected=words, found=split.on, remedy="name one of them")
+    if model.network is not None:
+        dataset = _scanned(split, model.weights, tell)
+        network = load_network(model)
+        with tell.progress("evaluating") as tick:
+            return score_split(
+                model,
+                network,
+                dataset,
+                split.on,
+                compute=compute,
+                skip_unreadable=split.skip_unreadable,
+                progress=tick,
+            )
+    if split.data.is_file():
+        embedding = open_snapshot(split.data, 0, tell.note)
+    else:
+        embedding = _embedded(model, split, cache, weights or model.weights, compute, tell)
+    check_trunk(model, embedding.trunk)
+    check_transform(model, embedding.stores[0].identity.transform)
+    features = embedding.read()
+    check_classes(model, features.classes)
+    rows, labels = features.split(split.on)
+    if not len(rows):
+        raise no_split(embedding.snapshot.dataset, split.on)
+    return Scored(model.head.logits(rows), labels, features.split_paths(split.on))
+
+
+def _embedded(
+    model: Model, split: JudgedSplit, cache: Path, weights: str, compute: Compute, tell: Reporter
+) -> Embedding:
+    """A folder's features of a head's trunk; wrong weights are refused before any are made."""
+    check_trunk(model, describe_trunk(model.trunk, weights, cache / "weights"))
+    embedding = embed(
+        _scanned(split, weights, tell),
+        model.trunk,
+        weights,
+        cache=cache,
+        transform=dataclasses.asdict(model.transform),
+        precision=model.precision,
+        dtype=model.dtype,
+        skip_unreadable=split.skip_unreadable,
+        report=tell.note,
+        progress=tell.progress,
+        **dataclasses.asdict(compute),
+    )
+    if line := leak_warning(embedding.snapshot):
+        tell.note(f"warning: {line}")
+    return embedding
+
+
+def _scanned(split: JudgedSplit, weights: str, tell: Reporter) -> ImageDataset:
+    if weights == "random" or weights.startswith("random:"):
+        tell.note(f"weights: {weights}, of a network that has learned nothing")
+    dataset = scan(split.data, split.fractions, split.seed)
+    if dataset.ignored:
+        files = "file that is" if dataset.ignored == 1 else "files that are"
+        tell.note(f"ignored {dataset.ignored} {files} no image by name")
+    return dataset
+
+
+def aligned(a: Scored, b: Scored) -> NDArray[np.float32]:
+    """B's logits in the order of A's images, which are found by their paths.
+
+    Raises:
+        DataError: If the two were not judged on the same images under the same labels.
+    """
+    remedy = "compare again, when no other program changes the images"
+    at = {path: row for row, path in enumerate(b.paths)}
+    if odd := sorted(set(a.paths) ^ at.keys()):
+        found = f"{len(odd)} that only one was judged on, {odd[0]} the first"
+        raise DataError(
+            "the images of A and B", expected="the same ones", found=found, remedy=remedy
+        )
+    rows = np.array([at[path] for path in a.paths])
+    labels = b.labels[rows]
+    differ = np.flatnonzero(labels != a.labels)
+    if len(differ):
+        first = differ[0]
+        raise DataError(
+            f"the label of {a.paths[first]}",
+            expected="the same one for A and B",
+            found=f"{a.labels[first]} and {labels[first]}",
+            remedy=remedy,
+        )
+    return b.logits[rows]
+
+
+def bare(model: Model) -> Model:
+    """The model with a head that hands on what it is given: its logits are the features, (n, D)."""
+    dim = model.head.weight.shape[1]
+    through = Head(np.eye(dim, dtype=np.float32), np.zeros(dim, np.float32))
+    return dataclasses.replace(model, head=through)
+
+
 def load_network(model: Model, weights: str | None = None, memo: Path | None = None) -> Any:
     """The network that a model's head sits on: (N, 3, crop, crop) to (N, D), in eval mode.
 
@@ -75,59 +221,45 @@ def load_network(model: Model, weights: str | None = None, memo: Path | None = N
     return restore_network(load_trunk(model.trunk, found, memo), model)
 
 
-def check_trunk(model: Model, trunk: TrunkInfo) -> None:
-    """Refuse a trunk that a frozen head was not trained on.
-
-    Raises:
-        ModelError: If the trunk's weights have another digest.
-    """
-    if (model.trunk, model.digest) != (trunk.name, trunk.digest):
-        raise ModelError(
-            "the model's trunk",
-            expected=f"{model.trunk} with the weights {model.digest[:8]} it was trained on",
-            found=f"{trunk.name} with {trunk.digest[:8]} ({trunk.weights})",
-            remedy="name the right file with --weights, or a snapshot of its own features",
-        )
-
-
-def check_transform(
+def score_split(
     model: Model,
-    transform: Transform,
-    where: str = "the snapshot's transform",
-    remedy: str = "evaluate on the folder of images, or on a snapshot of the same transform",
-) -> None:
-    """Refuse features of images that were prepared in another way.
-
-    Args:
-        where, remedy: Words of the error.
-
-    Raises:
-        ModelError: If the transform is not the model's.
-    """
-    if transform != model.transform:
-        ours, theirs = model.transform.describe(), transform.describe()
-        differ = [name for name in ours.keys() | theirs if ours.get(name) != theirs.get(name)]
-        raise ModelError(
-            where,
-            expected=", ".join(f"{name} {ours.get(name)}" for name in sorted(differ)),
-            found=", ".join(f"{name} {theirs.get(name)}" for name in sorted(differ)),
-            remedy=remedy,
-        )
-
-
-def check_classes(model: Model, classes: Sequence[str]) -> None:
-    """Refuse a data set whose labels mean something else.
+    network: torch.nn.Module,
+    dataset: ImageDataset,
+    split: str,
+    *,
+    compute: Compute = AUTO,
+    skip_unreadable: bool = False,
+    progress: Tick = no_tick,
+) -> Scored:
+    """Logits and labels of a split's images, through the network.
 
     Raises:
-        ModelError: If the classes differ.
+        DataError: If the data set has no such split.
+        ModelError: If its classes are not the model's.
+        ImageError: If images cannot be read and ``skip_unreadable`` is not set.
     """
-    if tuple(classes) != model.classes:
-        raise ModelError(
-            "the data set's classes",
-            expected=f"{', '.join(model.classes[:6])} ({len(model.classes)} in all)",
-            found=f"{', '.join(classes[:6])} ({len(classes)} in all)",
-            remedy="name a data set with the classes that the model was trained on",
+    check_classes(model, dataset.classes)
+    chosen = dataset.indices(split)
+    if not len(chosen):
+        raise no_split(dataset, split)
+    paths = [dataset.path(i) for i in chosen]
+    scored = score_images(model, lambda: network, paths, compute=compute)
+    logits, kept, bad = [], [], []
+    for done, (i, image) in enumerate(zip(chosen, scored, strict=True), 1):
+        if image.logits is None:
+            bad.append(f"{dataset.paths[i]} ({image.reason})")
+        else:
+            logits.append(image.logits)
+            kept.append(i)
+        progress(done, len(chosen))
+    if not kept or (bad and not skip_unreadable):
+        raise ImageError(
+            dataset.root,
+            expected="images that can be read",
+            found=f"{len(bad)} that cannot: {listed(bad, '; ', 5)}",
+            remedy="replace or remove them, or pass --skip-unreadable",
         )
+    return Scored(np.stack(logits), dataset.labels[kept], [dataset.paths[i] for i in kept])
 
 
 def score_images(
@@ -135,9 +267,7 @@ def score_images(
     network: Callable[[], torch.nn.Module],
     paths: Iterable[str | Path | None],
     *,
-    device: str = "auto",
-    engine: str = "auto",
-    workers: int | None = None,
+    compute: Compute = AUTO,
     images: int = 0,
     store: FeatureStore | None = None,
 ) -> Generator[ScoredImage, None, None]:
@@ -154,7 +284,7 @@ def score_images(
         CacheError: If the cache cannot be read or written.
         OptionError: If the device or the engine cannot be had.
     """
-    passing = _pass_of(model, network, device, engine, workers, images)
+    passing = _pass_of(model, network, compute, images)
     with contextlib.closing(features_of(paths, passing, store)) as features:
         for made in features:
             row = None if made.feature is None else model.head.logits(made.feature[None])[0]
@@ -162,35 +292,30 @@ def score_images(
 
 
 def _pass_of(
-    model: Model,
-    network: Callable[[], torch.nn.Module],
-    device: str,
-    engine: str,
-    workers: int | None,
-    images: int,
-) -> Compute:
+    model: Model, network: Callable[[], torch.nn.Module], compute: Compute, images: int
+) -> Callable[[Sequence[Job]], Generator[Made, None, None]]:
     """The pass through a model's network, which is made ready once, when there is a first job."""
-    from tlcache.core.machine import batch_size_for, resolve_device, thread_count
     from tlcache.trunks.engines import make_engine
 
     @functools.cache
-    def computing() -> tuple[Engine, int, int]:
-        where = resolve_device(device)
-        made = make_engine(
+    def ready() -> tuple[Engine, int, int]:
+        where = resolve_device(compute.device)
+        engine = make_engine(
             network(),
             model.transform,
-            engine=engine,
+            engine=compute.engine,
             precision=model.precision,
             device=where,
             images=images,
         )
-        return made, batch_size_for(where), workers or thread_count(where)
+        workers = compute.workers or thread_count(where)
+        return engine, workers, compute.batch_size or batch_size_for(where)
 
-    def compute(jobs: Sequence[Job]) -> Generator[Made, None, None]:
-        made, batch_size, threads = computing()
-        return run_pass(made, jobs, [model.transform], workers=threads, batch_size=batch_size)
+    def run(jobs: Sequence[Job]) -> Generator[Made, None, None]:
+        engine, workers, batch_size = ready()
+        return run_pass(engine, jobs, [model.transform], workers=workers, batch_size=batch_size)
 
-    return compute
+    return run
 
 
 def feature_store_of(model: Model, cache: Path, report: Report | None = None) -> FeatureStore:
@@ -206,66 +331,12 @@ def feature_store_of(model: Model, cache: Path, report: Report | None = None) ->
             found="a network that was finetuned, whose features serve no other model",
             remedy="leave --cache out",
         )
-    dim = model.head.weight.shape[1]
     info = TrunkInfo(
         name=model.trunk,
         weights=model.weights,
         digest=model.digest,
-        dim=dim,
+        dim=model.head.weight.shape[1],
         transform=model.transform,
     )
     words = model.precision, model.dtype
     return stores_of(cache, info, {}, *words, 0, report or no_report)[0]
-
-
-def score_split(
-    model: Model,
-    network: torch.nn.Module,
-    dataset: ImageDataset,
-    split: str,
-    *,
-    device: str = "auto",
-    workers: int | None = None,
-    skip_unreadable: bool = False,
-    progress: Tick | None = None,
-) -> Scored:
-    """Logits and labels of a split.
-
-    Raises:
-        DataError: If the data set has no such split.
-        ModelError: If its classes are not the model's.
-        ImageError: If images cannot be read and ``skip_unreadable`` is not set.
-    """
-    check_classes(model, dataset.classes)
-    chosen = dataset.indices(split)
-    if not len(chosen):
-        raise no_split(dataset, split)
-    paths = [dataset.path(i) for i in chosen]
-    scored = score_images(model, lambda: network, paths, device=device, workers=workers)
-    logits, kept, bad = [], [], []
-    for done, (i, image) in enumerate(zip(chosen, scored, strict=True), 1):
-        if image.logits is None:
-            bad.append(f"{dataset.paths[i]} ({image.reason})")
-        else:
-            logits.append(image.logits)
-            kept.append(i)
-        if progress is not None:
-            progress(done, len(chosen))
-    if not kept or (bad and not skip_unreadable):
-        raise ImageError(
-            dataset.root,
-            expected="images that can be read",
-            found=f"{len(bad)} that cannot: {listed(bad, '; ', 5)}",
-            remedy="replace or remove them, or pass --skip-unreadable",
-        )
-    return Scored(np.stack(logits), dataset.labels[kept], [dataset.paths[i] for i in kept])
-
-
-def no_split(dataset: ImageDataset, split: str) -> DataError:
-    """The error of a split that a data set does not have."""
-    return DataError(
-        dataset.root,
-        expected=f"images in {split}/",
-        found=f"only {' and '.join(dataset.present_splits())}",
-        remedy=f"choose among {', '.join(s for s in SPLITS if s != split)}",
-    )

@@ -276,6 +276,25 @@ def read_run(model: Path) -> dict[str, Any]:
         ) from error
 
 
+def shares_of(about: Mapping[str, Any]) -> tuple[tuple[float, ...] | None, int]:
+    """How a run split a folder of classes: the shares and the seed, for ``scan``.
+
+    Args:
+        about: Its ``run.json``.
+
+    Raises:
+        ModelError: If that is damaged.
+    """
+    options = about.get("options", {})
+    split, seed = options.get("split"), options.get("seed", 0)
+    try:
+        return split and tuple(map(float, split.split(","))), int(seed)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ModelError(
+            RUN, expected="the JSON of a run", found=f"--split {split}", remedy="train again"
+        ) from error
+
+
 def _json(values: dict[str, Any]) -> bytes:
     text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)
     try:

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tlcache.evaluation.metrics import Evaluation, calibration_bins, evaluate
 from tlcache.evaluation.roles import selection_note, split_role
 from tlcache.features.projection import principal_components
 from tlcache.networks.scoring import Scored
 from tlcache.reports.charts import Scale, curves, scatter, whiskers
+from tlcache.reports.material import Material
 from tlcache.reports.mistakes import (
     Judged,
     class_rows,
@@ -23,7 +23,7 @@ from tlcache.reports.mistakes import (
     spread,
     worst_first,
 )
-from tlcache.reports.page import ROOMS, Room, rendered, shown
+from tlcache.reports.page import Room, rendered, shown
 from tlcache.reports.pictures import confusion_picture, thumbnail
 from tlcache.reports.records import RunRecord
 
@@ -31,27 +31,6 @@ _CELLS = 20  # classes up to which a confusion matrix is a table
 _COLOURS = 7
 _PARTS = "train", "val"
 _SETTINGS = 10
-
-
-@dataclasses.dataclass(frozen=True)
-class Material:
-    """A run and what could be had for its report.
-
-    Attributes:
-        record: What the run itself kept.
-        scored: What its model said of the reported split; None where that could not be had.
-        rows: (m,) images of ``scored`` that the map shows.
-        features: (m, D) of them; None where they could not be had.
-        root: The folder of the images.
-        notes: What could not be had, and why, a line each.
-    """
-
-    record: RunRecord
-    scored: Scored | None = None
-    rows: NDArray[np.int64] | None = None
-    features: NDArray[np.float32] | None = None
-    root: Path | None = None
-    notes: tuple[str, ...] = ()
 
 
 def runs_page(materials: Sequence[Material], comparisons: Sequence[str], room: Room) -> bytes:
@@ -72,11 +51,6 @@ def runs_page(materials: Sequence[Material], comparisons: Sequence[str], room: R
         "scale": whiskers(one.accuracy_ci95 for one in found),
     }
     return rendered("runs.html", values)
-
-
-def map_rows(scored: Scored, classes: Sequence[str]) -> NDArray[np.int64]:
-    """(m,): which images a map shows at most; the features of no others are needed."""
-    return spread(judged(scored, classes), ROOMS[0].points)
 
 
 def _section(number: int, material: Material, room: Room) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tlcache.core.errors import OptionError
-from tlcache.core.machine import describe_machine
+from tlcache.core.machine import Compute, describe_machine
 from tlcache.core.progress import Report
 from tlcache.data.folders import ImageDataset
 from tlcache.evaluation.comparison import Comparison, compare
@@ -270,6 +270,6 @@ def _loop(
     seconds = from_cache.contender.seconds | {"finetune": took} if from_cache else {"train": took}
     model = tuned.model(trunk, dataset.classes)
     network = trunk.module if model.network is None else load_network(model)
-    judged_on = final_split(dataset.present_splits())
-    scored = score_split(model, network, dataset, judged_on, device=device, workers=workers)
+    judged_on, compute = final_split(dataset.present_splits()), Compute(device, workers=workers)
+    scored = score_split(model, network, dataset, judged_on, compute=compute)
     return Contender(name, seconds, scored, evaluate(scored.logits, scored.labels, model.classes))

@@ -1,0 +1,199 @@
+"""The material of a report: a run's record, and what else can still be had for its page.
+
+What the run kept is taken; what it did not is made again, from the cache or from the images. A part
+that cannot be had costs the page that part and a note. Draws and writes nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlcache.core.errors import DataError, OptionError, TlcacheError
+from tlcache.core.machine import Compute
+from tlcache.core.progress import Reporter
+from tlcache.evaluation.comparison import compare
+from tlcache.features.read import open_snapshot
+from tlcache.networks.checks import check_transform, check_trunk
+from tlcache.networks.scoring import (
+    JudgedSplit,
+    Scored,
+    aligned,
+    bare,
+    feature_store_of,
+    load_network,
+    score,
+    score_images,
+)
+from tlcache.reports.mistakes import judged, spread
+from tlcache.reports.page import ROOMS
+from tlcache.reports.records import RunRecord
+from tlcache.reports.run import PREDICTIONS, load_predictions, shares_of
+
+Found = list[NDArray[np.float32] | None]
+"""(D,) feature of each image that was asked for; None where it could not be had."""
+
+
+@dataclasses.dataclass(frozen=True)
+class AtHand:
+    """Where that is now which a run did not keep.
+
+    Attributes:
+        data: The folder of its images, or a snapshot of them; None: where they were.
+        weights: Its trunk's weights; None: where they were.
+        cache: The cache folder.
+        compute: Where a network runs.
+    """
+
+    data: Path | None = None
+    weights: str | None = None
+    cache: Path = Path("cache")
+    compute: Compute = dataclasses.field(default_factory=Compute)
+
+    def check(self) -> None:
+        """Refuse a place of the images that is not there.
+
+        Raises:
+            OptionError: If it is not.
+        """
+        try:
+            found = "" if self.data is None or self.data.exists() else f"no {self.data}"
+        except OSError as error:  # a name too long, say
+            found = error.strerror or type(error).__name__
+        if found:
+            raise OptionError(
+                "--data",
+                expected="a folder of images, or a snapshot of them",
+                found=found,
+                remedy="name where the images are now",
+            )
+
+    def source(self, record: RunRecord) -> Path:
+        """Where features or images come from: a snapshot, if that is what the run read."""
+        named = Path(str(record.about["options"].get("data", "")))
+        return self.data or (named if named.is_file() else record.root)
+
+
+@dataclasses.dataclass(frozen=True)
+class Material:
+    """A run and what could be had for its report.
+
+    Attributes:
+        record: What the run itself kept.
+        scored: What its model said of the reported split; None where that could not be had.
+        rows: (m,) images of ``scored`` that the map shows.
+        features: (m, D) of them; None where they could not be had.
+        root: The folder of the images.
+        notes: What could not be had, and why, a line each.
+    """
+
+    record: RunRecord
+    scored: Scored | None = None
+    rows: NDArray[np.int64] | None = None
+    features: NDArray[np.float32] | None = None
+    root: Path | None = None
+    notes: tuple[str, ...] = ()
+
+
+def material_of(record: RunRecord, at_hand: AtHand, tell: Reporter) -> Material:
+    """A run with what can be had for its report."""
+    data = at_hand.data
+    root = record.root if data is None or data.is_file() else data
+    try:
+        scored = _scored(record, at_hand, tell)
+    except TlcacheError as error:
+        note = f"Mistakes, calibration and map are left out: {error}."
+        return Material(record, root=root, notes=(note,))
+    try:
+        rows, features = _features(record, scored, at_hand, tell)
+    except TlcacheError as error:
+        note = f"The map of the features is left out: {error}."
+        return Material(record, scored, root=root, notes=(note,))
+    return Material(record, scored, rows, features, root)
+
+
+def _scored(record: RunRecord, at_hand: AtHand, tell: Reporter) -> Scored:
+    """What the run kept of its model's answers; else the images are scored again."""
+    kept = record.folder / PREDICTIONS
+    if kept.is_file():
+        found = load_predictions(kept, len(record.model.classes))
+        if record.split in found:
+            return found[record.split]
+    shares, seed = shares_of(record.about)
+    split = JudgedSplit(at_hand.source(record), record.split, shares, seed, skip_unreadable=True)
+    weights, compute = at_hand.weights, at_hand.compute
+    return score(record.model, split, at_hand.cache, weights=weights, compute=compute, tell=tell)
+
+
+def _features(
+    record: RunRecord, scored: Scored, at_hand: AtHand, tell: Reporter
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """(m,) which images the map shows at most, and their (m, D) features; of no others any."""
+    rows = spread(judged(scored, record.model.classes), ROOMS[0].points)
+    names, source = [scored.paths[i] for i in rows], at_hand.source(record)
+    if source.is_file():
+        found = _from_snapshot(record, source, names, tell)
+    else:
+        found = _from_images(record, [source / name for name in names], at_hand, tell)
+    there = [at for at, feature in enumerate(found) if feature is not None]
+    features = [feature for feature in found if feature is not None]
+    dim = record.model.head.weight.shape[1]
+    return rows[there], np.stack(features) if features else np.zeros((0, dim), np.float32)
+
+
+def _from_snapshot(
+    record: RunRecord, snapshot: Path, names: Sequence[str], tell: Reporter
+) -> Found:
+    embedding = open_snapshot(snapshot, 0, tell.note)
+    check_trunk(record.model, embedding.trunk)
+    check_transform(record.model, embedding.stores[0].identity.transform)
+    features = embedding.read()
+    at = {path: row for row, path in enumerate(features.paths)}
+    return [features.features[at[name]] if name in at else None for name in names]
+
+
+def _from_images(
+    record: RunRecord, paths: Sequence[Path], at_hand: AtHand, tell: Reporter
+) -> Found:
+    """From the cache, else by the network."""
+    if not any(path.is_file() for path in paths):
+        raise DataError(
+            at_hand.source(record),
+            expected="the images of the run",
+            found="none of them",
+            remedy="pass --data with the folder where they are now",
+        )
+    model = record.model
+    found = Found()
+    with tell.progress("reading features") as tick:
+        for image in score_images(
+            bare(model),
+            lambda: load_network(model, at_hand.weights, at_hand.cache / "weights"),
+            paths,
+            compute=at_hand.compute,
+            images=len(paths),
+            store=None if model.network else feature_store_of(model, at_hand.cache, tell.note),
+        ):
+            found.append(image.logits)
+            tick(len(found), len(paths))
+    return found
+
+
+def comparisons(materials: Sequence[Material]) -> list[str]:
+    """The first run beside each other one that was judged on the same images, in a sentence."""
+    first, sentences = materials[0], []
+    for other in materials[1:]:
+        same = other.record.model.classes == first.record.model.classes
+        if not same or first.scored is None or other.scored is None:
+            continue
+        try:
+            logits = aligned(first.scored, other.scored)
+        except DataError:  # other images: no pairs to compare
+            continue
+        compared = compare(first.scored.logits, logits, first.scored.labels)
+        sentences.append(compared.sentence(first.record.name, other.record.name))
+    return sentences
