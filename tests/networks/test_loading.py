@@ -86,7 +86,9 @@ def test_unreadable_images_are_all_found_at_once(tiny_data: Path, workers: int) 
 def test_of_many_unreadable_images_the_first_five_are_named(tiny_data: Path) -> None:
     _break(tiny_data, *(f"train/ants/{i}.jpg" for i in range(4)), "train/ants/4.png")
     _break(tiny_data, "train/ants/5.png")
-    with pytest.raises(DataError, match=r"found 6 that cannot: .*4\.png \([^)]*\) and 1 more; replace"):
+    with pytest.raises(
+        DataError, match=r"found 6 that cannot: .*4\.png \([^)]*\) and 1 more; replace"
+    ):
         _batches(scan(tiny_data))
 
 

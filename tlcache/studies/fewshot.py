@@ -22,7 +22,7 @@ from tlcache.evaluation.intervals import share_interval
 from tlcache.heads.recipe import Recipe
 from tlcache.heads.rows import Array, Labels
 from tlcache.heads.separate import reseeded, train_separately
-from tlcache.networks.scoring import no_split
+from tlcache.networks.checks import no_split
 
 MOST_EPISODES = 10_000
 LEAST_STEPS = 10
