@@ -15,8 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
-from small_trunk import small_trunk
+from small_trunk import load_small
 
 import tlcache.cache.snapshots
 import tlcache.features.missing
@@ -27,8 +26,7 @@ from tlcache.cache.snapshots import load_snapshot
 from tlcache.data.folders import scan
 from tlcache.features.embed import embed
 from tlcache.features.read import Features
-from tlcache.trunks.info import check_memo, remember
-from tlcache.trunks.load import Trunk
+from tlcache.trunks.info import check_memo
 
 Name = tuple[str, bytes, int]
 """Of a row: identity folder, digest, view."""
@@ -48,17 +46,6 @@ class Outcome:
     embedded: int
     said: list[str]
     features: Features
-
-
-def make_images(folder: Path, train: int, val: int) -> Path:
-    """Small images of noise in two classes; so many of each class."""
-    random = np.random.default_rng(0)
-    for split, count in (("train", train), ("val", val)):
-        for name, i in itertools.product(("ants", "bees"), range(count)):
-            path = folder / split / name / f"{i}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(random.integers(0, 256, (40, 48, 3), np.uint8)).save(path)
-    return folder
 
 
 @contextlib.contextmanager
@@ -139,11 +126,3 @@ class _Clock:
     @staticmethod
     def time_ns() -> int:
         return 10**18
-
-
-def load_small(name: str = "small", weights: str = "", memo_dir: Path | None = None) -> Trunk:
-    """In place of ``tlcache.trunks.load.load_trunk``."""
-    trunk = small_trunk()
-    if memo_dir is not None:
-        remember(memo_dir, trunk.info)
-    return trunk

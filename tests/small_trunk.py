@@ -1,13 +1,18 @@
-"""A network small enough to be trained in a test, with all that makes finetuning delicate."""
+"""A network small enough to be trained in a test, and images small enough for it."""
 
 from __future__ import annotations
 
+import itertools
 from collections import OrderedDict
+from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 
 from tlcache.data.transforms import Transform
+from tlcache.trunks.info import remember
 from tlcache.trunks.load import Trunk
 from tlcache.trunks.weights import state_digest
 
@@ -16,7 +21,7 @@ DIM = 24
 
 
 def small_trunk(dropout: float = 0.3, seed: int = 0) -> Trunk:
-    """Convolution, BatchNorm and dropout: (N, 3, 32, 32) to (N, 24)."""
+    """Convolution, BatchNorm and dropout, all delicate to finetune: (N, 3, 32, 32) to (N, 24)."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         layers = OrderedDict(
@@ -36,3 +41,22 @@ def small_trunk(dropout: float = 0.3, seed: int = 0) -> Trunk:
         transform=TRANSFORM,
         module=module,
     )
+
+
+def load_small(name: str = "small", weights: str = "", memo_dir: Path | None = None) -> Trunk:
+    """In place of ``tlcache.trunks.load.load_trunk``, for any name and ``random:SEED``."""
+    trunk = small_trunk(seed=int(weights.partition(":")[2] or 0))
+    if memo_dir is not None:
+        remember(memo_dir, trunk.info)
+    return trunk
+
+
+def make_images(folder: Path, train: int, val: int) -> Path:
+    """Small images of noise in two classes, always the same; so many of each class."""
+    random = np.random.default_rng(0)
+    for split, count in (("train", train), ("val", val)):
+        for name, i in itertools.product(("ants", "bees"), range(count)):
+            path = folder / split / name / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(random.integers(0, 256, (40, 48, 3), np.uint8)).save(path)
+    return folder

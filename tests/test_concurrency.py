@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from at_once import Writer, at_once, check_complete, check_overlapped, images, reference
-from small_rows import IDENTITY, rows
+from small_cache import IDENTITY, rows
 from small_trunk import small_trunk
 
 import tlcache.cache.snapshots

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from interrupted import Outcome, check_same, committed, images_of, make_images, run_pass
+from interrupted import Outcome, check_same, committed, images_of, run_pass
 from isolated import isolated
+from small_trunk import make_images
 
 import tlcache.core.files
 

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from interrupted import Outcome, check_same, committed, images_of, make_images, run_pass
+from interrupted import Outcome, check_same, committed, images_of, run_pass
 from isolated import isolated
+from small_trunk import make_images
 
 import tlcache.core.files
 from tlcache.core.errors import CacheError

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from interrupted import committed, images_of, make_images
+from interrupted import committed, images_of
 from numpy.typing import NDArray
-from small_trunk import DIM, small_trunk
+from small_trunk import DIM, make_images, small_trunk
 
 import tlcache.features.embed
 import tlcache.features.missing

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from interrupted import make_images
+from small_trunk import make_images
 
 from tlcache.features.read import open_snapshot
 

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from interrupted import committed, images_of, load_small, make_images, outcome
+from interrupted import committed, images_of, outcome
 from isolated import Ended, Running, isolated
+from small_trunk import load_small, make_images
 
 import tlcache.cli
 import tlcache.features.embed

@@ -19,11 +19,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from isolated import isolated
-from PIL import Image
-from small_trunk import small_trunk
+from small_trunk import load_small, make_images
 from typer.main import get_command
 
 import tlcache.cache.snapshots
@@ -36,8 +34,6 @@ from tlcache.core.errors import TlcacheError
 from tlcache.data.folders import scan
 from tlcache.features.embed import embed
 from tlcache.features.read import Embedding, open_snapshot
-from tlcache.trunks.info import remember
-from tlcache.trunks.load import Trunk
 
 VIEWS = 2
 SECONDS = 10.0
@@ -97,22 +93,10 @@ class Seen:
     left: list[str]
 
 
-def _images(folder: Path) -> Path:
-    """8 train and 4 val images of noise in two classes, always the same."""
-    random = np.random.default_rng(0)
-    for split, count in (("train", 4), ("val", 2)):
-        for name in ("ants", "bees"):
-            (folder / split / name).mkdir(parents=True)
-            for i in range(count):
-                pixels = random.integers(0, 256, (40, 48, 3), np.uint8)
-                Image.fromarray(pixels).save(folder / split / name / f"{i}.png")
-    return folder
-
-
 def make_sound(folder: Path, seed: int = 0) -> Sound:
     """A cache in a folder of its own."""
     folder.mkdir(exist_ok=True)
-    ended = isolated(fill, _images(folder / "data"), folder / "cache", seed)
+    ended = isolated(fill, make_images(folder / "data", 4, 2), folder / "cache", seed)
     assert ended.code == 0, ended.error
     whole: Sound = ended.value
     return whole
@@ -189,20 +173,13 @@ def _survived(sound: Sound, cache: Path, opening: bool, look_again: bool) -> See
 
 
 def _embed(data: Path, cache: Path, said: list[str], seed: int = 0) -> Embedding:
-    tlcache.trunks.load.load_trunk = _load_small
+    tlcache.trunks.load.load_trunk = load_small
     tlcache.cache.snapshots.SETTLED_NS = -(10**18)
     # One crop at a time: the bits of a feature may depend on its batch.
     return embed(
         scan(data), "small", f"random:{seed}", cache=cache, views=VIEWS,
         workers=1, batch_size=1, report=said.append,
     )  # fmt: skip
-
-
-def _load_small(name: str = "small", weights: str = "", memo_dir: Path | None = None) -> Trunk:
-    trunk = small_trunk(seed=int(weights.partition(":")[2]))
-    if memo_dir is not None:
-        remember(memo_dir, trunk.info)
-    return trunk
 
 
 def _numbers(done: Embedding) -> str:

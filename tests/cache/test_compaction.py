@@ -5,8 +5,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_rows import IDENTITY, files, flip, rows
-from untidy import check_held, messy, name_rows, part, small_shards, store_in, sweep
+from small_cache import (
+    IDENTITY,
+    check_held,
+    files,
+    flip,
+    messy,
+    name_rows,
+    part,
+    rows,
+    small_shards,
+    store_in,
+    sweep,
+)
 
 from tlcache.cache.compaction import retire
 from tlcache.cache.gc import Sweep, collect_garbage

@@ -10,20 +10,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small_rows import files, rows
-from steps import Interrupt, Kill, Killed, Turns, call_before_each_step
-from untidy import (
+from small_cache import (
     NAMED,
     check_clean,
     check_held,
+    files,
     joined,
     messy,
     name_rows,
     part,
+    rows,
     small_shards,
     store_in,
     sweep,
 )
+from steps import Interrupt, Kill, Killed, Turns, call_before_each_step
 
 from tlcache.cache.compaction import _superfluous
 from tlcache.cache.rows import Shard

@@ -8,8 +8,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from small_cache import TRAIN, small_cache
-from small_rows import IDENTITY, files, flip, rows
+from small_cache import IDENTITY, TRAIN, files, flip, rows, small_cache
 
 from tlcache.cache.contents import (
     count_rows,

@@ -10,8 +10,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small_rows import IDENTITY, files, flip, rows
-from untidy import check_held, joined, name_rows, part, small_shards, store_in, sweep
+from small_cache import (
+    IDENTITY,
+    check_held,
+    files,
+    flip,
+    joined,
+    name_rows,
+    part,
+    rows,
+    small_shards,
+    store_in,
+    sweep,
+)
 
 import tlcache
 from tlcache.cache.gc import LeftOver, Sweep, collect_garbage

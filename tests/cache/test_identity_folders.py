@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from small_rows import IDENTITY
+from small_cache import IDENTITY
 
 from tlcache.cache.identity import Identity, folder_name, identities, read_identity, what_is_new
 from tlcache.core.errors import CacheError, DamageError

@@ -5,8 +5,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_cache import IMAGES, TRAINED, VIEWS, digests, named, small_cache, snapshot
-from small_rows import IDENTITY, files, flip
+from small_cache import (
+    IDENTITY,
+    IMAGES,
+    TRAINED,
+    VIEWS,
+    digests,
+    files,
+    flip,
+    named,
+    small_cache,
+    snapshot,
+)
 
 from tlcache.cache.contents import open_folder
 from tlcache.cache.rows import Asked, Held, inspect, look_up, read_names, row_names

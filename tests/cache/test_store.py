@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_rows import DIM, IDENTITY, files, rows
+from small_cache import DIM, IDENTITY, files, rows
 
 import tlcache.cache.store
 from tlcache.cache.shards import Rows
@@ -188,7 +188,6 @@ COMMITS = f"""
 import sys
 from pathlib import Path
 sys.path.insert(0, {str(Path(__file__).parents[1])!r})
-from small_rows import IDENTITY, rows
 from tlcache.cache.store import open_store
 
 store = open_store(Path(sys.argv[1]), IDENTITY, "imagenet1k")

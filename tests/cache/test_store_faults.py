@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_rows import DIM, IDENTITY, files, flip, rows
+from small_cache import DIM, IDENTITY, files, flip, rows
 
 import tlcache.cache.store
 import tlcache.core.files

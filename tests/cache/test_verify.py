@@ -11,8 +11,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from small_cache import IMAGES, TRAIN, digests, named, small_cache, snapshot
-from small_rows import IDENTITY, flip, rows
+from small_cache import IDENTITY, IMAGES, TRAIN, digests, flip, named, rows, small_cache, snapshot
 
 from tlcache.cache.identity import FILE
 from tlcache.cache.shards import Rows

@@ -12,8 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from small_cache import TRAIN, small_cache, snapshot
-from small_rows import IDENTITY, flip, rows
+from small_cache import IDENTITY, TRAIN, flip, rows, small_cache, snapshot
 from typer.testing import CliRunner, Result
 
 from tlcache.cache.identity import FILE

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_cache import IMAGES, TRAINED, small_cache
-from small_rows import DIM, IDENTITY
+from small_cache import DIM, IDENTITY, IMAGES, TRAINED, small_cache
 from typer.testing import CliRunner, Result
 
 import tlcache.cli.export_features

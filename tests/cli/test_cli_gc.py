@@ -5,9 +5,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_rows import IDENTITY, files, flip, rows
+from small_cache import (
+    IDENTITY,
+    NAMED,
+    check_held,
+    files,
+    flip,
+    messy,
+    name_rows,
+    rows,
+    small_shards,
+    store_in,
+)
 from typer.testing import CliRunner, Result
-from untidy import NAMED, check_held, messy, name_rows, small_shards, store_in
 
 from tlcache.cache.store import FeatureStore
 from tlcache.cli import app

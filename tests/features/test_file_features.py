@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_rows import DIM, IDENTITY
+from small_cache import DIM, IDENTITY
 
 import tlcache.features.extract
 from tlcache.cache.identity import Identity

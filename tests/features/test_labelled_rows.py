@@ -5,8 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_cache import IMAGES, TRAINED, small_cache
-from small_rows import DIM
+from small_cache import DIM, IMAGES, TRAINED, small_cache
 
 from tlcache.core.errors import OptionError
 from tlcache.features.read import Features, labelled_rows, open_snapshot

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 from drawn_figures import drawn, photos_of, texts
-from listed_images import Listed, snapshot_of
 from matplotlib.colors import to_hex
 from numpy.typing import NDArray
 from PIL import Image
+from small_cache import Listed, snapshot_of
 
 from tlcache.core.errors import DataError
 from tlcache.figures.grids import PicturedPair, pair_grid

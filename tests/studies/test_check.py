@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from listed_images import Listed, snapshot_of
 from PIL import Image
+from small_cache import Listed, snapshot_of
 
 from tlcache.cache.snapshots import Snapshot, take_snapshot
 from tlcache.core.errors import OptionError

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from listed_images import Listed, snapshot_of
-from small_cache import small_cache
+from small_cache import Listed, small_cache, snapshot_of
 
 from tlcache.cache.copies import (
     across_splits,

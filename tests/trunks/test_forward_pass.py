@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from small_trunk import TRANSFORM, small_trunk
-from trial_jobs import TRANSFORMS, Watched, features_of, image_jobs
+from trial_networks import TRANSFORMS, Watched, features_of, image_jobs
 
 import tlcache.trunks.forward_pass
 from tlcache.data.images import decode

@@ -15,7 +15,7 @@ import pytest
 import torch
 from isolated import isolated
 from small_trunk import small_trunk
-from trial_jobs import TRANSFORMS, Watched, features_of, image_jobs
+from trial_networks import TRANSFORMS, Watched, features_of, image_jobs
 
 from tlcache.data.transforms import Transform
 from tlcache.trunks.engines import Engine, make_engine
