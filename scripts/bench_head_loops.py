@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from tlcache.heads.model import initial_head
 from tlcache.heads.recipe import Recipe
-from tlcache.heads.steps import compiled_steps
+from tlcache.heads.steps import Rates, compiled_steps
 
 Array = NDArray[np.float32]
 Arrays = tuple[Array, NDArray[np.int64], Array, NDArray[np.int64]]
@@ -126,7 +126,7 @@ def first_steps(kept: Path) -> dict[str, float]:
     """
     os.environ["NUMBA_CACHE_DIR"] = str(kept)
     weight, rows, rate = np.zeros((1, 2, 4), np.float32), np.ones((4, 4), np.float32), np.zeros(1)
-    rates = [rate.astype(np.float32)] * 3
+    rates = Rates(*[rate.astype(np.float32)] * 3)
     started = time.perf_counter()
-    compiled_steps()(weight, weight.copy(), rows, np.zeros(4, np.int64), 4, *rates)
+    compiled_steps()(weight, weight.copy(), rows, np.zeros(4, np.int64), 4, rates)
     return {"seconds": time.perf_counter() - started}

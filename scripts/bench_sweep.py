@@ -18,9 +18,9 @@ from bench_rounds import JsonFile, alternated, keep, print_table, ratios, run, s
 import tlcache
 from tlcache.core.machine import describe_machine
 from tlcache.features.read import Features
-from tlcache.heads.logistic import logistic_path, scaling_of
+from tlcache.heads.logistic import logistic_path
 from tlcache.heads.model import Head
-from tlcache.heads.rows import HeadData
+from tlcache.heads.rows import HeadData, scaling_of
 from tlcache.heads.steps import can_compile
 from tlcache.studies.settings import Setting, Space, grid
 from tlcache.studies.sweep import fit_settings, sweep_heads

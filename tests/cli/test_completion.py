@@ -18,8 +18,8 @@ from tlcache.data.folders import SPLITS
 from tlcache.export.export import SUFFIXES
 from tlcache.features.projection import METHODS
 from tlcache.features.read import EVERY
-from tlcache.heads.logistic import WAYS
 from tlcache.heads.recipe import SCHEDULES
+from tlcache.heads.rows import WAYS
 from tlcache.studies.bench import NAMES as CONTENDERS
 from tlcache.studies.settings import SOLVERS
 from tlcache.trunks.engines import BOUNDS, ENGINES

@@ -77,11 +77,11 @@ def test_a_way_that_is_cut_short_is_not_called_converged(monkeypatch: pytest.Mon
     assert (fit.converged, fit.iterations) == (False, 2)
 
 
-def test_each_head_ticks_once() -> None:
+def test_each_head_is_told_once() -> None:
     features, labels = rows(2)
-    seen: list[None] = []
-    logistic_path(features, labels, PATH, classes=2, tick=lambda: seen.append(None))
-    assert len(seen) == len(PATH)
+    seen: list[tuple[int, int]] = []
+    logistic_path(features, labels, PATH, classes=2, progress=lambda *told: seen.append(told))
+    assert seen == [(done, len(PATH)) for done in range(1, len(PATH) + 1)]
 
 
 def test_a_class_without_a_training_row_is_never_predicted() -> None:

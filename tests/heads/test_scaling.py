@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sklearn.preprocessing import StandardScaler, normalize
 
-from tlcache.heads.logistic import WAYS, scaling_of
 from tlcache.heads.model import initial_head, unit_rows
+from tlcache.heads.rows import WAYS, scaling_of
 
 RANDOM = np.random.default_rng(0)
 TRAIN = (RANDOM.normal(size=(40, 6)) * [1, 5, 0.01, 1, 100, 1] + [0, 3, 1, -2, 50, 0]).astype("f4")
@@ -56,7 +56,7 @@ def test_views_are_rows_of_the_same_mean_however_many_are_taken_at_once(
 ) -> None:
     views = np.stack([TRAIN[:20], TRAIN[20:]])
     whole = scaling_of("standardised", TRAIN)
-    monkeypatch.setattr("tlcache.heads.logistic._ROWS_AT_ONCE", 7)
+    monkeypatch.setattr("tlcache.heads.rows._ROWS_AT_ONCE", 7)
     found = scaling_of("standardised", views)
     np.testing.assert_allclose(found.mean, whole.mean, rtol=1e-6)
     np.testing.assert_allclose(found.deviation, whole.deviation, rtol=1e-6)

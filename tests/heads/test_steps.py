@@ -9,14 +9,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
 
 import tlcache
-from tlcache.heads.steps import Steps, can_compile, compiled_steps, steps, steps_on
+from tlcache.heads.steps import Rates, Steps, can_compile, compiled_steps, steps, steps_on
 
 HAS_NUMBA = importlib.util.find_spec("numba") is not None
 needs_numba = pytest.mark.skipif(not HAS_NUMBA, reason="needs the optional package numba")
@@ -30,14 +30,13 @@ class Given(NamedTuple):
     rows: np.ndarray
     labels: np.ndarray
     batch_size: int
-    lr: np.ndarray
-    momentum: np.ndarray
-    weight_decay: np.ndarray
+    rates: Rates
 
     def by(self, make: Callable[[np.ndarray], np.ndarray]) -> Given:
         """The same with every array made anew."""
-        made: list[Any] = [v if isinstance(v, int) else make(v) for v in self]
-        return Given(*made)
+        weight, velocity, rows, labels = map(make, self[:4])
+        rates = Rates(*map(make, self.rates))
+        return Given(weight, velocity, rows, labels, self.batch_size, rates)
 
 
 def given(heads: int, classes: int, n: int, batch_size: int, width: int = 9) -> Given:
@@ -49,9 +48,10 @@ def given(heads: int, classes: int, n: int, batch_size: int, width: int = 9) -> 
 
     rows = np.column_stack([normal(n, width), np.ones(n, np.float32)])
     weight, velocity = normal(heads, classes, width + 1) / 3, normal(heads, classes, width + 1) / 10
-    rates = np.linspace(0.01, 0.2, heads), np.linspace(0, 0.95, heads), np.arange(heads) % 3 / 50
+    drawn = np.linspace(0.01, 0.2, heads), np.linspace(0, 0.95, heads), np.arange(heads) % 3 / 50
     labels = random.integers(0, classes, n)
-    return Given(weight, velocity, rows, labels, batch_size, *(r.astype(np.float32) for r in rates))
+    rates = Rates(*(rate.astype(np.float32) for rate in drawn))
+    return Given(weight, velocity, rows, labels, batch_size, rates)
 
 
 def exact_steps(g: Given) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -68,9 +68,9 @@ def exact_steps(g: Given) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
                 error /= error.sum()
                 error[g.labels[i]] -= 1
                 gradient += np.outer(error, row) / len(rows)
-            v *= float(g.momentum[head])
-            v += gradient + float(g.weight_decay[head]) * w
-            w -= float(g.lr[head]) * v
+            v *= float(g.rates.momentum[head])
+            v += gradient + float(g.rates.weight_decay[head]) * w
+            w -= float(g.rates.lr[head]) * v
     return weight, velocity, seen
 
 
@@ -80,7 +80,11 @@ def torch_steps(g: Given) -> np.ndarray:
     for head in range(len(g.weight)):
         weight = torch.tensor(g.weight[head], requires_grad=True)
         sgd = torch.optim.SGD(
-            [weight], float(g.lr[head]), float(g.momentum[head]), 0, float(g.weight_decay[head])
+            [weight],
+            float(g.rates.lr[head]),
+            float(g.rates.momentum[head]),
+            0,
+            float(g.rates.weight_decay[head]),
         )
         for start in range(0, len(g.rows), g.batch_size):
             batch = slice(start, start + g.batch_size)
@@ -136,8 +140,7 @@ def test_steps_are_those_of_torch(
 
 def test_heads_of_the_same_rates_end_as_the_same_wherever_they_stand(take: Steps) -> None:
     g = given(5, 4, 22, 4)
-    for values in g[:2] + g[5:]:
-        assert isinstance(values, np.ndarray)
+    for values in (*g[:2], *g.rates):
         values[3] = values[0]
     take(*g)
     np.testing.assert_allclose(g.weight[3], g.weight[0], rtol=0, atol=1e-6)
@@ -191,7 +194,7 @@ def test_nothing_beside_the_arrays_is_written(
     for whole in guards:
         assert (whole[:256] == 77).all() and (whole[-256:] == 77).all()
     before = given(heads, classes, n, batch_size)
-    for name in ("rows", "labels", "lr", "momentum", "weight_decay"):
+    for name in ("rows", "labels", "rates"):
         np.testing.assert_array_equal(getattr(within, name), getattr(before, name))
 
 

@@ -12,10 +12,9 @@ import tlcache.studies.sweep
 from tlcache.core.errors import DataError, OptionError
 from tlcache.evaluation.metrics import evaluate, wilson_interval
 from tlcache.features.read import Features
-from tlcache.heads.logistic import scaling_of
 from tlcache.heads.model import Head
 from tlcache.heads.recipe import Recipe
-from tlcache.heads.rows import HeadData
+from tlcache.heads.rows import HeadData, scaling_of
 from tlcache.heads.train import train_head, train_heads
 from tlcache.studies.settings import Setting, Space, grid
 from tlcache.studies.sweep import fit_settings, sweep_heads, ticks

@@ -1,6 +1,6 @@
 """The training recipe that heads and finetuning share: plain numbers, seeded orders, a schedule.
 
-Covers no training: ``head_training`` and ``finetuning`` follow a recipe, each in its own way, and
+Covers no training: ``train`` and ``networks.finetune`` follow a recipe, each in its own way, and
 because both take order and schedule from here, their trajectories can be compared step by step.
 """
 

@@ -1,7 +1,7 @@
 """One head for each of many choices of rows, side by side in threads: folds, episodes.
 
 Nothing is chosen but by the recipe: a head is that of the last epoch, and the rows that it is to be
-judged on never come near its training. Heads on the same rows: ``head_training.train_heads``.
+judged on never come near its training. Heads on the same rows: ``train.train_heads``.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import concurrent.futures
 import dataclasses
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +20,16 @@ from tlcache.heads.model import Head
 from tlcache.heads.recipe import Recipe
 from tlcache.heads.rows import Array, Labels
 from tlcache.heads.steps import can_compile
-from tlcache.heads.train import WORTH_SECONDS, divergence, numpy_seconds, train_heads
+from tlcache.heads.train import (
+    WORTH_SECONDS,
+    T,
+    divergence,
+    in_threads,
+    numpy_seconds,
+    train_heads,
+)
 
 Rows = NDArray[np.integer]
-T = TypeVar("T")
 
 
 def train_separately(
@@ -69,13 +74,20 @@ def train_separately(
         mine, truths = np.take(features, choices[i], axis=-2), labels[choices[i]]
         # Training wants rows to judge each epoch on: one of its own, and nobody looks at that.
         judged = mine.reshape(-1, dim)[:1], truths[:1]
-        how: dict[str, Any] = {"classes": classes, "on_epoch": check, "compiled": compiled}
-        (trained,) = train_heads(mine, truths, *judged, [recipes[i]], **how)
+        (trained,) = train_heads(
+            mine,
+            truths,
+            *judged,
+            [recipes[i]],
+            classes=classes,
+            on_epoch=check,
+            compiled=compiled,
+        )
         if trained.diverged:
             raise divergence(trained.history[-1])
         return judge(i, trained.last)
 
-    return _all(one, len(choices), usable_cpus() if compiled else 1, stop, progress)
+    return in_threads(one, len(choices), usable_cpus() if compiled else 1, stop, progress)
 
 
 def reseeded(recipe: Recipe, *key: int) -> Recipe:
@@ -86,25 +98,3 @@ def reseeded(recipe: Recipe, *key: int) -> Recipe:
     """
     drawn = np.random.SeedSequence(recipe.seed, spawn_key=key).generate_state(1, np.uint64)
     return dataclasses.replace(recipe, seed=int(drawn[0] >> np.uint64(1)))
-
-
-def _all(
-    one: Callable[[int], T],
-    count: int,
-    threads: int,
-    stop: threading.Event,
-    progress: Tick | None,
-) -> list[T]:
-    """Every result; the first error in the order of the heads, and an interruption, end all."""
-    done: list[T] = []
-    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-        futures = [pool.submit(one, i) for i in range(count)]
-        try:
-            for future in futures:
-                done.append(future.result())
-                if progress is not None:
-                    progress(len(done), count)
-        except BaseException:
-            stop.set()  # those that wait or train see it, and leaving the pool waits for them
-            raise
-    return done

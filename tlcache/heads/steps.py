@@ -1,9 +1,10 @@
 """Steps of SGD on heads that see the same rows in the same order, in closed form.
 
 The gradient of the mean cross-entropy of softmax(X Wᵀ) is (softmax − onehot)ᵀ X / m, so a step is
-two matrix products, and G heads side by side are two larger ones. Twice here: by numpy, and
-compiled by numba (extra ``fast``), which wastes no time between the products. Both do the same but
-for their last digits. Covers no epochs, no schedule and no judging (``head_training``).
+two matrix products, and G heads side by side are two larger ones. Three times here: by numpy;
+compiled by numba (extra ``fast``), which wastes no time between the products; and by torch on a
+GPU. All do the same but for their last digits. Covers no epochs, no schedule and no judging
+(``train``).
 """
 
 from __future__ import annotations
@@ -11,30 +12,31 @@ from __future__ import annotations
 import functools
 import importlib.util
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from tlcache.heads.rows import Array, Labels
 
 if TYPE_CHECKING:
     import torch
 
 
-Array = NDArray[np.float32]
+class Rates(NamedTuple):
+    """What SGD multiplies by, of each of G heads: (G,) each."""
 
-Steps = Callable[[Array, Array, Array, NDArray[np.integer], int, Array, Array, Array], Array]
+    lr: Array
+    momentum: Array
+    weight_decay: Array
+
+
+Steps = Callable[[Array, Array, Array, Labels, int, Rates], Array]
 """Takes what :func:`steps` takes, and does the same."""
 
 
 def steps(
-    weight: Array,
-    velocity: Array,
-    rows: Array,
-    labels: NDArray[np.integer],
-    batch_size: int,
-    lr: Array,
-    momentum: Array,
-    weight_decay: Array,
+    weight: Array, velocity: Array, rows: Array, labels: Labels, batch_size: int, rates: Rates
 ) -> Array:
     """Take the rows in order, a step a batch, as ``torch.optim.SGD`` would.
 
@@ -43,14 +45,15 @@ def steps(
         velocity: (G, C, E), SGD's momentum buffer, changed in place.
         rows: (n, E), with a last column of ones.
         labels: (n,) in [0, C).
-        lr, momentum, weight_decay: (G,).
+        batch_size: Rows a step; the last ones may be fewer.
+        rates: Of each head.
 
     Returns:
         (n, G, C): the logits that each step saw.
     """
     count, classes, width = weight.shape
     flat = weight.reshape(count * classes, width)
-    lr, momentum, weight_decay = (v[:, None, None] for v in (lr, momentum, weight_decay))
+    lr, momentum, weight_decay = (rate[:, None, None] for rate in rates)
     onehot = np.eye(classes, dtype=np.float32)[labels][:, None]
     logits = np.empty((len(rows), count * classes), np.float32)
     scratch = np.empty_like(weight)
@@ -85,11 +88,11 @@ def compiled_steps() -> Steps:
     """
     try:
         import numba
-        from numba import float32, int64
+        from numba import float32, int64, types
     except ImportError:
         return steps
-    heads, rates = (float32[:, :, ::1],) * 2, (float32[::1],) * 3
-    signature = float32[:, :, ::1](*heads, float32[:, ::1], int64[::1], int64, *rates)
+    heads, rates = (float32[:, :, ::1],) * 2, types.UniTuple(float32[::1], 3)
+    signature = float32[:, :, ::1](*heads, float32[:, ::1], int64[::1], int64, rates)
     reorder = {"contract", "reassoc", "nsz", "arcp"}  # NaN and Inf stay what they are
     options: dict[str, Any] = {"nogil": True, "fastmath": reorder, "error_model": "numpy"}
     compiled: Steps
@@ -97,13 +100,14 @@ def compiled_steps() -> Steps:
         compiled = numba.njit(signature, cache=True, **options)(_steps)
     except Exception:  # no folder to keep it in, a full disk, a damaged file there
         compiled = numba.njit(signature, **options)(_steps)
-    return lambda w, v, rows, labels, *rest: compiled(w, v, rows, labels.astype(np.int64), *rest)
+    return lambda w, v, rows, labels, size, rates: compiled(
+        w, v, rows, labels.astype(np.int64), size, tuple(rates)
+    )
 
 
-def _steps(  # type: ignore[no-untyped-def]
-    weight, velocity, rows, labels, batch_size, lr, momentum, weight_decay
-):
+def _steps(weight, velocity, rows, labels, batch_size, rates):  # type: ignore[no-untyped-def]
     """Head after head through a batch: a head's weights stay in the processor's cache."""
+    lr, momentum, weight_decay = rates
     count, classes, width = weight.shape
     logits = np.empty((len(rows), count, classes), np.float32)
     error = np.empty((batch_size, classes), np.float32)
@@ -152,34 +156,25 @@ def _steps(  # type: ignore[no-untyped-def]
 
 
 def steps_on(device: torch.device) -> Steps:
-    """:func:`tlcache.heads.steps.steps`, done on a device; TF32 is not used.
+    """:func:`steps`, done on a device; TF32 is not used.
 
     The rows of a call, the weights and the velocities are copied there, and the weights and the
     velocities back.
     """
     import torch
 
-    def take(
-        weight: Array,
-        velocity: Array,
-        rows: Array,
-        labels: NDArray[np.integer],
-        batch_size: int,
-        lr: Array,
-        momentum: Array,
-        weight_decay: Array,
-    ) -> Array:
-        def there(array: NDArray[np.generic]) -> torch.Tensor:
-            return torch.from_numpy(np.ascontiguousarray(array)).to(device)
+    def there(array: NDArray[np.generic]) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(device)
 
+    def take(
+        weight: Array, velocity: Array, rows: Array, labels: Labels, batch_size: int, rates: Rates
+    ) -> Array:
         count, classes, width = weight.shape
         with torch.inference_mode():
-            w, v = there(weight), there(velocity).clone()  # on a CPU it would be the caller's own
-            w = w.clone()
+            # Copies: on a CPU they would be the caller's own.
+            w, v = there(weight).clone(), there(velocity).clone()
             x, y = there(rows), there(labels.astype(np.int64))
-            rate, mu, decay = (
-                there(values)[:, None, None] for values in (lr, momentum, weight_decay)
-            )
+            lr, momentum, weight_decay = (there(rate)[:, None, None] for rate in rates)
             logits = torch.empty(len(rows), count * classes, device=device)
             for start in range(0, len(rows), batch_size):
                 batch = x[start : start + batch_size]
@@ -188,9 +183,9 @@ def steps_on(device: torch.device) -> Steps:
                 true = y[start : start + len(batch), None, None].expand(-1, count, 1)
                 error.scatter_add_(2, true, error.new_full(true.shape, -1.0))
                 error /= len(batch)
-                v.mul_(mu).add_((error.view(len(batch), -1).T @ batch).view_as(w))
-                v.addcmul_(w, decay)
-                w.addcmul_(v, rate, value=-1)
+                v.mul_(momentum).add_((error.view(len(batch), -1).T @ batch).view_as(w))
+                v.addcmul_(w, weight_decay)
+                w.addcmul_(v, lr, value=-1)
             weight[...], velocity[...] = w.cpu().numpy(), v.cpu().numpy()
             made: Array = logits.cpu().numpy().reshape(len(rows), count, classes)
             return made

@@ -1,7 +1,8 @@
 """Train linear heads on arrays of features: the tutorial's SGD in closed form, without autograd.
 
-One head or many, by the same steps (``head_steps``). Takes arrays; knows no store, file or trunk,
-and needs no torch.
+One head or many, by the same ``steps``: heads whose recipes take the same rows in the same order
+are one group, and groups train in threads. Covers no rows of a head's own (``separate``), no L-BFGS
+(``logistic``) and no result: a head's accuracy on val chose its epoch. Needs no torch on a CPU.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,15 +21,19 @@ from numpy.typing import NDArray
 from tlcache.core.errors import DataError, OptionError, to_install
 from tlcache.core.machine import resolve_device, usable_cpus
 from tlcache.core.notebook import training_html
+from tlcache.core.progress import Tick
 from tlcache.heads.model import Head, initial_head
 from tlcache.heads.recipe import EpochRecord, Recipe
 from tlcache.heads.rows import Array, HeadData, Labels, check_widths, head_data
-from tlcache.heads.steps import Steps, can_compile, compiled_steps, steps
+from tlcache.heads.steps import Rates, Steps, can_compile, compiled_steps, steps, steps_on
+
+T = TypeVar("T")
 
 _STEP_SECONDS = 3e-5  # of numpy's calls, about
 _FLOPS = 1e10  # a second, about
 WORTH_SECONDS = 0.7
 """Of numpy's time, from which on compiled steps pay: loading numba takes about 0.4."""
+_NUMBERS_AT_ONCE = 1 << 24  # of rows, and of logits: bounds the memory whatever there is of them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,18 +152,41 @@ def train_heads(
             if on_epoch is not None:
                 on_epoch(members[at], record)
 
-        chosen = [heads[i] for i in members], [recipes[i] for i in members]
-        trained.update(zip(members, _train_group(data, *chosen, take, tell), strict=True))
+        mine = [heads[i] for i in members], [recipes[i] for i in members]
+        trained.update(zip(members, _train_group(data, *mine, take, tell), strict=True))
 
     groups = _groups(recipes, threads)
+    in_threads(lambda k: train(groups[k]), len(groups), threads, stop)
+    return [trained[i] for i in range(len(recipes))]
+
+
+def in_threads(
+    work: Callable[[int], T],
+    count: int,
+    threads: int,
+    stop: threading.Event,
+    progress: Tick | None = None,
+) -> list[T]:
+    """What comes of each piece of work, in order.
+
+    The first error in that order, and an interruption, end all.
+
+    Args:
+        work: Called with each number below ``count``; by one thread, in this one.
+        stop: Is set where all is to end: work that takes long looks at it.
+        progress: Told how many are done, and of how many.
+    """
+    done: list[T] = []
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
         try:
-            for _ in pool.map(train, groups) if threads > 1 else map(train, groups):
-                pass
-        except BaseException:  # Ctrl-C: what is on its way ends with its epoch
-            stop.set()
+            for made in (pool.map if threads > 1 else map)(work, range(count)):
+                done.append(made)
+                if progress is not None:
+                    progress(len(done), count)
+        except BaseException:
+            stop.set()  # those on their way end with their epoch; leaving the pool waits for them
             raise
-    return [trained[i] for i in range(len(recipes))]
+    return done
 
 
 def _steps_for(
@@ -165,15 +194,18 @@ def _steps_for(
 ) -> tuple[Steps, int]:
     """What takes the steps, and by how many threads."""
     if device != "cpu":
-        from tlcache.heads.steps import steps_on
-
         return steps_on(resolve_device(device)), 1
     if compiled is None:
         _, rows, dim = data.views.shape
         seconds = numpy_seconds(rows, dim, data.classes, recipes)
         compiled = can_compile() and seconds > WORTH_SECONDS
     elif compiled and not can_compile():
-        raise _no_numba()
+        raise OptionError(
+            "compiled steps",
+            expected="numba",
+            found="no such package",
+            remedy=to_install("fast"),
+        )
     return (compiled_steps(), usable_cpus()) if compiled else (steps, 1)
 
 
@@ -181,9 +213,8 @@ def _groups(recipes: Sequence[Recipe], threads: int) -> list[list[int]]:
     """Indices of recipes that take the same rows in the same order; at least one a thread."""
     alike: dict[tuple[int, int, int, int], list[int]] = {}
     for i, recipe in enumerate(recipes):
-        alike.setdefault((recipe.seed, recipe.batch_size, recipe.epochs, recipe.block), []).append(
-            i
-        )
+        order = recipe.seed, recipe.batch_size, recipe.epochs, recipe.block
+        alike.setdefault(order, []).append(i)
     parts = -(-threads // len(alike))
     return [part for group in alike.values() for k in range(parts) if (part := group[k::parts])]
 
@@ -241,7 +272,7 @@ def _train_group(
     for epoch in range(recipe.epochs):
         epoch_started = time.perf_counter()
         lrs = [r.learning_rate(epoch) for r in recipes]
-        rates = np.array(lrs, np.float32), momentum, decay
+        rates = Rates(np.array(lrs, np.float32), momentum, decay)
         with np.errstate(over="ignore", invalid="ignore"):  # what diverges is recorded as such
             train = train_epoch(group.weight, group.velocity, data, epoch, recipe, take, rates)
             val = judge(group.weight, data)
@@ -261,15 +292,6 @@ def _finite(record: EpochRecord) -> bool:
     return math.isfinite(record.train_loss) and math.isfinite(record.val_loss)
 
 
-def _no_numba() -> OptionError:
-    return OptionError(
-        "compiled steps",
-        expected="numba",
-        found="no such package",
-        remedy=to_install("fast"),
-    )
-
-
 def divergence(record: EpochRecord) -> DataError:
     """That a head's loss is no longer finite, said of its last epoch."""
     return DataError(
@@ -280,9 +302,6 @@ def divergence(record: EpochRecord) -> DataError:
     )
 
 
-_NUMBERS_AT_ONCE = 1 << 24  # of rows, and of logits: bounds the memory whatever there is of them
-
-
 def train_epoch(
     weight: Array,
     velocity: Array,
@@ -290,7 +309,7 @@ def train_epoch(
     epoch: int,
     recipe: Recipe,
     take: Steps,
-    rates: tuple[Array, Array, Array],
+    rates: Rates,
 ) -> list[tuple[float, float]]:
     """One pass of SGD over the training rows: each head's running loss and accuracy.
 
@@ -299,14 +318,14 @@ def train_epoch(
         epoch: From 0.
         recipe: Whose order and batch size the heads share.
         take: What takes the steps.
-        rates: Learning rate, momentum and weight decay, (G,) each.
+        rates: Of each head.
     """
     view, n = data.views[epoch % len(data.views)], len(data.labels)
     order = recipe.epoch_order(epoch, n)
     sums = np.zeros((2, len(weight)))
     for part in _parts(n, weight, recipe.batch_size):
         rows, labels = _with_ones(view[order[part]]), data.labels[order[part]]
-        logits = take(weight, velocity, rows, labels, recipe.batch_size, *rates)
+        logits = take(weight, velocity, rows, labels, recipe.batch_size, rates)
         sums += _loss_and_hits(logits, labels)
     return [(float(loss), float(hits)) for loss, hits in (sums / n).T]
 

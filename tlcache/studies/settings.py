@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from tlcache.core.errors import OptionError, nearest
-from tlcache.heads.logistic import WAYS
 from tlcache.heads.recipe import SCHEDULES, Recipe
+from tlcache.heads.rows import WAYS
 
 SOLVERS = ("sgd", "lbfgs")
 MOST_HEADS = 10_000
@@ -29,7 +29,7 @@ class Setting:
     """One way to train a head.
 
     Attributes:
-        features: One of ``scaling.WAYS``.
+        features: One of ``heads.rows.WAYS``.
         recipe: Of SGD, with the first seed; None for L-BFGS.
         c: Of L-BFGS, scikit-learn's inverse of the penalty; None for SGD.
     """
@@ -53,7 +53,7 @@ class Space:
     Attributes:
         base: What all heads of SGD share: epochs, momentum, step size, gamma and the first seed.
         lr, weight_decay, schedule, batch_size: Of SGD.
-        features: Of ``scaling.WAYS``.
+        features: Of ``heads.rows.WAYS``.
         solver: Of ``SOLVERS``.
         c: Of L-BFGS.
         seeds: How many heads of SGD a setting has, of the base's seed and those after it.

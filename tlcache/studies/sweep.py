@@ -26,10 +26,10 @@ from tlcache.data.folders import ImageDataset
 from tlcache.data.splits import draw_folds
 from tlcache.evaluation.metrics import evaluate, wilson_interval
 from tlcache.features.read import Features
-from tlcache.heads.logistic import logistic_path, scaling_of
+from tlcache.heads.logistic import logistic_path
 from tlcache.heads.model import Head
 from tlcache.heads.recipe import EpochRecord
-from tlcache.heads.rows import HeadData, Labels, head_data
+from tlcache.heads.rows import HeadData, Labels, head_data, scaling_of
 from tlcache.heads.train import train_heads
 from tlcache.networks.scoring import Scored
 from tlcache.studies.settings import Setting
@@ -126,7 +126,7 @@ def _by_lbfgs(settings: Mapping[int, Setting], data: HeadData, tick: Step) -> It
         np.tile(data.labels, count),
         [c / count for c in strengths.values()],
         classes=data.classes,
-        tick=tick,
+        progress=lambda *_: tick(),
     )
     for i, fit in zip(strengths, path, strict=True):
         yield Fit(i, 0, fit.head if fit.converged else None, [])
