@@ -20,10 +20,9 @@ from bench_rounds import COLOURS, JsonFile, keep, new_figure, print_table, run, 
 from million_files import Measured, alone, peak_bytes, slope
 
 import tlcache
-from tlcache.cache import store as bookkeeping
 from tlcache.cache.identity import Identity
 from tlcache.cache.snapshots import Snapshot
-from tlcache.cache.store import open_store
+from tlcache.cache.store import keep_snapshot, open_store
 from tlcache.core.machine import describe_machine
 from tlcache.data.folders import ImageDataset
 from tlcache.data.transforms import Transform
@@ -81,7 +80,7 @@ def fill(cache: Path, count: int, dim: int) -> Measured:
     first = _made(Job(Path(), bytes(32), [(0, 0)]), pool, 0)
     embedding._commit_all(_closable([first]), RowBuffer([warm]), 1, _silent)
     before, started = peak_bytes(), time.perf_counter()
-    bookkeeping.keep_snapshot(snapshot, None, store, print)
+    keep_snapshot(snapshot, None, store)
     missing = missing_rows(snapshot, [store], 0)
     planned, plan_peak = time.perf_counter(), peak_bytes()
     made = (_made(job, pool, at) for at, job in enumerate(missing.jobs(snapshot)))

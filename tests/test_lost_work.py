@@ -61,7 +61,7 @@ def test_a_row_that_was_made_waits_ten_seconds_at_most(
             yield Made(job, np.ones((1, DIM), np.float32))
 
     monkeypatch.setattr(tlcache.features.missing, "time", clock)
-    monkeypatch.setattr(tlcache.features.embed, "run_pass", slow_pass)
+    monkeypatch.setattr(tlcache.features.missing, "run_pass", slow_pass)
     data = scan(make_images(tmp_path / "data", train=7, val=1))
     assert embed(data, small_trunk(), cache=tmp_path / "cache").embedded == len(data)
     assert 0 < max(waited) <= 10

@@ -17,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 
 import tlcache.sklearn
 from tlcache.data.folders import scan, subset
-from tlcache.features.embed import make_rows
+from tlcache.features.missing import make_rows
 from tlcache.sklearn import FeatureExtractor, HeadClassifier
 
 

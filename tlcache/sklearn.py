@@ -24,9 +24,11 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from tlcache.core.errors import InputError, OptionError
+from tlcache.core.machine import Compute
 from tlcache.data.images import as_images
 from tlcache.evaluation.metrics import softmax
-from tlcache.features.extract import check, extract
+from tlcache.features.extract import extract, feature_length
+from tlcache.features.stores import FeatureSpec
 from tlcache.heads.recipe import Recipe
 from tlcache.heads.train import train_head
 from tlcache.trunks.info import TrunkInfo
@@ -106,8 +108,8 @@ class FeatureExtractor(NamesByClass, TransformerMixin, BaseEstimator):
             TlcacheError: If the trunk or the cache is at fault.
         """
         as_images(X)
-        with self._options() as options:
-            check(**options)
+        with self._spec() as spec:
+            feature_length(spec)
         return self
 
     def transform(self, X: Any) -> NDArray[np.float32]:
@@ -119,13 +121,13 @@ class FeatureExtractor(NamesByClass, TransformerMixin, BaseEstimator):
             TlcacheError: If the trunk or the cache is at fault.
         """
         images = as_images(X)
-        with self._options() as options:
-            return extract(images, **options)
+        with self._spec() as spec:
+            return extract(images, spec)
 
     @property
     def _n_features_out(self) -> int:
-        with self._options() as options:
-            return check(**options)
+        with self._spec() as spec:
+            return feature_length(spec)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -136,25 +138,32 @@ class FeatureExtractor(NamesByClass, TransformerMixin, BaseEstimator):
         return tags
 
     @contextmanager
-    def _options(self) -> Iterator[dict[str, Any]]:
-        """What ``extract`` takes; without a cache, a folder serves for the while."""
+    def _spec(self) -> Iterator[FeatureSpec]:
+        """The features that are wanted; without a cache, a folder serves for the while."""
         options = {name: _plain(value) for name, value in self.get_params(deep=False).items()}
-        options["transform"] = options.pop("preprocess")
         kinds: dict[str, tuple[str, tuple[type, ...]]] = {
             "trunk": ("a name or a Trunk", (str, TrunkInfo)),
             "weights": ("imagenet, random or a file", (str, os.PathLike)),
             "cache": ("a folder or None", (str, os.PathLike, NoneType)),
-            "transform": ("a dict or None", (dict, NoneType)),
+            "preprocess": ("a dict or None", (dict, NoneType)),
             "workers": ("a whole number or None", (int, NoneType)),
             "batch_size": ("a whole number or None", (int, NoneType)),
         }
         for name, value in options.items():
             expected, kind = kinds.get(name, ("a word", (str,)))
             if not isinstance(value, kind):
-                raise _wrong(name.replace("transform", "preprocess"), expected, repr(value))
-        options["weights"] = os.fspath(options["weights"])
+                raise _wrong(name, expected, repr(value))
+        compute = ("device", "engine", "workers", "batch_size")
         with tempfile.TemporaryDirectory() as nowhere, _as_parameters():
-            yield options | {"cache": Path(options["cache"] or nowhere)}
+            yield FeatureSpec(
+                trunk=options["trunk"],
+                weights=os.fspath(options["weights"]),
+                cache=Path(options["cache"] or nowhere),
+                transform=options["preprocess"] or {},
+                precision=options["precision"],
+                dtype=options["dtype"],
+                compute=Compute(**{name: options[name] for name in compute}),
+            )
 
 
 class HeadClassifier(ClassifierMixin, BaseEstimator):

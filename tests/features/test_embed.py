@@ -77,7 +77,7 @@ def test_what_was_digested_is_kept_before_the_pass(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(tlcache.features.embed, "run_pass", stop)
+        patch.setattr(tlcache.features.missing, "run_pass", stop)
         with pytest.raises(KeyboardInterrupt):
             embed(dataset, small_trunk(), cache=cache)
     (path,) = _snapshots(cache)

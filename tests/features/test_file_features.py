@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import itertools
 import os
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +34,7 @@ class Pass:
         self.jobs: list[Path] = []
         self.blocks = 0
 
-    def __call__(self, jobs: Sequence[Job]) -> Generator[Made, None, None]:
+    def __call__(self, jobs: Iterable[Job]) -> Generator[Made, None, None]:
         self.blocks += 1
         for job in jobs:
             assert isinstance(job.path, Path)
@@ -162,9 +162,9 @@ def test_an_interruption_keeps_what_was_made_and_mixes_up_nothing(
 ) -> None:
     images = [file for file in files if file.suffix == ".jpg"]
 
-    def cut_short(jobs: Sequence[Job]) -> Generator[Made, None, None]:
+    def cut_short(jobs: Iterable[Job]) -> Generator[Made, None, None]:
         for i in (0, 1, 4):  # of which the pass was at two and had one ready
-            yield Made(jobs[i], feature(images[i]))
+            yield Made(list(jobs)[i], feature(images[i]))
         raise KeyboardInterrupt
 
     found = []

@@ -4,14 +4,11 @@ import dataclasses
 import json
 import os
 import platform
-import subprocess
-import sys
 from pathlib import Path
 from time import time_ns
 from typing import Any
 
 import pytest
-import safetensors.torch
 
 from tlcache.core.errors import CacheError, TrunkError
 from tlcache.data.transforms import Transform
@@ -19,12 +16,10 @@ from tlcache.trunks import info as trunk_memo
 from tlcache.trunks.info import (
     FileStamp,
     TrunkInfo,
-    describe_trunk,
     parse_weights,
     recall,
     remember,
 )
-from tlcache.trunks.load import load_trunk
 
 TRANSFORM = Transform(resize=232, crop=96, interpolation="bicubic", mean=(0.5, 0.1, 1 / 3))
 
@@ -314,44 +309,3 @@ def test_a_folder_that_cannot_be_written_is_no_error(
 
     monkeypatch.setattr(trunk_memo, "write_atomically", full)
     assert remember(tmp_path / "memo", info_of("random")) is False
-
-
-# --- describe_trunk
-
-
-def test_a_trunk_is_loaded_once_and_then_described_from_memory(
-    memo: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first = describe_trunk("squeezenet1_1", "random:5", memo)
-    assert type(first) is TrunkInfo
-    assert first == load_trunk("squeezenet1_1", "random:5").info
-    with monkeypatch.context() as patch:
-        patch.setattr("tlcache.trunks.load.load_trunk", lambda *_: pytest.fail("loaded again"))
-        assert describe_trunk("squeezenet1_1", "random:5", memo) == first
-    assert describe_trunk("squeezenet1_1", "random:5", None) == first
-
-
-@pytest.mark.usefixtures("_later")
-def test_new_weights_in_the_same_file_are_described_anew(memo: Path, tmp_path: Path) -> None:
-    file = tmp_path / "w.safetensors"
-    digests = []
-    for seed in (1, 2):
-        module = load_trunk("squeezenet1_1", f"random:{seed}").module
-        safetensors.torch.save_file(module.state_dict(), file)
-        digests.append(describe_trunk("squeezenet1_1", str(file), memo).digest)
-        assert describe_trunk("squeezenet1_1", str(file), memo).digest == digests[-1]
-    assert digests[0] != digests[1]
-    assert len(list(memo.iterdir())) == 1
-
-
-def test_recalling_does_not_import_torch(memo: Path) -> None:
-    remember(memo, info_of("random"))
-    code = (
-        "import sys; from pathlib import Path; from tlcache.trunks.info import describe_trunk;"
-        "info = describe_trunk('resnet18', 'random', Path(sys.argv[1]));"
-        "print(info.digest, {'torch', 'torchvision', 'timm'} & set(sys.modules))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, memo], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.split() == ["ab" * 32, "set()"]

@@ -166,14 +166,9 @@ def own_identity(folder: IdentityFolder) -> Identity:
     )
 
 
-def as_train(identity: Identity) -> Identity:
-    """The identity of the augmented views that belong to an identity's features."""
-    return dataclasses.replace(identity, transform=identity.transform.as_train())
-
-
 def train_sibling(folder: IdentityFolder, identity: Identity) -> IdentityFolder | None:
     """The folder of the augmented views that belong to a folder's features; None without any."""
-    wanted = as_train(identity)
+    wanted = identity.as_train()
     beside = list_cache(folder.path.parent)
     return next((f for f in beside if f.identity == wanted and not f.faults), None)
 

@@ -90,6 +90,10 @@ class Identity:
         text = json.dumps(self.describe(), sort_keys=True, separators=(",", ":"), allow_nan=False)
         return text.encode("ascii")
 
+    def as_train(self) -> Identity:
+        """The identity of the augmented views that belong to these features."""
+        return dataclasses.replace(self, transform=self.transform.as_train())
+
     @property
     def digest(self) -> bytes:
         """SHA-256 of the canonical JSON, 32 bytes."""

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcache.cache.contents import IdentityFolder, as_train, open_folder, train_sibling
+from tlcache.cache.contents import IdentityFolder, open_folder, train_sibling
 from tlcache.cache.identity import Identity
 from tlcache.cache.shards import Rows, read_shard
 from tlcache.cache.snapshots import Snapshot, load_snapshot
@@ -123,7 +123,7 @@ def inspect(
             faults.append(error)
             continue
         if snapshot.views and augmented is None and (sibling := train_sibling(folder, identity)):
-            augmented = read_names(sibling, as_train(identity), tick)
+            augmented = read_names(sibling, identity.as_train(), tick)
         summaries.append(_summary(path, snapshot, look_up(snapshot, own, augmented)))
     return own, summaries, faults
 

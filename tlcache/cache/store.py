@@ -55,7 +55,7 @@ class FeatureStore:
         self.identity = identity
         self.snapshots = folder / "snapshots"
         self._shards = folder / "shards"
-        self._report = report or no_report
+        self.note = report or no_report
         self._passed_over: set[Path] = set()
 
     def commit(self, rows: Rows) -> Path:
@@ -227,10 +227,10 @@ class FeatureStore:
     def _set_aside(self, path: Path, error: DamageError) -> None:
         try:
             path.rename(path.with_name(path.name + BAD))
-            self._report(f"set aside as {path.name}{BAD}: {error}")
+            self.note(f"set aside as {path.name}{BAD}: {error}")
         except OSError:  # a cache that is only to be read; the shard is passed over all the same
             if path not in self._passed_over:
-                self._report(f"passed over: {error}")
+                self.note(f"passed over: {error}")
             self._passed_over.add(path)
 
 
@@ -294,34 +294,32 @@ def _read_ahead(paths: Iterable[Path], identity: Identity) -> Iterator[_Reading]
             yield waiting.popleft()
 
 
-def announce(store: FeatureStore, report: Report) -> None:
+def announce(store: FeatureStore) -> None:
     """One line on what makes this identity new, where the cache holds another."""
     if not store.folder.exists() and (changed := what_is_new(store.folder.parent, store.identity)):
-        report(f"new identity {store.identity.key[:8]}: {', '.join(changed)}")
+        store.note(f"new identity {store.identity.key[:8]}: {', '.join(changed)}")
 
 
-def keep_description(store: FeatureStore, report: Report) -> None:
+def keep_description(store: FeatureStore) -> None:
     """Write ``identity.json`` anew where the rows have lost it; those who only read need it."""
     try:
         if store.folder.exists():  # else the first commit makes it
             store.prepare()
     except CacheError as error:
-        report(f"{FILE} was not kept: {error}")
+        store.note(f"{FILE} was not kept: {error}")
 
 
-def known_snapshots(
-    store: FeatureStore, dataset: str, report: Report
-) -> tuple[Snapshot | None, Snapshot | None]:
+def known_snapshots(store: FeatureStore, dataset: str) -> tuple[Snapshot | None, Snapshot | None]:
     """This identity's snapshot of the data set; and the newest one to take digests from.
 
     Digests do not depend on the identity: others' serve where this one has none. And an
     interrupted run may have left a draft that knows more.
     """
     name, folders = glob.escape(dataset), store.folder.parent
-    own = _loaded([store.snapshot_path(dataset)], report)
-    found = own + _loaded(sorted(folders.glob(f"*/snapshots/.{name}{TEMPORARY}")), report)
+    own = _loaded([store.snapshot_path(dataset)], store.note)
+    found = own + _loaded(sorted(folders.glob(f"*/snapshots/.{name}{TEMPORARY}")), store.note)
     if not found:
-        found = _loaded(sorted(folders.glob(f"*/snapshots/{name}.h5")), report)
+        found = _loaded(sorted(folders.glob(f"*/snapshots/{name}.h5")), store.note)
     best = max(found, key=lambda snapshot: snapshot.taken_ns, default=None)
     if best is not None and not own:  # why an image is unreadable may depend on the identity
         best = dataclasses.replace(best, reasons=[""] * len(best.reasons))
@@ -339,9 +337,7 @@ def draft_of(store: FeatureStore, dataset: str) -> Callable[[Snapshot], None]:
     return keep
 
 
-def keep_snapshot(
-    snapshot: Snapshot, own: Snapshot | None, store: FeatureStore, report: Report
-) -> Snapshot | None:
+def keep_snapshot(snapshot: Snapshot, own: Snapshot | None, store: FeatureStore) -> Snapshot | None:
     """Save a snapshot, unless the store's own says as much; what the store has from then on."""
     if own is not None and np.array_equal(own.digests, snapshot.digests):
         # To ask for fewer views takes none away.
@@ -354,7 +350,7 @@ def keep_snapshot(
         _forget_draft(store, snapshot.dataset.name)
     except CacheError as error:
         # Without it everything still works, but the next run digests the files again.
-        report(f"the snapshot was not kept: {error}")
+        store.note(f"the snapshot was not kept: {error}")
         return own
     return snapshot
 

@@ -17,7 +17,6 @@ from typing import Any
 from tlcache.cache.contents import (
     WEIGHTS,
     IdentityFolder,
-    as_train,
     describe_fault,
     find_folder,
     list_cache,
@@ -133,7 +132,7 @@ def _families(cache: Path, identities: Sequence[str]) -> list[list[IdentityFolde
 
 def _family(folder: IdentityFolder) -> Identity | Path:
     identity = _believed(folder)
-    return as_train(identity) if identity else folder.path
+    return identity.as_train() if identity else folder.path
 
 
 def _believed(folder: IdentityFolder) -> Identity | None:

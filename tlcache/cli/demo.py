@@ -46,7 +46,7 @@ def _material(out: Output, folder: Path) -> tuple[Path, str]:
     """Data and trunk: the tutorial's where they can be had, else what needs no download."""
     from tlcache.core.errors import DownloadError, TrunkError
     from tlcache.data.examples import fetch_hymenoptera, write_digits
-    from tlcache.trunks.info import describe_trunk
+    from tlcache.features.stores import describe_trunk
 
     folder.mkdir(parents=True, exist_ok=True)
     try:

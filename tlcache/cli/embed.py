@@ -10,7 +10,7 @@ from tlcache.cli import options as o
 from tlcache.cli.output import Output
 
 if TYPE_CHECKING:
-    from tlcache.data.folders import ImageDataset
+    from tlcache.data.folders import DataSource, ImageDataset
     from tlcache.features.read import Embedding
 
 EXAMPLES = "tlcache embed hymenoptera_data --trunk mobilenet_v2 --weights mobilenet_v2.pth"
@@ -93,58 +93,28 @@ def embedding_of(
         check: Raises what makes the data set useless for the command, before the long work.
         how: All that :func:`tlcache.features.embed.embed` takes.
     """
-    from tlcache.cache.copies import leak_warning
-    from tlcache.features.embed import embed
-    from tlcache.features.read import open_snapshot
+    from tlcache.core.machine import Compute
+    from tlcache.core.progress import Reporter
+    from tlcache.features import embed
+    from tlcache.features.stores import FeatureSpec
 
-    if data.is_file():
-        embedding = open_snapshot(data, how["views"], out.note)
-        _check_that_they_are_its_own(embedding, split, how)
-    else:
-        out.note_random(how["weights"])
-        dataset = scanned(out, data, split, seed, unsplit=unsplit)
-        if check is not None:
-            check(dataset)
-        embedding = embed(dataset, report=out.note, progress=out.progress, **how)
-    if warn and (line := leak_warning(embedding.snapshot)):
-        out.note(f"warning: {line}")
-    return embedding
+    compute = Compute(**{k: how.pop(k) for k in ("device", "engine", "workers") if k in how})
+    source, tell = source_of(data, split, seed, unsplit), Reporter(out.note, out.progress)
+    return embed.embedding_of(
+        source, FeatureSpec(compute=compute, **how), tell, check=check, warn=warn
+    )
 
 
-def _check_that_they_are_its_own(embedding: Embedding, split: str | None, how: Any) -> None:
-    """A snapshot has its splits and its features: refuse options that ask for others."""
-    from tlcache.core.errors import OptionError
-    from tlcache.trunks.info import describe_trunk
+def source_of(data: Path, split: str | None, seed: int, unsplit: bool) -> DataSource:
+    """What ``DATA`` and ``--split`` name."""
+    from tlcache.data.folders import DataSource
 
-    identity = embedding.stores[0].identity
-    asked = {"--split": (None, split), "--trunk": (identity.trunk, how["trunk"])}
-    asked["--precision"] = identity.precision, how["precision"]
-    asked["--dtype"] = identity.dtype, how["dtype"]
-    for name, value in how["transform"].items():
-        asked[f"--{name}"] = getattr(identity.transform, name), value
-    if how["weights"] != "imagenet":  # as is written where nothing is
-        info = describe_trunk(identity.trunk, how["weights"], how["cache"] / "weights")
-        asked["--weights"] = identity.weights[:8], info.digest[:8]
-    defaults = {"--trunk": "resnet18", "--precision": "fp32", "--dtype": "float32"}
-    for option, (own, value) in asked.items():
-        if value not in (own, defaults.get(option)):
-            raise OptionError(
-                option,
-                expected=f"the snapshot's own {own}" if own else "none beside a snapshot",
-                found=str(value),
-                remedy="leave it out, or name the folder of images",
-            )
+    return DataSource(data, o.fractions(split), seed, unsplit)
 
 
 def scanned(out: Output, data: Path, split: str | None, seed: int, *, unsplit: bool = False) -> Any:
     """The data set in a folder; says in one line what was ignored."""
-    from tlcache.data.folders import scan
-
-    dataset = scan(data, o.fractions(split), seed, unsplit=unsplit)
-    if dataset.ignored:
-        files = "file that is" if dataset.ignored == 1 else "files that are"
-        out.note(f"ignored {dataset.ignored} {files} no image by name")
-    return dataset
+    return source_of(data, split, seed, unsplit).scan(out.note)
 
 
 def summary(embedding: Embedding) -> str:

@@ -51,8 +51,9 @@ class Output:
 
     def note_random(self, weights: str) -> None:
         """A line on a network that has learned nothing, where that is what was asked for."""
-        if weights == "random" or weights.startswith("random:"):
-            self.note(f"weights: {weights}, of a network that has learned nothing")
+        from tlcache.trunks.info import note_random
+
+        note_random(weights, self.note)
 
     def result(self, values: dict[str, Any]) -> None:
         """The result, for programs."""

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from tlcache.core.errors import DataError, listed
 from tlcache.core.notebook import counts_html
+from tlcache.core.progress import Report, no_report
 from tlcache.data.splits import check_shares, divide, sample
 
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
@@ -160,6 +161,34 @@ def scan(
         splits=np.fromiter((split for split, _, _ in found), np.int8, len(found)),
         ignored=ignored,
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSource:
+    """What a user names as a data set.
+
+    Attributes:
+        path: A folder of images for :func:`scan`, or the file of a snapshot.
+        fractions, seed, unsplit: How :func:`scan` splits a folder of classes.
+    """
+
+    path: Path
+    fractions: Sequence[float] | None = None
+    seed: int = 0
+    unsplit: bool = False
+
+    def scan(self, note: Report = no_report) -> ImageDataset:
+        """The data set in the folder; ``note`` is told, in a line, how many files were ignored.
+
+        Raises:
+            DataError: If the folder is missing or laid out otherwise.
+            OptionError: If the fractions make no sense.
+        """
+        dataset = scan(self.path, self.fractions, self.seed, unsplit=self.unsplit)
+        if dataset.ignored:
+            files = "file that is" if dataset.ignored == 1 else "files that are"
+            note(f"ignored {dataset.ignored} {files} no image by name")
+        return dataset
 
 
 def images_below(folder: Path) -> list[str]:

@@ -1,36 +1,36 @@
 """Fill the cache for a data set: from a folder of images to committed rows.
 
 ``embed`` digests the files, looks up which rows the cache lacks, makes those in one pass and
-commits them as it goes. Covers no reading back (``features``).
+commits them as it goes. Covers no reading back (``read``).
 """
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tlcache.cache import store as bookkeeping
+from tlcache.cache.copies import leak_warning
 from tlcache.cache.snapshots import Snapshot, take_snapshot
-from tlcache.cache.store import FeatureStore
-from tlcache.core.errors import CacheError, DataError, OptionError
-from tlcache.core.progress import (
-    ProgressMaker,
-    Report,
-    Tick,
-    no_progress,
-    no_report,
-    said_once,
+from tlcache.cache.store import (
+    announce,
+    draft_of,
+    keep_description,
+    keep_snapshot,
+    known_snapshots,
+    with_reasons,
 )
-from tlcache.data.folders import SPLITS, ImageDataset
-from tlcache.features.missing import RowBuffer, missing_rows
-from tlcache.features.read import Embedding, UnreadableImagesError
-from tlcache.features.stores import check_words, described, stores_of
-from tlcache.trunks.forward_pass import Job, Made, run_pass
+from tlcache.core.errors import DataError, OptionError
+from tlcache.core.machine import Compute
+from tlcache.core.progress import ProgressMaker, Report, Reporter, said_once
+from tlcache.data.folders import SPLITS, DataSource, ImageDataset
+from tlcache.features.missing import make_rows, missing_rows
+from tlcache.features.read import Embedding, UnreadableImagesError, open_snapshot
+from tlcache.features.stores import FeatureSpec, describe_trunk, stores_of
+from tlcache.trunks.info import note_random
 
 if TYPE_CHECKING:
     from tlcache.trunks.load import Trunk
@@ -82,156 +82,66 @@ def embed(
             other image's row is committed.
         TlcacheError: If the trunk, the cache or an option is at fault.
     """
-    started = time.perf_counter()
-    report, progress = said_once(report or no_report), progress or no_progress
-    if views < 0:
-        raise OptionError("--views", expected="0 or more", found=str(views), remedy="correct it")
-    check_words(precision, dtype)
-    info, load = described(trunk, weights, cache / "weights", report)
-    stores = stores_of(cache, info, transform or {}, precision, dtype, views, report)
-    bookkeeping.announce(stores[0], report)
-    own, known = bookkeeping.known_snapshots(stores[0], dataset.name, report)
-    keep = bookkeeping.draft_of(stores[0], dataset.name)
-    with progress("reading files") as tick:
+    spec = FeatureSpec(
+        trunk=trunk,
+        weights=weights,
+        cache=cache,
+        views=views,
+        transform=transform or {},
+        precision=precision,
+        dtype=dtype,
+        skip_unreadable=skip_unreadable,
+        rehash=rehash,
+        compute=Compute(device, engine, workers, batch_size),
+    )
+    return embed_dataset(dataset, spec, Reporter.of(report, progress))
+
+
+def embed_dataset(
+    dataset: ImageDataset, spec: FeatureSpec, tell: Reporter | None = None
+) -> Embedding:
+    """What :func:`embed` does, of values that say which features and whom to tell."""
+    started, tell = time.perf_counter(), tell or Reporter()
+    note = said_once(tell.note)
+    info, load = describe_trunk(spec.trunk, spec.weights, spec.cache / "weights", note)
+    stores = stores_of(spec, info, note)
+    announce(stores[0])
+    own, known = known_snapshots(stores[0], dataset.name)
+    keep = draft_of(stores[0], dataset.name)
+    with tell.progress("reading files") as tick:
         snapshot = take_snapshot(
-            dataset, known, views=views, rehash=rehash, progress=tick, keep=keep
+            dataset, known, views=spec.views, rehash=spec.rehash, progress=tick, keep=keep
         )
     # Before rows are looked for and made: a clean-up takes no row that a snapshot names, and
     # whoever goes on after an interruption need not digest the files again.
-    own = bookkeeping.keep_snapshot(snapshot, own, stores[0], report)
+    own = keep_snapshot(snapshot, own, stores[0])
     for store in stores:
-        bookkeeping.keep_description(store, report)
-    missing = missing_rows(snapshot, stores, views)
+        keep_description(store)
+    missing = missing_rows(snapshot, stores, spec.views)
     pass_started = time.perf_counter()
     reasons: dict[bytes, str] = {}
     if total := len(missing.images):
-        with progress("embedding") as tick:
-            how = device, engine, workers, batch_size, report
-            reasons = make_rows(load(), missing.jobs(snapshot), total, stores, *how, tick)
+        with tell.progress("embedding") as tick:
+            jobs = missing.jobs(snapshot)
+            reasons = make_rows(load(), jobs, total, stores, spec.compute, tick)
     pass_seconds = time.perf_counter() - pass_started
     if reasons:
-        snapshot = bookkeeping.with_reasons(snapshot, reasons)
-        bookkeeping.keep_snapshot(snapshot, own, stores[0], report)
+        snapshot = with_reasons(snapshot, reasons)
+        keep_snapshot(snapshot, own, stores[0])
     done = Embedding(
         trunk=info,
         snapshot=snapshot,
         stores=stores,
-        views=views,
+        views=spec.views,
         embedded=total - len(reasons),
         reused=missing.reused,
         seconds=time.perf_counter() - started,
         pass_seconds=pass_seconds,
     )
-    if done.unreadable and not skip_unreadable:
+    if done.unreadable and not spec.skip_unreadable:
         raise UnreadableImagesError(done)
     _check_still_a_dataset(snapshot)
     return done
-
-
-def make_rows(
-    trunk: Trunk,
-    jobs: Iterator[Job],
-    total: int,
-    stores: Sequence[FeatureStore],
-    device: str,
-    engine: str,
-    workers: int | None,
-    batch_size: int | None,
-    report: Report,
-    tick: Tick,
-) -> dict[bytes, str]:
-    """Do so many jobs in one pass and commit the rows as they come, however it ends.
-
-    Args:
-        stores: Of the transforms that the jobs' crops name, in this order.
-
-    Returns:
-        Digest and reason of each image that could not be read.
-
-    Raises:
-        CacheError: If rows cannot be committed.
-        OptionError: If the device or the engine cannot be had.
-    """
-    buffer, how = RowBuffer(stores), (device, engine, workers, batch_size, report)
-    made = _pass(trunk, jobs, total, stores, buffer.commit_if_due, *how)
-    return _commit_all(made, buffer, total, tick)
-
-
-def _pass(
-    trunk: Trunk,
-    jobs: Iterator[Job],
-    total: int,
-    stores: Sequence[FeatureStore],
-    idle: Callable[[], None],
-    device: str,
-    engine: str,
-    workers: int | None,
-    batch_size: int | None,
-    report: Report,
-) -> Generator[Made, None, None]:
-    from tlcache.core.machine import batch_size_for, resolve_device, thread_count
-    from tlcache.trunks.engines import make_engine
-
-    where, identity = resolve_device(device), stores[0].identity
-    computing = make_engine(
-        trunk.module,
-        identity.transform,
-        engine=engine,
-        precision=identity.precision,
-        device=where,
-        images=total,
-        report=report,
-    )
-    if computing.name != "torch":
-        report(f"computed by {computing.name}")
-    return run_pass(
-        computing,
-        jobs,
-        [store.identity.transform for store in stores],
-        workers=workers or thread_count(where),
-        batch_size=batch_size or batch_size_for(where),
-        idle=idle,
-    )
-
-
-def _commit_all(
-    made: Generator[Made, None, None], buffer: RowBuffer, total: int, tick: Tick
-) -> dict[bytes, str]:
-    """Commit the rows as they come; digest and reason of each image that could not be read.
-
-    Whatever ends the pass, the rows that were made until then are committed.
-    """
-    reasons: dict[bytes, str] = {}
-    try:
-        for done, result in enumerate(made, 1):
-            if result.reason:
-                reasons[result.job.digest] = result.reason
-            else:
-                buffer.add(result)
-            tick(done, total)
-    except CacheError:
-        raise
-    except BaseException as error:
-        if isinstance(error, KeyboardInterrupt):
-            _add_the_rest(made, buffer, error)
-        buffer.commit()
-        raise
-    finally:
-        made.close()
-    buffer.commit()
-    return reasons
-
-
-def _add_the_rest(
-    made: Generator[Made, None, None], buffer: RowBuffer, error: KeyboardInterrupt
-) -> None:
-    """Take what the threads have made from a pass that is interrupted."""
-    with contextlib.suppress(KeyboardInterrupt, StopIteration):
-        result = made.throw(error)
-        while True:
-            if not result.reason:
-                buffer.keep(result)
-            result = next(made)
 
 
 def _check_still_a_dataset(snapshot: Snapshot) -> None:
@@ -250,3 +160,63 @@ def _check_still_a_dataset(snapshot: Snapshot) -> None:
             found=f"none in {', '.join(empty)}",
             remedy="replace the unreadable images",
         )
+
+
+def embedding_of(
+    source: DataSource,
+    spec: FeatureSpec,
+    tell: Reporter | None = None,
+    *,
+    check: Callable[[ImageDataset], object] | None = None,
+    warn: bool = True,
+) -> Embedding:
+    """The data set that a user names, with its rows in the cache.
+
+    Of a snapshot they must be there already, and what ``spec`` asks for must be what it has.
+
+    Args:
+        check: Raises what makes the data set useless, before the long work.
+        warn: Say so in one line if an image is in two splits.
+
+    Raises:
+        OptionError: If the spec asks for features that are not the snapshot's own.
+        UnreadableImagesError: As :func:`embed` does.
+        TlcacheError: If the data, the trunk, the cache or an option is at fault.
+    """
+    tell = tell or Reporter()
+    if source.path.is_file():
+        embedding = open_snapshot(source.path, spec.views, tell.note)
+        _check_its_own(embedding, source, spec)
+    else:
+        if isinstance(spec.trunk, str):
+            note_random(spec.weights, tell.note)
+        dataset = source.scan(tell.note)
+        if check is not None:
+            check(dataset)
+        embedding = embed_dataset(dataset, spec, tell)
+    if warn and (line := leak_warning(embedding.snapshot)):
+        tell.note(f"warning: {line}")
+    return embedding
+
+
+def _check_its_own(embedding: Embedding, source: DataSource, spec: FeatureSpec) -> None:
+    """A snapshot has its splits and its features: refuse options that ask for others."""
+    identity, default = embedding.stores[0].identity, FeatureSpec()
+    split = None if source.fractions is None else ",".join(f"{x:g}" for x in source.fractions)
+    asked: dict[str, tuple[Any, Any]] = {"--split": (None, split)}
+    for name in ("trunk", "precision", "dtype"):
+        if (word := getattr(spec, name)) != getattr(default, name):
+            asked[f"--{name}"] = getattr(identity, name), word
+    for name, value in spec.transform.items():
+        asked[f"--{name}"] = getattr(identity.transform, name), value
+    if spec.weights != default.weights:
+        info, _ = describe_trunk(identity.trunk, spec.weights, spec.cache / "weights")
+        asked["--weights"] = identity.weights[:8], info.digest[:8]
+    for option, (own, value) in asked.items():
+        if value != own:
+            raise OptionError(
+                option,
+                expected=f"the snapshot's own {own}" if own else "none beside a snapshot",
+                found=str(value),
+                remedy="leave it out, or name the folder of images",
+            )

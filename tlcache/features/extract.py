@@ -13,7 +13,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,13 +21,12 @@ from numpy.typing import NDArray
 from tlcache.cache.snapshots import digest_file, look, take_snapshot
 from tlcache.cache.store import FeatureStore
 from tlcache.core.errors import CacheError, ImageError, OptionError, listed
-from tlcache.core.machine import resolve_device
-from tlcache.core.progress import Report, no_tick, said_once
+from tlcache.core.machine import Compute, resolve_device
+from tlcache.core.progress import no_tick, said_once
 from tlcache.data.folders import ImageDataset
 from tlcache.data.images import ImageInMemory
-from tlcache.features.embed import make_rows
-from tlcache.features.missing import RowBuffer, first_of_each
-from tlcache.features.stores import check_words, described, stores_of
+from tlcache.features.missing import Pass, RowBuffer, first_of_each, make_rows
+from tlcache.features.stores import FeatureSpec, describe_trunk, stores_of
 from tlcache.trunks.engines import ENGINES
 from tlcache.trunks.forward_pass import Job, Made
 
@@ -38,32 +37,17 @@ if TYPE_CHECKING:
 Digests = NDArray[np.uint8]
 
 
-def extract(
-    images: Sequence[Path | ImageInMemory],
-    trunk: str | Trunk = "resnet18",
-    weights: str = "imagenet",
-    *,
-    cache: Path = Path("cache"),
-    transform: dict[str, Any] | None = None,
-    precision: str = "fp32",
-    dtype: str = "float32",
-    device: str = "auto",
-    engine: str = "auto",
-    workers: int | None = None,
-    batch_size: int | None = None,
-) -> NDArray[np.float32]:
+def extract(images: Sequence[Path | ImageInMemory], spec: FeatureSpec) -> NDArray[np.float32]:
     """(N, D) features of N images, in their order, of the eval transform.
 
     Equal images are put through the network once. What a user should know goes to the log of
-    ``tlcache``. Options are those of :func:`tlcache.features.embed.embed`.
+    ``tlcache``. Of ``spec``, views and what is to be done with files are not used.
 
     Raises:
         ImageError: If images cannot be read; the rows of all others are in the cache.
         TlcacheError: If the trunk, the cache or an option is at fault.
     """
-    _check_pass(device, engine, workers, batch_size)
-    report = said_once(logging.getLogger("tlcache").info)
-    load, store = _opened(trunk, weights, cache, transform, precision, dtype, report)
+    load, store = _opened(spec)
     digests, reasons = _digested(images)
     view = np.zeros(len(images), np.int32)
     features, found = store.gather(digests, view)
@@ -71,8 +55,7 @@ def extract(
     lacking = lacking[first_of_each(digests[lacking])]
     if len(lacking):
         jobs = (Job(images[int(i)], digests[i].tobytes(), ((0, 0),)) for i in lacking)
-        how = device, engine, workers, batch_size, report
-        bad = make_rows(load(), jobs, len(lacking), [store], *how, no_tick)
+        bad = make_rows(load(), jobs, len(lacking), [store], spec.compute, no_tick)
         reasons = [old or bad.get(d.tobytes(), "") for old, d in zip(reasons, digests, strict=True)]
         new = np.flatnonzero(~found)
         features[new], found[new] = store.gather(digests[new], view[new])
@@ -88,45 +71,21 @@ def extract(
     return features
 
 
-def check(
-    trunk: str | Trunk = "resnet18",
-    weights: str = "imagenet",
-    *,
-    cache: Path = Path("cache"),
-    transform: dict[str, Any] | None = None,
-    precision: str = "fp32",
-    dtype: str = "float32",
-    device: str = "auto",
-    engine: str = "auto",
-    workers: int | None = None,
-    batch_size: int | None = None,
-) -> int:
-    """Refuse what :func:`extract` would refuse before it looks at an image.
-
-    Returns:
-        D, the length of a feature.
+def feature_length(spec: FeatureSpec) -> int:
+    """D; refuses what :func:`extract` would refuse before it looks at an image.
 
     Raises:
         TlcacheError: If the trunk, the cache or an option is at fault.
     """
-    _check_pass(device, engine, workers, batch_size)
-    how = cache, transform, precision, dtype, logging.getLogger("tlcache").info
-    return _opened(trunk, weights, *how)[1].identity.dim
+    return _opened(spec)[1].identity.dim
 
 
-def _opened(
-    trunk: str | Trunk,
-    weights: str,
-    cache: Path,
-    transform: dict[str, Any] | None,
-    precision: str,
-    dtype: str,
-    report: Report,
-) -> tuple[Callable[[], Trunk], FeatureStore]:
+def _opened(spec: FeatureSpec) -> tuple[Callable[[], Trunk], FeatureStore]:
     """How to load the trunk, and where its features are kept."""
-    check_words(precision, dtype)
-    info, load = described(trunk, weights, cache / "weights", report)
-    return load, stores_of(cache, info, transform or {}, precision, dtype, 0, report)[0]
+    _check_pass(spec.compute)
+    note = said_once(logging.getLogger("tlcache").info)
+    info, load = describe_trunk(spec.trunk, spec.weights, spec.cache / "weights", note)
+    return load, stores_of(dataclasses.replace(spec, views=0), info, note)[0]
 
 
 def _digested(images: Sequence[Path | ImageInMemory]) -> tuple[Digests, list[str]]:
@@ -148,12 +107,12 @@ def _digested(images: Sequence[Path | ImageInMemory]) -> tuple[Digests, list[str
     return digests, reasons
 
 
-def _check_pass(device: str, engine: str, workers: int | None, batch_size: int | None) -> None:
-    for name, number in (("workers", workers), ("batch-size", batch_size)):
+def _check_pass(compute: Compute) -> None:
+    for name, number in (("workers", compute.workers), ("batch-size", compute.batch_size)):
         _check(number is None or number > 0, name, "a whole number over 0, or None", str(number))
-    _check(engine in ENGINES, "engine", " or ".join(ENGINES), engine)
-    if device not in ("auto", "cpu"):
-        resolve_device(device)
+    _check(compute.engine in ENGINES, "engine", " or ".join(ENGINES), compute.engine)
+    if compute.device not in ("auto", "cpu"):
+        resolve_device(compute.device)
 
 
 def _check(good: bool, option: str, expected: str, found: str) -> None:
@@ -173,9 +132,6 @@ def _unreadable(images: Sequence[Path | ImageInMemory], reasons: Sequence[str]) 
 
 BLOCK = 8192
 """Files that are looked up in the cache at once: each look-up reads all of its rows."""
-
-Compute = Callable[[Sequence[Job]], Generator[Made, None, None]]
-"""The pass: what becomes of each job, in the order of the jobs."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,7 +158,7 @@ class _Entry:
 
 
 def features_of(
-    paths: Iterable[str | Path | None], compute: Compute, store: FeatureStore | None = None
+    paths: Iterable[str | Path | None], compute: Pass, store: FeatureStore | None = None
 ) -> Generator[FileFeature, None, None]:
     """The feature of each file, in the order given.
 

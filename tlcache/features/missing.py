@@ -1,13 +1,16 @@
-"""Which rows a data set still lacks in the cache, and the jobs that make them.
+"""The rows that a cache lacks: which they are, and one pass that makes and commits them.
 
-Covers no making of them (``embedding``).
+Covers no data sets and no files as a whole (``embed``, ``extract``), and no network (``trunks``).
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +18,22 @@ from numpy.typing import NDArray
 from tlcache.cache.shards import Rows
 from tlcache.cache.snapshots import Snapshot
 from tlcache.cache.store import FeatureStore
+from tlcache.core.errors import CacheError
+from tlcache.core.machine import Compute, batch_size_for, resolve_device, thread_count
+from tlcache.core.progress import Report, Tick, no_report
 from tlcache.data.folders import SPLITS
-from tlcache.trunks.forward_pass import Job, Made
+from tlcache.data.transforms import Transform
+from tlcache.trunks.engines import make_engine
+from tlcache.trunks.forward_pass import Job, Made, run_pass
+
+if TYPE_CHECKING:
+    import torch
+
+    from tlcache.trunks.load import Trunk
+
+COMMIT_SECONDS = 5.0
+"""Rows are committed at least this often: about the most work that a killed process loses."""
+COMMIT_BYTES = 16 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,9 +91,115 @@ def _names(digests: NDArray[np.uint8]) -> NDArray[np.bytes_]:
     return np.ascontiguousarray(digests).view("S32")[:, 0]
 
 
-COMMIT_SECONDS = 5.0
-"""Rows are committed at least this often: about the most work that a killed process loses."""
-COMMIT_BYTES = 16 << 20
+Pass = Callable[[Iterable[Job]], Generator[Made, None, None]]
+"""A network that is ready for jobs: what becomes of each."""
+
+
+def open_pass(
+    network: torch.nn.Module,
+    transforms: Sequence[Transform],
+    precision: str,
+    compute: Compute,
+    images: int = 0,
+    note: Report = no_report,
+    idle: Callable[[], None] | None = None,
+) -> Pass:
+    """Make a network ready for a pass.
+
+    Args:
+        network: Takes (N, 3, crop, crop) float32 to (N, D), in eval mode.
+        transforms: That the jobs' crops refer to; the first is the eval transform.
+        images: How many are to come, where that is known: a fast engine pays for many.
+        note: Is told what computes, if it is not torch.
+        idle: Is called about every second while nothing is ready, and results come as they are
+            made; without it, in the order of the jobs.
+
+    Raises:
+        OptionError: If the device or the engine cannot be had.
+    """
+    where = resolve_device(compute.device)
+    engine = make_engine(
+        network,
+        transforms[0],
+        engine=compute.engine,
+        precision=precision,
+        device=where,
+        images=images,
+        report=note,
+    )
+    if engine.name != "torch":
+        note(f"computed by {engine.name}")
+
+    return functools.partial(
+        run_pass,
+        engine,
+        transforms=transforms,
+        workers=compute.workers or thread_count(where),
+        batch_size=compute.batch_size or batch_size_for(where),
+        idle=idle,
+    )
+
+
+def make_rows(
+    trunk: Trunk,
+    jobs: Iterator[Job],
+    total: int,
+    stores: Sequence[FeatureStore],
+    compute: Compute,
+    tick: Tick,
+) -> dict[bytes, str]:
+    """Do so many jobs in one pass and commit the rows as they come, however it ends.
+
+    Args:
+        stores: Of the transforms that the jobs' crops name, in this order.
+
+    Returns:
+        Digest and reason of each image that could not be read.
+
+    Raises:
+        CacheError: If rows cannot be committed.
+        OptionError: If the device or the engine cannot be had.
+    """
+    buffer, reasons, identity = RowBuffer(stores), dict[bytes, str](), stores[0].identity
+    made = open_pass(
+        trunk.module,
+        [store.identity.transform for store in stores],
+        identity.precision,
+        compute,
+        total,
+        stores[0].note,
+        buffer.commit_if_due,
+    )(jobs)
+    try:
+        for done, result in enumerate(made, 1):
+            if result.reason:
+                reasons[result.job.digest] = result.reason
+            else:
+                buffer.add(result)
+            tick(done, total)
+    except CacheError:
+        raise
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt):
+            _add_the_rest(made, buffer, error)
+        buffer.commit()
+        raise
+    finally:
+        made.close()
+    buffer.commit()
+    return reasons
+
+
+def _add_the_rest(
+    made: Generator[Made, None, None], buffer: RowBuffer, error: KeyboardInterrupt
+) -> None:
+    """Take what the threads have made from a pass that is interrupted."""
+    with contextlib.suppress(KeyboardInterrupt, StopIteration):
+        result = made.throw(error)
+        while True:
+            if not result.reason:
+                buffer.keep(result)
+            result = next(made)
 
 
 class RowBuffer:

@@ -221,8 +221,7 @@ def open_snapshot(path: Path, views: int = 0, report: Report | None = None) -> E
     )
     stores = [FeatureStore(folder, identity, report)]
     if views:
-        augmented = dataclasses.replace(identity, transform=identity.transform.as_train())
-        stores.append(open_store(folder.parent, augmented, "unknown", report))
+        stores.append(open_store(folder.parent, identity.as_train(), "unknown", report))
     reused = len(np.unique(snapshot.digests[snapshot.readable()], axis=0))
     seconds = time.perf_counter() - started
     return Embedding(info, snapshot, stores, views, 0, reused, seconds, 0.0)

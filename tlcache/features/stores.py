@@ -1,52 +1,82 @@
-"""A trunk by its name, and the stores that keep its features in a cache.
+"""Which features are wanted, of which trunk, and the stores that keep them in a cache.
 
-Covers no making of features (``embedding``) and no reading of them (``features``).
+Covers no making of features (``embed``) and no reading of them (``read``).
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tlcache.cache.identity import DTYPES, PRECISIONS, Identity
 from tlcache.cache.store import FeatureStore, open_store
 from tlcache.core.errors import OptionError, TrunkError
-from tlcache.core.machine import library_versions
-from tlcache.core.progress import Report
+from tlcache.core.machine import Compute, library_versions
+from tlcache.core.progress import Report, no_report
 from tlcache.trunks.info import TrunkInfo, recall
 
 if TYPE_CHECKING:
     from tlcache.trunks.load import Trunk
 
 
-def check_words(precision: str, dtype: str) -> None:
-    """Refuse words that name no precision or dtype of features.
+@dataclasses.dataclass(frozen=True)
+class FeatureSpec:
+    """The features that are wanted, where they are kept, and how to make those that are missing.
+
+    Attributes:
+        trunk: The frozen network, or its name.
+        weights: For a name: ``imagenet``, a file, ``random`` or ``random:SEED``.
+        cache: The cache folder.
+        views: How many augmented views of each training image to keep as well.
+        transform: Fields of the weights' own transform to change.
+        precision: One of ``PRECISIONS``: how close to torch's eager fp32 they are.
+        dtype: Of the kept numbers, one of ``DTYPES``.
+        skip_unreadable: Go on without the images that cannot be read.
+        rehash: Read every file again, even those that look unchanged.
+        compute: Where the network runs; not part of what the features are.
 
     Raises:
-        OptionError: If one does not.
+        OptionError: If a word or a number makes no sense.
     """
-    for option, word, known in (("dtype", dtype, DTYPES), ("precision", precision, PRECISIONS)):
-        if word not in known:
-            expected, remedy = " or ".join(known), "name one of them"
-            raise OptionError(f"--{option}", expected=expected, found=str(word), remedy=remedy)
+
+    trunk: str | Trunk = "resnet18"
+    weights: str = "imagenet"
+    cache: Path = Path("cache")
+    views: int = 0
+    transform: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    precision: str = "fp32"
+    dtype: str = "float32"
+    skip_unreadable: bool = False
+    rehash: bool = False
+    compute: Compute = dataclasses.field(default_factory=Compute)
+
+    def __post_init__(self) -> None:
+        if self.views < 0:
+            raise OptionError(
+                "--views", expected="0 or more", found=str(self.views), remedy="correct it"
+            )
+        for option, known in (("dtype", DTYPES), ("precision", PRECISIONS)):
+            if (word := getattr(self, option)) not in known:
+                expected, remedy = " or ".join(known), "name one of them"
+                raise OptionError(f"--{option}", expected=expected, found=str(word), remedy=remedy)
 
 
-def described(
-    trunk: str | Trunk, weights: str, memo: Path, report: Report
+def describe_trunk(
+    trunk: str | Trunk, weights: str, memo: Path | None, note: Report = no_report
 ) -> tuple[TrunkInfo, Callable[[], Trunk]]:
-    """What is known of a trunk, from the memo where it can be, and how to load it.
+    """What is known of a trunk, and how to load it; torch is imported only if no memo tells.
 
     Args:
-        memo: Folder of the memo of digested weights.
-        report: Is told of a damaged memo.
+        memo: Folder of the memo of digested weights, where there is one.
+        note: Is told of a damaged memo.
 
     Raises:
         TrunkError: If the network is unknown, or the weights cannot be had or do not fit it.
     """
     if isinstance(trunk, str):
-        if info := recall(memo, trunk, weights, report):
+        if memo and (info := recall(memo, trunk, weights, note)):
             return info, lambda: _load_as_described(info)
         from tlcache.trunks.load import load_trunk
 
@@ -69,40 +99,40 @@ def _load_as_described(info: TrunkInfo) -> Trunk:
     return trunk
 
 
-def stores_of(
-    cache: Path,
-    info: TrunkInfo,
-    changes: dict[str, Any],
-    precision: str,
-    dtype: str,
-    views: int,
-    report: Report,
-) -> list[FeatureStore]:
+def stores_of(spec: FeatureSpec, info: TrunkInfo, note: Report = no_report) -> list[FeatureStore]:
     """The store of the eval transform, and that of the train transform where views are wanted.
 
     Args:
-        changes: Fields of the weights' own transform to change.
+        spec: Of the features.
+        info: Of its trunk, see :func:`describe_trunk`.
+        note: Whom the stores tell of damaged files.
 
     Raises:
         CacheError: If the cache cannot be read.
         OptionError: If the transform makes no sense.
     """
     fields = [field.name for field in dataclasses.fields(info.transform)]
-    if changes.get("kind", "eval") != "eval":
-        raise _wrong("the eval transform, beside which augmented views are made", changes["kind"])
-    if unknown := [name for name in changes if name not in fields]:
+    if spec.transform.get("kind", "eval") != "eval":
+        expected = "the eval transform, beside which augmented views are made"
+        raise _wrong(expected, spec.transform["kind"])
+    if unknown := [name for name in spec.transform if name not in fields]:
         raise _wrong(f"some of {', '.join(fields)}", ", ".join(map(str, unknown)))
     try:
-        transform = dataclasses.replace(info.transform, **changes)
+        transform = dataclasses.replace(info.transform, **spec.transform)
     except (TypeError, ValueError) as error:
-        raise _wrong("values of the transform's own kinds", f"{changes} ({error})") from error
-    versions = library_versions(info.name)
-    kinds = [transform, transform.as_train()] if views else [transform]
-    identities = [
-        Identity(info.name, info.digest, info.dim, kind, versions, precision=precision, dtype=dtype)
-        for kind in kinds
-    ]
-    return [open_store(cache, identity, info.label, report) for identity in identities]
+        found = f"{dict(spec.transform)} ({error})"
+        raise _wrong("values of the transform's own kinds", found) from error
+    identity = Identity(
+        trunk=info.name,
+        weights=info.digest,
+        dim=info.dim,
+        transform=transform,
+        versions=library_versions(info.name),
+        precision=spec.precision,
+        dtype=spec.dtype,
+    )
+    wanted = [identity, identity.as_train()] if spec.views else [identity]
+    return [open_store(spec.cache, each, info.label, note) for each in wanted]
 
 
 def _wrong(expected: str, found: str) -> OptionError:

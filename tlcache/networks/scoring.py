@@ -16,25 +16,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcache.cache.copies import leak_warning
 from tlcache.cache.store import FeatureStore
 from tlcache.core.errors import DataError, ImageError, ModelError, OptionError, listed
-from tlcache.core.machine import Compute, batch_size_for, resolve_device, thread_count
+from tlcache.core.machine import Compute
 from tlcache.core.progress import Report, Reporter, Tick, no_report, no_tick
-from tlcache.data.folders import SPLITS, ImageDataset, scan
-from tlcache.features.embed import embed
+from tlcache.data.folders import SPLITS, DataSource, ImageDataset
+from tlcache.features.embed import embedding_of
 from tlcache.features.extract import features_of
+from tlcache.features.missing import Pass, open_pass
 from tlcache.features.read import Embedding, open_snapshot
-from tlcache.features.stores import stores_of
+from tlcache.features.stores import FeatureSpec, describe_trunk, stores_of
 from tlcache.heads.model import Head, Model
 from tlcache.networks.checks import check_classes, check_transform, check_trunk, no_split
-from tlcache.trunks.forward_pass import Job, Made, run_pass
-from tlcache.trunks.info import TrunkInfo, describe_trunk
+from tlcache.trunks.forward_pass import Job, Made
+from tlcache.trunks.info import TrunkInfo, note_random
 
 if TYPE_CHECKING:
     import torch
-
-    from tlcache.trunks.engines import Engine
 
 
 AUTO, SILENT = Compute(), Reporter()
@@ -81,6 +79,11 @@ class JudgedSplit:
     seed: int = 0
     skip_unreadable: bool = False
 
+    @property
+    def source(self) -> DataSource:
+        """The data set, all of its splits."""
+        return DataSource(self.data, self.fractions, self.seed)
+
 
 def score(
     model: Model,
@@ -110,8 +113,8 @@ def score(
         words = " or ".join(SPLITS)
         raise OptionError("--on", expected=words, found=split.on, remedy="name one of them")
     if model.network is not None:
-        dataset = _scanned(split, model.weights, tell)
-        network = load_network(model)
+        note_random(model.weights, tell.note)
+        dataset, network = split.source.scan(tell.note), load_network(model)
         with tell.progress("evaluating") as tick:
             return score_split(
                 model,
@@ -140,33 +143,18 @@ def _embedded(
     model: Model, split: JudgedSplit, cache: Path, weights: str, compute: Compute, tell: Reporter
 ) -> Embedding:
     """A folder's features of a head's trunk; wrong weights are refused before any are made."""
-    check_trunk(model, describe_trunk(model.trunk, weights, cache / "weights"))
-    embedding = embed(
-        _scanned(split, weights, tell),
-        model.trunk,
-        weights,
+    check_trunk(model, describe_trunk(model.trunk, weights, cache / "weights")[0])
+    spec = FeatureSpec(
+        trunk=model.trunk,
+        weights=weights,
         cache=cache,
         transform=dataclasses.asdict(model.transform),
         precision=model.precision,
         dtype=model.dtype,
         skip_unreadable=split.skip_unreadable,
-        report=tell.note,
-        progress=tell.progress,
-        **dataclasses.asdict(compute),
+        compute=compute,
     )
-    if line := leak_warning(embedding.snapshot):
-        tell.note(f"warning: {line}")
-    return embedding
-
-
-def _scanned(split: JudgedSplit, weights: str, tell: Reporter) -> ImageDataset:
-    if weights == "random" or weights.startswith("random:"):
-        tell.note(f"weights: {weights}, of a network that has learned nothing")
-    dataset = scan(split.data, split.fractions, split.seed)
-    if dataset.ignored:
-        files = "file that is" if dataset.ignored == 1 else "files that are"
-        tell.note(f"ignored {dataset.ignored} {files} no image by name")
-    return dataset
+    return embedding_of(split.source, spec, tell)
 
 
 def aligned(a: Scored, b: Scored) -> NDArray[np.float32]:
@@ -284,38 +272,18 @@ def score_images(
         CacheError: If the cache cannot be read or written.
         OptionError: If the device or the engine cannot be had.
     """
-    passing = _pass_of(model, network, compute, images)
+
+    @functools.cache
+    def ready() -> Pass:
+        return open_pass(network(), [model.transform], model.precision, compute, images)
+
+    def passing(jobs: Iterable[Job]) -> Generator[Made, None, None]:
+        return ready()(jobs)
+
     with contextlib.closing(features_of(paths, passing, store)) as features:
         for made in features:
             row = None if made.feature is None else model.head.logits(made.feature[None])[0]
             yield ScoredImage(made.path, row, made.reason)
-
-
-def _pass_of(
-    model: Model, network: Callable[[], torch.nn.Module], compute: Compute, images: int
-) -> Callable[[Sequence[Job]], Generator[Made, None, None]]:
-    """The pass through a model's network, which is made ready once, when there is a first job."""
-    from tlcache.trunks.engines import make_engine
-
-    @functools.cache
-    def ready() -> tuple[Engine, int, int]:
-        where = resolve_device(compute.device)
-        engine = make_engine(
-            network(),
-            model.transform,
-            engine=compute.engine,
-            precision=model.precision,
-            device=where,
-            images=images,
-        )
-        workers = compute.workers or thread_count(where)
-        return engine, workers, compute.batch_size or batch_size_for(where)
-
-    def run(jobs: Sequence[Job]) -> Generator[Made, None, None]:
-        engine, workers, batch_size = ready()
-        return run_pass(engine, jobs, [model.transform], workers=workers, batch_size=batch_size)
-
-    return run
 
 
 def feature_store_of(model: Model, cache: Path, report: Report | None = None) -> FeatureStore:
@@ -338,5 +306,5 @@ def feature_store_of(model: Model, cache: Path, report: Report | None = None) ->
         dim=model.head.weight.shape[1],
         transform=model.transform,
     )
-    words = model.precision, model.dtype
-    return stores_of(cache, info, {}, *words, 0, report or no_report)[0]
+    spec = FeatureSpec(cache=cache, precision=model.precision, dtype=model.dtype)
+    return stores_of(spec, info, report or no_report)[0]

@@ -21,12 +21,12 @@ from tlcache.evaluation.metrics import Evaluation, evaluate
 from tlcache.evaluation.roles import final_split
 from tlcache.features.embed import embed
 from tlcache.features.read import Embedding, Features
+from tlcache.features.stores import describe_trunk
 from tlcache.heads.model import Model
 from tlcache.heads.recipe import Recipe
 from tlcache.heads.train import TrainedHead, train_head
 from tlcache.networks.finetune import finetune
 from tlcache.networks.scoring import Scored, load_network, score_split
-from tlcache.trunks.info import describe_trunk
 from tlcache.trunks.load import Trunk, load_trunk
 
 FINETUNED_IMAGES = 160
