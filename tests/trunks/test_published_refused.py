@@ -14,13 +14,13 @@ import torch
 import torchvision
 
 from tlcache.core.errors import TrunkError
+from tlcache.core.files import sha256_of
 from tlcache.data.transforms import Transform
 from tlcache.trunks import info as trunk_memo
 from tlcache.trunks import published
 from tlcache.trunks.info import recall
 from tlcache.trunks.load import load_trunk
 from tlcache.trunks.published import fetch, published_weights
-from tlcache.trunks.weights import sha256_of
 
 SQUEEZENET = torchvision.models.SqueezeNet1_1_Weights.DEFAULT
 

@@ -15,14 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from tlcache.core.errors import TrunkError
-from tlcache.trunks.weights import (
-    State,
-    check_finite,
-    fit_state,
-    read_state,
-    sha256_of,
-    state_digest,
-)
+from tlcache.core.files import sha256_of
+from tlcache.trunks.weights import State, check_finite, fit_state, read_state, state_digest
 
 
 def network() -> nn.Sequential:

@@ -37,7 +37,7 @@ from tlcache.cache.rows import (
     to_rewrite,
 )
 from tlcache.cache.shards import Rows, pack_shard
-from tlcache.core.errors import CacheError
+from tlcache.core.errors import CacheError, strerror
 from tlcache.core.files import write_atomically
 from tlcache.core.progress import Report, no_report
 
@@ -269,7 +269,7 @@ def entries(folder: Path) -> list[Path]:
         raise CacheError(
             folder,
             expected="a folder that can be read",
-            found=error.strerror or type(error).__name__,
+            found=strerror(error),
             remedy="check its permissions or choose another --cache-dir",
         ) from error
 
@@ -321,6 +321,6 @@ def _changing(path: Path) -> Iterator[None]:
         raise CacheError(
             path,
             expected="a cache that can be written",
-            found=error.strerror or type(error).__name__,
+            found=strerror(error),
             remedy="check its permissions; every row that a snapshot names is kept",
         ) from error

@@ -17,7 +17,7 @@ import numpy as np
 
 from tlcache.cache.identity import FILE, Identity, read_description, read_identity
 from tlcache.cache.store import BAD
-from tlcache.core.errors import CacheError, TlcacheError, nearest
+from tlcache.core.errors import CacheError, TlcacheError, nearest, strerror
 from tlcache.core.files import TEMPORARY
 
 WEIGHTS = "weights"
@@ -77,7 +77,7 @@ def list_cache(cache: Path) -> list[IdentityFolder]:
         raise CacheError(
             cache,
             expected="a cache folder that can be read",
-            found="nothing there" if absent else error.strerror or type(error).__name__,
+            found="nothing there" if absent else strerror(error),
             remedy="run `tlcache embed` first, or correct --cache-dir",
         ) from error
     return [open_folder(path) for path in paths if path.name != WEIGHTS and _looks_like_one(path)]
@@ -194,7 +194,7 @@ def list_files(folder: Path, faults: list[CacheError]) -> list[Path]:
             CacheError(
                 folder,
                 expected="a folder that can be read",
-                found=error.strerror or type(error).__name__,
+                found=strerror(error),
                 remedy="check its permissions, or remove it where it is no folder",
             )
         )

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tlcache.core.errors import CacheError, DamageError, OptionError
+from tlcache.core.errors import CacheError, DamageError, OptionError, strerror
 from tlcache.core.files import read_capped
 from tlcache.core.progress import Report
 from tlcache.data.transforms import Transform
@@ -212,7 +212,7 @@ def _subfolders(cache: Path) -> list[Path]:
         raise CacheError(
             cache,
             expected="a cache folder that can be read",
-            found=error.strerror or type(error).__name__,
+            found=strerror(error),
             remedy="check its permissions or choose another --cache-dir",
         ) from error
 

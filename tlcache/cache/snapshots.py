@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcache.core.errors import DamageError
+from tlcache.core.errors import DamageError, strerror
 from tlcache.core.files import read_capped, write_atomically
 from tlcache.core.hdf5 import Layout, pack, unpack
 from tlcache.core.progress import Tick
@@ -322,7 +322,7 @@ def digest_file(path: Path) -> tuple[Status, bytes, str]:
             digest = hashlib.file_digest(file, "sha256").digest()
             after = _columns(os.fstat(file.fileno()))
     except OSError as error:
-        return (0, 0, 0, 0), bytes(32), error.strerror or type(error).__name__
+        return (0, 0, 0, 0), bytes(32), strerror(error)
     if before != after:
         return after, bytes(32), "it changes while it is read"
     return after, digest, ""
@@ -333,7 +333,7 @@ def look(path: str) -> tuple[Status, str]:
     try:
         status = os.stat(path)  # noqa: PTH116 -- speed
     except OSError as error:
-        return (0, 0, 0, 0), error.strerror or type(error).__name__
+        return (0, 0, 0, 0), strerror(error)
     # To open a pipe would wait for a writer, for ever.
     return _columns(status), "" if stat.S_ISREG(status.st_mode) else "it is no regular file"
 

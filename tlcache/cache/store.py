@@ -28,7 +28,7 @@ from tlcache.cache.identity import (
 )
 from tlcache.cache.shards import Rows, pack_shard, read_shard
 from tlcache.cache.snapshots import Snapshot, load_snapshot, save_snapshot
-from tlcache.core.errors import CacheError, DamageError
+from tlcache.core.errors import CacheError, DamageError, strerror
 from tlcache.core.files import TEMPORARY, is_gone, make_folder, write_atomically
 from tlcache.core.progress import Report, no_report
 
@@ -219,7 +219,7 @@ class FeatureStore:
             raise CacheError(
                 self._shards,
                 expected="a folder that can be read",
-                found=error.strerror or type(error).__name__,
+                found=strerror(error),
                 remedy="check its permissions or choose another --cache-dir",
             ) from error
         return [path for path in paths if path.suffix == ".h5" and path.name[0] != "."]

@@ -119,6 +119,17 @@ def one_line(text: str, keep: str = "") -> str:
     return "".join(c if c.isprintable() or c in keep else repr(c)[1:-1] for c in text)
 
 
+def strerror(error: OSError) -> str:
+    """What the system says is wrong, without the paths: ``No space left on device``."""
+    return error.strerror or str(error) or type(error).__name__
+
+
+def error_in_a_line(error: Exception) -> str:
+    """The kind of an error of somebody else's code and the first line of its words."""
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:200]}".removesuffix(": ")
+
+
 def _rebuild(
     kind: type[TlcacheError], where: str, expected: str, found: str, remedy: str
 ) -> TlcacheError:

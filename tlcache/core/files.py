@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import secrets
 import stat
@@ -16,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from tlcache.core.errors import CacheError, DamageError
+from tlcache.core.errors import CacheError, DamageError, strerror
 
 TEMPORARY = ".tmp"
 
@@ -59,7 +60,7 @@ def _in_one_step(path: Path) -> Iterator[Path]:
         raise CacheError(
             path,
             expected="a file that can be written",
-            found=error.strerror or type(error).__name__,
+            found=strerror(error),
             remedy="free some space or choose another folder; "
             "what was written before is intact, and the same command goes on from there",
         ) from error
@@ -83,7 +84,7 @@ def make_folder(folder: Path) -> None:
         raise CacheError(
             folder,
             expected="a folder that can be written",
-            found=error.strerror or type(error).__name__,
+            found=strerror(error),
             remedy="choose another folder",
         ) from error
 
@@ -106,7 +107,7 @@ def read_capped(path: Path, cap: int) -> bytes:
             raise CacheError(
                 path,
                 expected="a readable file",
-                found=error.strerror or type(error).__name__,
+                found=strerror(error),
                 remedy="check its path and permissions",
             ) from error
         regular, size, data = False, 0, b""
@@ -115,6 +116,12 @@ def read_capped(path: Path, cap: int) -> bytes:
     if size > cap or len(data) > cap:
         raise _not_ours(path, f"at most {cap:,} bytes", f"{max(size, len(data)):,} bytes")
     return data
+
+
+def sha256_of(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def is_gone(error: CacheError) -> bool:

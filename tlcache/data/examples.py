@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tlcache.core.errors import DataError, DownloadError
+from tlcache.core.errors import DataError, DownloadError, strerror
 from tlcache.core.progress import OpenTick
 
 _BROKEN_ZIP = (
@@ -64,7 +64,7 @@ def extract_zip(archive: Path, folder: Path, *, max_files: int, max_bytes: int) 
         raise DataError(
             error.filename or folder,
             expected=f"to unpack {archive}",
-            found=error.strerror or repr(error),
+            found=strerror(error),
             remedy="see to the path, its permissions and the room on its disk",
         ) from error
 
@@ -163,7 +163,7 @@ def download(
         raise DownloadError(
             url,
             expected=f"to write {destination}",
-            found=error.strerror or repr(error),
+            found=strerror(error),
             remedy=f"make room or choose another place, then {_GO_ON}",
         ) from error
     return destination
@@ -484,7 +484,7 @@ def _faults_named(folder: Path) -> Iterator[None]:
         raise DataError(
             error.filename or folder,
             expected="files and folders that can be read and written",
-            found=error.strerror or repr(error),
+            found=strerror(error),
             remedy="see to the path, its permissions and the room on its disk",
         ) from error
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcache.core.errors import DataError, listed
+from tlcache.core.errors import DataError, listed, strerror
 from tlcache.core.notebook import counts_html
 from tlcache.core.progress import Report, no_report
 from tlcache.data.splits import check_shares, divide, sample
@@ -358,6 +358,6 @@ def _reading(folder: Path) -> Iterator[None]:
         raise wrong(
             error.filename or folder,
             "a folder that can be read",
-            error.strerror or type(error).__name__,
+            strerror(error),
             "check its permissions",
         ) from error

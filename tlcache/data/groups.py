@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tlcache.core.errors import DataError, OptionError, listed
+from tlcache.core.errors import DataError, OptionError, listed, strerror
 
 _COLUMNS = ("path", "group")
 
@@ -108,7 +108,7 @@ def _rows(file: Path) -> Iterator[tuple[int, str, str]]:
             for row in filter(None, reader):
                 yield reader.line_num, *_cells(file, reader.line_num, row, len(header), places)
     except OSError as error:
-        found = error.strerror or type(error).__name__
+        found = strerror(error)
         raise _wrong(
             f"--groups {file}", "a CSV with the columns path,group", found, "correct the path"
         ) from error

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from PIL import Image, UnidentifiedImageError
 
+from tlcache.core.errors import strerror
 from tlcache.data import images  # which also quiets Pillow's warning of large images
 
 # Of a damaged header Pillow also warns, in lines of its own; what matters is in the reason.
@@ -57,7 +58,7 @@ def read_header(path: Path) -> Header:
         empty = path.stat().st_size == 0
         return Header(0, 0, reason="an empty file (0 bytes)" if empty else "no image")
     except OSError as error:
-        return Header(0, 0, reason=error.strerror or str(error) or type(error).__name__)
+        return Header(0, 0, reason=strerror(error))
     except Exception as error:  # a parser given damaged bytes raises whatever it likes
         return Header(0, 0, reason=str(error) or type(error).__name__)
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcache.core.errors import ModelError, OptionError
+from tlcache.core.errors import ModelError, OptionError, error_in_a_line, strerror
 from tlcache.core.files import write_atomically
 from tlcache.evaluation.metrics import softmax
 from tlcache.export.trials import BATCHES, largest_difference, trials_of, usable_pixels
@@ -248,7 +248,7 @@ def _folder_beside(output: Path) -> Iterator[Path]:
         raise OptionError(
             f"--output {output}",
             expected="a folder that can be written",
-            found=error.strerror or type(error).__name__,
+            found=strerror(error),
             remedy="name a file in another folder",
         ) from error
     with folder as name:
@@ -258,7 +258,6 @@ def _folder_beside(output: Path) -> Iterator[Path]:
 @contextlib.contextmanager
 def _in_words(format: str) -> Iterator[None]:
     """Whatever an exporter or a runtime trips over, in one line."""
-    from tlcache.trunks.weights import error_in_a_line
 
     try:
         yield

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcache.core.errors import DataError, OptionError, to_install
+from tlcache.core.errors import DataError, OptionError, strerror, to_install
 from tlcache.core.files import open_atomically
 from tlcache.core.progress import Tick
 from tlcache.features.read import LabelledRows
@@ -95,7 +95,7 @@ def _check_place(path: Path, force: bool) -> None:
         folder, there = path.is_dir(), path.exists()
         no_parent = not path.absolute().parent.is_dir()
     except OSError as error:  # a name that is too long, say
-        reason = error.strerror or type(error).__name__
+        reason = strerror(error)
         raise OptionError(
             path, expected="a file that can be made", found=reason, remedy="name another file"
         ) from error

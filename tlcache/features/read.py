@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from tlcache.cache.identity import read_identity
 from tlcache.cache.snapshots import Snapshot, load_snapshot
 from tlcache.cache.store import FeatureStore, open_store
-from tlcache.core.errors import CacheError, DataError, OptionError, listed
+from tlcache.core.errors import CacheError, DataError, OptionError, listed, strerror
 from tlcache.core.machine import physical_memory
 from tlcache.core.notebook import counts_html
 from tlcache.core.progress import Report, no_report, said_once
@@ -266,7 +266,7 @@ def _room(store: FeatureStore, rows: int, spool: Path | None) -> NDArray[np.floa
         raise CacheError(
             spool,
             expected=f"a disk with {size / 1e9:.1f} GB of room",
-            found=error.strerror or type(error).__name__,
+            found=strerror(error),
             remedy="free some space, or choose another --cache-dir",
         ) from error
 

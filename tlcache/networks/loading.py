@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tlcache.core.errors import DataError, ImageError, OptionError, listed
+from tlcache.core.errors import DataError, ImageError, OptionError, listed, strerror
 from tlcache.core.machine import usable_cpus
 from tlcache.data.folders import ImageDataset
 from tlcache.data.images import decode
@@ -144,7 +144,7 @@ class ImageLoader:
                 reason = f"expected {error.expected}, found {error.found}"
                 unreadable[self._dataset.paths[i]] = reason
             except OSError as error:
-                unreadable[self._dataset.paths[i]] = error.strerror or type(error).__name__
+                unreadable[self._dataset.paths[i]] = strerror(error)
         shape = (0, self._eval.crop, self._eval.crop, 3)
         # As they lie in memory: channels last, which is what the network wants.
         rows = [crop.transpose(1, 2, 0) for crop in pixels]

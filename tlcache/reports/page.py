@@ -12,7 +12,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tlcache.core.errors import OptionError, one_line
+from tlcache.core.errors import OptionError, one_line, strerror
 from tlcache.core.files import write_atomically
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def check_output(path: Path, force: bool) -> None:
         writable = path.parent.is_dir() and os.access(path.parent, os.W_OK)
         found = "" if writable else f"no folder {path.parent} that can be"
     except OSError as error:  # a name too long, say
-        there, folder, found = False, False, error.strerror or type(error).__name__
+        there, folder, found = False, False, strerror(error)
     if folder or found:
         raise OptionError(
             path,

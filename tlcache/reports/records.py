@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tlcache.core.errors import CacheError, ModelError
+from tlcache.core.errors import CacheError, ModelError, strerror
 from tlcache.core.files import read_capped
 from tlcache.data.folders import SPLITS
 from tlcache.evaluation.metrics import Evaluation
@@ -93,7 +93,7 @@ def _folder_of(path: Path) -> Path:
         found = "" if (folder / RUN).is_file() else f"no {RUN}"
         found = found if path.exists() else "no such folder"
     except OSError as error:  # a name too long, say
-        found = error.strerror or type(error).__name__
+        found = strerror(error)
     if found:
         raise ModelError(
             path,
@@ -110,7 +110,7 @@ def _read(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise _damaged(path, "no such file") from error
     except OSError as error:
-        raise _damaged(path, error.strerror or type(error).__name__) from error
+        raise _damaged(path, strerror(error)) from error
     except (ValueError, RecursionError) as error:
         raise _damaged(path, str(error)) from error
     if not isinstance(metrics, dict):
@@ -264,7 +264,7 @@ def list_runs(folder: Path = Path("runs")) -> RunList:
         raise ModelError(
             folder,
             expected="a folder of runs",
-            found=error.strerror or type(error).__name__,
+            found=strerror(error),
             remedy="name another: `tlcache train` puts its runs into runs/",
         ) from error
     found = RunList([], [], [])
@@ -277,7 +277,7 @@ def list_runs(folder: Path = Path("runs")) -> RunList:
         except ModelError as error:
             found.damaged.append(error)
         except OSError as error:
-            found.damaged.append(_damaged_of_run_list(path, error.strerror or type(error).__name__))
+            found.damaged.append(_damaged_of_run_list(path, strerror(error)))
     found.runs.sort(key=lambda run: (run.finished_ns, run.folder))
     return found
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcache.core.errors import ModelError, OptionError
+from tlcache.core.errors import ModelError, OptionError, strerror
 from tlcache.core.files import read_capped, write_atomically
 from tlcache.core.machine import describe_machine
 from tlcache.data.folders import SPLITS, ImageDataset
@@ -185,7 +185,7 @@ def start_run(folder: Path | None, command: str, dataset: str, *, resume: bool =
         raise OptionError(
             f"--run-dir {chosen}",
             expected="a folder that can be made",
-            found=error.strerror or type(error).__name__,
+            found=strerror(error),
             remedy="name another folder",
         ) from error
     return chosen

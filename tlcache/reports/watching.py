@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from tlcache.core.errors import OptionError, to_install
+from tlcache.core.errors import OptionError, strerror, to_install
 from tlcache.heads.recipe import EpochRecord
 
 Tell = Callable[[EpochRecord], None]
@@ -154,7 +154,7 @@ def _writing(where: str) -> Iterator[None]:
         raise OptionError(
             where,
             expected="a place that can be written",
-            found=error.strerror or type(error).__name__,
+            found=strerror(error),
             remedy="name another, or see to its permissions and the room on its disk",
         ) from error
 

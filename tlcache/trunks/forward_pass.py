@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcache.core.errors import ImageError
+from tlcache.core.errors import ImageError, strerror
 from tlcache.data.images import ImageInMemory, decode
 from tlcache.data.transforms import Transform, apply, cropped
 from tlcache.trunks.engines import Engine
@@ -200,7 +200,7 @@ def _crops(
         except ImageError as error:
             reasons[at] = f"expected {error.expected}, found {error.found}"
         except OSError as error:
-            reasons[at] = error.strerror or type(error).__name__
+            reasons[at] = strerror(error)
 
 
 def _check_unchanged(job: Job, digest: bytes) -> None:

@@ -17,7 +17,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from tlcache.core.errors import TrunkError, nearest
+from tlcache.core.errors import TrunkError, error_in_a_line, nearest
 from tlcache.data.transforms import Transform
 from tlcache.trunks.info import FileStamp, TrunkInfo, parse_weights, remember
 from tlcache.trunks.published import (
@@ -28,7 +28,7 @@ from tlcache.trunks.published import (
     import_timm,
     published_weights,
 )
-from tlcache.trunks.weights import State, error_in_a_line, fit_state, read_state, state_digest
+from tlcache.trunks.weights import State, fit_state, read_state, state_digest
 
 _AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")  # more heads, which only training uses
 _OLD_NAMES = (  # of layers in torchvision's own files, and what its networks call them now

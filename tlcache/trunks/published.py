@@ -22,10 +22,11 @@ from urllib.parse import urlsplit
 import torch
 import torchvision
 
-from tlcache.core.errors import TrunkError, to_install
+from tlcache.core.errors import TrunkError, error_in_a_line, to_install
+from tlcache.core.files import sha256_of
 from tlcache.data.transforms import Transform
 from tlcache.trunks.info import FileStamp
-from tlcache.trunks.weights import State, error_in_a_line, read_state, sha256_of, without_counters
+from tlcache.trunks.weights import State, read_state, without_counters
 
 TIMM = "timm/"
 LITE0 = "efficientnet_lite0"

@@ -21,7 +21,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from tlcache.core.errors import TrunkError
+from tlcache.core.errors import TrunkError, error_in_a_line
 
 State = dict[str, Tensor]
 
@@ -139,21 +139,9 @@ def check_finite(state: Mapping[str, Tensor], where: object) -> None:
         )
 
 
-def sha256_of(path: Path) -> str:
-    """Hex SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def without_counters(state: Mapping[str, Tensor]) -> State:
     """A state without ``num_batches_tracked``, which no output depends on."""
     return {k: v for k, v in state.items() if k.rpartition(".")[2] != "num_batches_tracked"}
-
-
-def error_in_a_line(error: Exception) -> str:
-    """The kind of an error and the first line of its words."""
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0][:200]}".removesuffix(": ")
 
 
 def _bytes(tensor: Tensor) -> bytes:
