@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcache.core.errors import DataError, OptionError, TlcacheError
+from tlcache.core.errors import DataError, OptionError, TlcacheError, strerror
 from tlcache.core.machine import Compute
 from tlcache.core.progress import Reporter
 from tlcache.evaluation.comparison import compare
@@ -63,7 +63,7 @@ class AtHand:
         try:
             found = "" if self.data is None or self.data.exists() else f"no {self.data}"
         except OSError as error:  # a name too long, say
-            found = error.strerror or type(error).__name__
+            found = strerror(error)
         if found:
             raise OptionError(
                 "--data",
