@@ -1,6 +1,6 @@
 """Two models on the same images: who gets which right, and what chance has to do with it.
 
-Takes arrays only. Draws nothing, and covers no single model (``evaluation``).
+Takes arrays only. Draws nothing, and covers no single model (``metrics``).
 """
 
 from __future__ import annotations

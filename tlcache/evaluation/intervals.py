@@ -1,6 +1,6 @@
 """95% intervals for accuracies that are means of many heads', where a plain interval is too narrow.
 
-Takes plain numbers. The interval of one head's accuracy is ``evaluation.wilson_interval``.
+Takes plain numbers. The interval of one head's accuracy is ``metrics.wilson_interval``.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Cached against the frozen loop against finetuning, from a random head or from the cached one.
 
-One recipe, one run, one evaluation.
-
-Covers no printing and no pictures. Every second is measured here, from a cold feature cache.
+One recipe, one run, one evaluation; every second is measured here, from a cold feature cache.
+Covers no printing and no pictures.
 """
 
 from __future__ import annotations
@@ -176,17 +175,17 @@ def benchmark(
     _check_names(contenders)
     recipe = recipe or Recipe()
     start = on_start or (lambda name: None)
-    how: dict[str, Any] = {"device": device, "workers": workers, "on_epoch": on_epoch}
+    compute = Compute(device=device, workers=workers)
     loaded = load_trunk(trunk, weights, memo)
     measured, first = [], None
     for name in (name for name in NAMES if name in contenders):
         start(name)
         if first is None and name in ("cached", "lp-ft"):
-            first = _cached(dataset, loaded, recipe, views=views, **how)
+            first = _cached(dataset, loaded, recipe, views, compute, on_epoch)
         if name == "cached" and first:
             measured.append(first.contender)
         else:
-            measured.append(_loop(name, dataset, loaded, recipe, first, **how))
+            measured.append(_loop(name, dataset, loaded, recipe, first, compute, on_epoch))
     judged_on = final_split(dataset.present_splits())
     again = first.again if first else None
     return Benchmark(measured, again, recipe, trunk, weights, judged_on)
@@ -216,16 +215,19 @@ def _cached(
     dataset: ImageDataset,
     trunk: Trunk,
     recipe: Recipe,
-    *,
     views: int,
-    device: str,
-    workers: int | None,
+    compute: Compute,
     on_epoch: Callable[[EpochRecord], None] | None,
 ) -> _Cached:
     """The cached way from a cold cache."""
     with tempfile.TemporaryDirectory(prefix="tlcache-bench-") as cold:
         embedding = embed(
-            dataset, trunk, cache=Path(cold), views=views, device=device, workers=workers
+            dataset,
+            trunk,
+            cache=Path(cold),
+            views=views,
+            device=compute.device,
+            workers=compute.workers,
         )
         started = time.perf_counter()
         features = embedding.read()
@@ -248,9 +250,7 @@ def _loop(
     trunk: Trunk,
     recipe: Recipe,
     first: _Cached | None,
-    *,
-    device: str,
-    workers: int | None,
+    compute: Compute,
     on_epoch: Callable[[EpochRecord], None] | None,
 ) -> Contender:
     """A loop that pays for the network in every epoch: ``frozen``, ``finetune`` or ``lp-ft``."""
@@ -262,14 +262,14 @@ def _loop(
         recipe,
         head=from_cache.head if from_cache else None,
         freeze=name == "frozen",
-        device=device,
-        workers="auto" if workers is None else workers,
+        device=compute.device,
+        workers="auto" if compute.workers is None else compute.workers,
         on_epoch=on_epoch,
     )
     took = time.perf_counter() - started
     seconds = from_cache.contender.seconds | {"finetune": took} if from_cache else {"train": took}
     model = tuned.model(trunk, dataset.classes)
     network = trunk.module if model.network is None else load_network(model)
-    judged_on, compute = final_split(dataset.present_splits()), Compute(device, workers=workers)
+    judged_on = final_split(dataset.present_splits())
     scored = score_split(model, network, dataset, judged_on, compute=compute)
     return Contender(name, seconds, scored, evaluate(scored.logits, scored.labels, model.classes))

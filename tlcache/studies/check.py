@@ -1,7 +1,7 @@
 """What a check of a data set finds: leaks, contradictions, imbalance, and files that load oddly.
 
-Puts together what ``leakage`` and ``headers`` know. Reads the headers of image files, where they
-are at hand, and no pixel; draws nothing.
+Near duplicates are found from features, copies from digests (``cache.copies``), and the rest from
+the headers of image files, where they are at hand; no pixel is read, and nothing is drawn.
 """
 
 from __future__ import annotations
@@ -30,6 +30,78 @@ from tlcache.core.progress import Tick, part_of
 from tlcache.data.folders import SPLITS, ImageDataset
 from tlcache.data.headers import read_headers
 from tlcache.studies.neighbours import MEMORY, MOST_PAIRS, Pairs, Rows, pairs_over
+
+THRESHOLD = 0.9
+"""No two different scenes among 397 photos of ants and bees come so near: 0.89 at most by
+MobileNetV2, 0.81 by EfficientNet-Lite0. The same photos saved again at JPEG quality 70, mirrored,
+or cropped to nine tenths of each side do, 97% of them or more."""
+
+
+@dataclasses.dataclass(frozen=True)
+class NearDuplicates:
+    """Different files whose features are almost the same; rows are a snapshot's.
+
+    Attributes:
+        threshold: Of their cosine similarity.
+        across: Pairs in two splits.
+        within: Pairs in train.
+    """
+
+    threshold: float
+    across: Pairs
+    within: Pairs
+
+
+def near_duplicates(
+    snapshot: Snapshot,
+    features: Rows,
+    threshold: float = THRESHOLD,
+    *,
+    most: int = MOST_PAIRS,
+    memory: int = MEMORY,
+    progress: Tick | None = None,
+) -> NearDuplicates:
+    """Pairs of different files with almost the same features: across splits, then in train.
+
+    Args:
+        snapshot: The images.
+        features: (n, D), in the order of :func:`rows_of_features`.
+        threshold: Of the cosine similarity, over 0 and up to 1.
+        most: So many of the most similar pairs of each kind are kept; all are counted.
+        memory: Bytes to take beside the features, about.
+        progress: Told how many of all similarities are known.
+
+    Raises:
+        OptionError: If the threshold is out of (0, 1].
+        DataError: If a feature is not finite.
+    """
+    rows = rows_of_features(snapshot)
+    ids = copy_ids(snapshot.digests[rows])
+    ends = np.searchsorted(snapshot.dataset.splits[rows], range(len(SPLITS) + 1)).tolist()
+    parts = [slice(*bounds) for bounds in itertools.pairwise(ends) if bounds[0] < bounds[1]]
+    tasks = [*itertools.combinations(parts, 2), *((part, part) for part in parts[:1])]
+    whole = sum(len(rows[a]) * len(rows[b]) for a, b in tasks)
+    found, done = [], 0
+    for a, b in tasks:
+        pairs = pairs_over(
+            features[a],
+            None if a == b else features[b],
+            threshold,
+            ids=(ids[a], ids[b]),
+            most=most,
+            memory=memory,
+            progress=part_of(progress, done, whole),
+        )
+        found.append(pairs._replace(rows=rows[pairs.rows + np.array([a.start, b.start])]))
+        done += len(rows[a]) * len(rows[b])
+    return NearDuplicates(threshold, _most_similar(found[:-1], most), found[-1])
+
+
+def _most_similar(found: Sequence[Pairs], most: int) -> Pairs:
+    rows = np.concatenate([np.empty((0, 2), np.int64), *(pairs.rows for pairs in found)])
+    similarities = np.concatenate([np.empty(0), *(pairs.similarities for pairs in found)])
+    order = np.lexsort((rows[:, 1], rows[:, 0], -similarities))[:most]
+    return Pairs(rows[order], similarities[order], sum(pairs.total for pairs in found))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,7 +207,7 @@ def inspect(
 
     Args:
         snapshot: The images.
-        near: From :func:`tlcache.studies.check.near_duplicates`; None: not looked for.
+        near: From :func:`near_duplicates`; None: not looked for.
         crop: Side of the square that the network sees, in pixels.
         most_imbalance: How many times the smallest class the largest may be.
         progress: Told how many headers are read.
@@ -216,76 +288,3 @@ def _headers(
         if progress is not None:
             progress(done, len(rows))
         yield row, header
-
-
-THRESHOLD = 0.9
-"""No two different scenes among 397 photos of ants and bees come so near: 0.89 at most by
-MobileNetV2, 0.81 by EfficientNet-Lite0. The same photos saved again at JPEG quality 70, mirrored,
-or cropped to nine tenths of each side do, 97% of them or more."""
-
-
-@dataclasses.dataclass(frozen=True)
-class NearDuplicates:
-    """Different files whose features are almost the same; rows are a snapshot's.
-
-    Attributes:
-        threshold: Of their cosine similarity.
-        across: Pairs in two splits.
-        within: Pairs in train.
-    """
-
-    threshold: float
-    across: Pairs
-    within: Pairs
-
-
-def near_duplicates(
-    snapshot: Snapshot,
-    features: Rows,
-    threshold: float = THRESHOLD,
-    *,
-    most: int = MOST_PAIRS,
-    memory: int = MEMORY,
-    progress: Tick | None = None,
-) -> NearDuplicates:
-    """Pairs of different files with almost the same features: across splits, then in train.
-
-    Args:
-        snapshot: The images.
-        features: (n, D), in the order of :func:`rows_of_features`.
-        threshold: Of the cosine similarity, over 0 and up to 1.
-        most: So many of the most similar pairs of each kind are kept; all are counted.
-        memory: Bytes to take beside the features, about.
-        progress: Told how many of all similarities are known.
-
-    Raises:
-        OptionError: If the threshold is out of (0, 1].
-        DataError: If a feature is not finite.
-    """
-    rows = rows_of_features(snapshot)
-    ids = copy_ids(snapshot.digests[rows])
-    ends = np.searchsorted(snapshot.dataset.splits[rows], range(len(SPLITS) + 1)).tolist()
-    parts = [slice(*bounds) for bounds in itertools.pairwise(ends) if bounds[0] < bounds[1]]
-    tasks = [*itertools.combinations(parts, 2), *((part, part) for part in parts[:1])]
-    whole = sum(len(rows[a]) * len(rows[b]) for a, b in tasks)
-    found, done = [], 0
-    for a, b in tasks:
-        pairs = pairs_over(
-            features[a],
-            None if a == b else features[b],
-            threshold,
-            ids=(ids[a], ids[b]),
-            most=most,
-            memory=memory,
-            progress=part_of(progress, done, whole),
-        )
-        found.append(pairs._replace(rows=rows[pairs.rows + np.array([a.start, b.start])]))
-        done += len(rows[a]) * len(rows[b])
-    return NearDuplicates(threshold, _most_similar(found[:-1], most), found[-1])
-
-
-def _most_similar(found: Sequence[Pairs], most: int) -> Pairs:
-    rows = np.concatenate([np.empty((0, 2), np.int64), *(pairs.rows for pairs in found)])
-    similarities = np.concatenate([np.empty(0), *(pairs.similarities for pairs in found)])
-    order = np.lexsort((rows[:, 1], rows[:, 0], -similarities))[:most]
-    return Pairs(rows[order], similarities[order], sum(pairs.total for pairs in found))

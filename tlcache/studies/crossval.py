@@ -1,7 +1,8 @@
 """Cross-validation of a recipe on arrays of features: how well its heads do on new images.
 
 Every image is held out once a repeat. Nothing is chosen on a fold that is held out: its head is
-that of the recipe's last epoch. Takes arrays; where they come from is none of its business.
+that of the recipe's last epoch. The study takes arrays; what a data set needs before it and beside
+it, groups and a look for copies, follows it. Draws nothing.
 """
 
 from __future__ import annotations
@@ -151,23 +152,94 @@ def cross_validate(
     """
     started, recipe = time.perf_counter(), recipe or Recipe()
     check_plan(folds, repeats)
-    how: dict[str, Any] = {"classes": classes, "groups": groups}
     fold_of = [
-        draw_folds(labels, folds, recipe.seed, repeat=repeat, **how) for repeat in range(repeats)
+        draw_folds(labels, folds, recipe.seed, repeat=repeat, classes=classes, groups=groups)
+        for repeat in range(repeats)
     ]
     held_out = [np.flatnonzero(of == k) for of in fold_of for k in range(folds)]
-    recipes = [reseeded(recipe, repeat, 1) for repeat in range(repeats) for _ in range(folds)]
     logits = train_separately(
         features,
         labels,
         [np.flatnonzero(of != k) for of in fold_of for k in range(folds)],
-        recipes,
+        [reseeded(recipe, i // folds, 1) for i in range(len(held_out))],
         classes=len(classes),
         judge=lambda i, head: head.logits(features[held_out[i]]),
         progress=progress,
     )
-    judged = _folds(logits, held_out, labels, folds), _in_order(logits, held_out, repeats)
-    return _summed_up(*judged, labels, classes, groups, started)
+    said = np.empty((repeats, len(labels), len(classes)), np.float32)
+    for i, rows in enumerate(held_out):
+        said[i // folds, rows] = logits[i]
+    return _summed_up(said, held_out, labels, classes, groups, started)
+
+
+def _summed_up(
+    said: Array,
+    held_out: Sequence[Rows],
+    labels: Labels,
+    classes: Sequence[str],
+    groups: Sequence[str] | None,
+    started: float,
+) -> CrossValidation:
+    """Of (R, N, C) logits, those of each image by the head of a repeat not trained on it."""
+    repeats, n, folds = len(said), len(labels), len(held_out) // len(said)
+    right = said.argmax(axis=2) == labels
+    judged = [
+        Fold(
+            i // folds + 1,
+            i % folds + 1,
+            n - len(rows),
+            len(rows),
+            int(right[i // folds, rows].sum()),
+        )
+        for i, rows in enumerate(held_out)
+    ]
+    hits, count = right.mean(axis=0), None if groups is None else len(set(groups))
+    accuracies = np.array([fold.accuracy for fold in judged]).reshape(repeats, folds)
+    pooled, means = _pooled(hits, groups), accuracies.mean(axis=1)
+    interval = corrected_resampled_interval(accuracies, 1 / (folds - 1))
+    by_images = WILSON if count is None else BY_GROUPS
+    # Folds may be alike by chance, all right say: that tells no more than so many images can.
+    wide = interval[1] - interval[0] > pooled[1] - pooled[0]
+    return CrossValidation(
+        folds=judged,
+        repeats=[evaluate(logits, labels, classes) for logits in said],
+        accuracy=float(accuracies.mean()),
+        accuracy_ci95=interval if wide else pooled,
+        interval=CORRECTED if wide else by_images,
+        sd_folds=math.sqrt(accuracies.var(axis=1, ddof=1).mean()),
+        sd_repeats=float(means.std(ddof=1)) if repeats > 1 else None,
+        out_of_fold=float(hits.mean()),
+        out_of_fold_ci95=pooled,
+        out_of_fold_interval=by_images,
+        groups=count,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _pooled(hits: NDArray[np.float64], groups: Sequence[str] | None) -> tuple[float, float]:
+    """Of other images. An image that is judged in each repeat is still one image."""
+    share, n = min(float(hits.mean()), 1.0), len(hits)
+    if groups is None:
+        return share_interval(share, n, [])
+    _, of_group = np.unique(np.asarray(groups, object), return_inverse=True)
+    count = int(of_group.max()) + 1
+    return share_interval(share, n, [(variance_by_groups(hits, of_group), count - 1)], count)
+
+
+def check_plan(folds: int, repeats: int) -> None:
+    """Refuse folds and repeats that make no sense, whatever the data.
+
+    Raises:
+        OptionError: If they do not.
+    """
+    check_folds(folds)
+    if not 1 <= repeats <= MOST_REPEATS:
+        raise OptionError(
+            "--repeats",
+            expected=f"a whole number from 1 to {MOST_REPEATS}",
+            found=str(repeats),
+            remedy="correct it, or leave it out for the default",
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -239,87 +311,3 @@ def copies_apart(
     names = snapshot.dataset.paths
     alike = ([p for row in rows if (p := names[row]) in places] for rows in copies(snapshot))
     return sum(len(same) for same in alike if len({places[path] for path in same}) > 1)
-
-
-def check_plan(folds: int, repeats: int) -> None:
-    """Refuse folds and repeats that make no sense, whatever the data.
-
-    Raises:
-        OptionError: If they do not.
-    """
-    check_folds(folds)
-    if not 1 <= repeats <= MOST_REPEATS:
-        raise OptionError(
-            "--repeats",
-            expected=f"a whole number from 1 to {MOST_REPEATS}",
-            found=str(repeats),
-            remedy="correct it, or leave it out for the default",
-        )
-
-
-def _summed_up(
-    folds: list[Fold],
-    logits: Sequence[Array],
-    labels: Labels,
-    classes: Sequence[str],
-    groups: Sequence[str] | None,
-    started: float,
-) -> CrossValidation:
-    repeats, count = len(logits), None if groups is None else len(set(groups))
-    hits = np.mean([said.argmax(axis=1) == labels for said in logits], axis=0)
-    accuracies = np.array([fold.accuracy for fold in folds]).reshape(repeats, -1)
-    pooled, means = _pooled(hits, groups), accuracies.mean(axis=1)
-    interval = corrected_resampled_interval(accuracies, 1 / (accuracies.shape[1] - 1))
-    by_images = WILSON if count is None else BY_GROUPS
-    # Folds may be alike by chance, all right say: that tells no more than so many images can.
-    wide = interval[1] - interval[0] > pooled[1] - pooled[0]
-    return CrossValidation(
-        folds=folds,
-        repeats=[evaluate(said, labels, classes) for said in logits],
-        accuracy=float(accuracies.mean()),
-        accuracy_ci95=interval if wide else pooled,
-        interval=CORRECTED if wide else by_images,
-        sd_folds=math.sqrt(accuracies.var(axis=1, ddof=1).mean()),
-        sd_repeats=float(means.std(ddof=1)) if repeats > 1 else None,
-        out_of_fold=float(hits.mean()),
-        out_of_fold_ci95=pooled,
-        out_of_fold_interval=by_images,
-        groups=count,
-        seconds=time.perf_counter() - started,
-    )
-
-
-def _folds(
-    logits: Sequence[Array], held_out: Sequence[Rows], labels: Labels, folds: int
-) -> list[Fold]:
-    return [
-        Fold(
-            repeat=i // folds + 1,
-            fold=i % folds + 1,
-            trained_on=len(labels) - len(rows),
-            held_out=len(rows),
-            right=int((said.argmax(axis=1) == labels[rows]).sum()),
-        )
-        for i, (said, rows) in enumerate(zip(logits, held_out, strict=True))
-    ]
-
-
-def _in_order(logits: Sequence[Array], held_out: Sequence[Rows], repeats: int) -> list[Array]:
-    """(N, C) of each repeat: what each image was said to be by the head not trained on it."""
-    folds = len(logits) // repeats
-    return [
-        np.concatenate(logits[at : at + folds])[
-            np.argsort(np.concatenate(held_out[at : at + folds]))
-        ]
-        for at in range(0, len(logits), folds)
-    ]
-
-
-def _pooled(hits: NDArray[np.float64], groups: Sequence[str] | None) -> tuple[float, float]:
-    """Of other images. An image that is judged in each repeat is still one image."""
-    share, n = min(float(hits.mean()), 1.0), len(hits)
-    if groups is None:
-        return share_interval(share, n, [])
-    _, of_group = np.unique(np.asarray(groups, object), return_inverse=True)
-    count = int(of_group.max()) + 1
-    return share_interval(share, n, [(variance_by_groups(hits, of_group), count - 1)], count)

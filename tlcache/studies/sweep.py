@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.core.errors import DataError, OptionError
-from tlcache.core.progress import Tick
+from tlcache.core.progress import Tick, part_of
 from tlcache.data.folders import ImageDataset
 from tlcache.data.splits import draw_folds
 from tlcache.evaluation.metrics import evaluate, wilson_interval
@@ -29,123 +29,17 @@ from tlcache.features.read import Features
 from tlcache.heads.logistic import logistic_path
 from tlcache.heads.model import Head
 from tlcache.heads.recipe import EpochRecord
-from tlcache.heads.rows import HeadData, Labels, head_data, scaling_of
+from tlcache.heads.rows import HeadData, Labels, Scaling, head_data, scaling_of
 from tlcache.heads.train import train_heads
 from tlcache.networks.scoring import Scored
 from tlcache.studies.settings import Setting
 
+FOLDS = 5
+"""By which cross-validation chooses where nothing else is said."""
 _NUMBERS_AT_ONCE = 1 << 25  # weights of heads side by side, of which there are six copies
 
-Step = Callable[[], None]
-
-
-@dataclasses.dataclass(frozen=True)
-class Fit:
-    """A head of a setting.
-
-    Attributes:
-        setting: Its number.
-        seed: Of SGD; 0 for L-BFGS, which draws nothing.
-        head: On features as they are; None where training did not end well: the loss was no longer
-            finite, or L-BFGS did not get to its least.
-        history: One record an epoch of SGD.
-        accuracy, loss: On the rows that judge; NaN where there is no head.
-    """
-
-    setting: int
-    seed: int
-    head: Head | None
-    history: list[EpochRecord]
-    accuracy: float = float("nan")
-    loss: float = float("nan")
-
-
-def fit_settings(
-    settings: Mapping[int, Setting], data: HeadData, *, seeds: int = 1, tick: Step | None = None
-) -> Iterator[Fit]:
-    """Train the heads of settings and judge each: one batched computation for one kind of features.
-
-    Each head ends as it would if it were trained alone. All seeds of a setting come together.
-
-    Args:
-        settings: By number.
-        data: Rows to train on, and ``val``: those that judge.
-        seeds: How many heads of SGD a setting has.
-        tick: Called for each epoch of a head of SGD, and for each head of L-BFGS; from several
-            threads.
-    """
-    tell = tick or (lambda: None)
-    for way in dict.fromkeys(setting.features for setting in settings.values()):
-        mine = {i: setting for i, setting in settings.items() if setting.features == way}
-        scaling = scaling_of(way, data.views)
-        views, val = scaling.scaled(data.views), scaling.scaled(data.val)
-        scaled = dataclasses.replace(data, views=views, val=val)
-        for by in (_by_sgd(mine, scaled, seeds, tell), _by_lbfgs(mine, scaled, tell)):
-            for fit in by:
-                yield _judged(
-                    fit, data, None if fit.head is None else scaling.on_raw_rows(fit.head)
-                )
-
-
-def ticks(settings: Mapping[int, Setting], seeds: int) -> int:
-    """How often :func:`fit_settings` ticks, where no head diverges."""
-    recipes = [s.recipe for s in settings.values()]
-    return sum(1 if recipe is None else seeds * recipe.epochs for recipe in recipes)
-
-
-def _by_sgd(
-    settings: Mapping[int, Setting], data: HeadData, seeds: int, tick: Step
-) -> Iterator[Fit]:
-    recipes = {i: s.recipe for i, s in settings.items() if s.recipe is not None}
-    jobs = [(i, recipe.seed + k) for i, recipe in recipes.items() for k in range(seeds)]
-    numbers = data.classes * (data.views.shape[2] + 1)
-    at_once = max(1, _NUMBERS_AT_ONCE // (numbers * seeds)) * seeds
-    for start in range(0, len(jobs), at_once):
-        part = jobs[start : start + at_once]
-        trained = train_heads(
-            data.views,
-            data.labels,
-            data.val,
-            data.val_labels,
-            [dataclasses.replace(recipes[i], seed=seed) for i, seed in part],
-            classes=data.classes,
-            on_epoch=lambda *_: tick(),
-        )
-        for (i, seed), one in zip(part, trained, strict=True):
-            yield Fit(i, seed, None if one.diverged else one.last, one.history)
-
-
-def _by_lbfgs(settings: Mapping[int, Setting], data: HeadData, tick: Step) -> Iterator[Fit]:
-    """All views are rows, and count as their image does once."""
-    strengths = {i: s.c for i, s in settings.items() if s.c is not None}
-    if not strengths:
-        return
-    count, _, dim = data.views.shape
-    path = logistic_path(
-        data.views.reshape(-1, dim),
-        np.tile(data.labels, count),
-        [c / count for c in strengths.values()],
-        classes=data.classes,
-        progress=lambda *_: tick(),
-    )
-    for i, fit in zip(strengths, path, strict=True):
-        yield Fit(i, 0, fit.head if fit.converged else None, [])
-
-
-def _judged(fit: Fit, data: HeadData, head: Head | None) -> Fit:
-    """With its head on features as they are, and what that makes of the rows that judge."""
-    if head is None:
-        return fit
-    names = [str(label) for label in range(data.classes)]
-    try:
-        with np.errstate(over="ignore", invalid="ignore"):
-            found = evaluate(head.logits(data.val), data.val_labels, names)
-    except DataError:  # logits that are not finite, of huge weights
-        return dataclasses.replace(fit, head=None)
-    return dataclasses.replace(fit, head=head, accuracy=found.accuracy, loss=found.loss)
-
-
-FOLDS = 5
+_Tell = Callable[[int, object], None]
+"""Is told that one more epoch, or head, is done, whatever it is given."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -246,7 +140,7 @@ def sweep_heads(
 
     Args:
         features: With a train split of two classes or more.
-        settings: See ``sweep_settings``.
+        settings: See :mod:`tlcache.studies.settings`.
         seeds: Heads of SGD a setting; they differ in their first weights and the order of rows.
         folds: Choose by so many folds of train; by default val chooses, or 5 folds without val.
         fold_seed: Of the choice of folds.
@@ -265,13 +159,12 @@ def sweep_heads(
     check_images(features.split("train")[1], features.classes, folds)
     by_val, count = not folds, folds or 1
     parts = iter([_rows(features, "val")]) if by_val else _folds(features, count, fold_seed)
-    tick = _counter(progress, count * ticks(numbered, seeds))
-    candidates, kept = _candidates(numbered, parts, seeds, tick)
+    candidates, kept = _candidates(numbered, parts, count, seeds, progress)
     ranked = sorted(candidates, key=lambda i: _rank(candidates[i]))
     if kept is None or candidates[ranked[0]].failed:
         raise _none_good(f"none among {len(candidates)} settings")
     chosen, again = time.perf_counter(), _again(features, by_val)
-    fit = kept if again is None else _fit(settings[ranked[0]], again)
+    fit = kept if again is None else next(fit_settings({0: settings[ranked[0]]}, again))
     if fit.head is None:
         raise _none_good("the chosen setting failed when it was fitted to more images")
     return Sweep(
@@ -283,80 +176,6 @@ def sweep_heads(
         history=kept.history if by_val else fit.history if "val" in splits else [],
         seconds={"sweep": chosen - started, "refit": time.perf_counter() - chosen},
     )
-
-
-def _again(features: Features, by_val: bool) -> HeadData | None:
-    """The rows to fit the chosen setting to; None where the head that val chose is kept."""
-    splits = features.present_splits()
-    if by_val:
-        return _with_val(features) if "test" in splits else None
-    return _rows(features, next((split for split in splits if split != "train"), "train"))
-
-
-def _candidates(
-    settings: Mapping[int, Setting], parts: Iterable[HeadData], seeds: int, tick: Step
-) -> tuple[dict[int, Candidate], Fit | None]:
-    """How each setting did over all parts; and of the best, the first seed's fit to the last."""
-    sums: dict[int, NDArray[np.float64]] = {}
-    candidates: dict[int, Candidate] = {}
-    kept, judged = None, 0
-    for part in parts:
-        count, least = len(part.val_labels), None
-        judged += count
-        fits = fit_settings(settings, part, seeds=seeds, tick=tick)
-        for i, group in itertools.groupby(fits, key=lambda fit: fit.setting):
-            mine = list(group)
-            hits = np.rint([fit.accuracy * count for fit in mine])  # whole, so that ties are ties
-            losses = np.array([fit.loss * count for fit in mine])
-            sums[i] = sums.get(i, 0) + np.stack([hits, losses])
-            accuracies, means = (sums[i] / judged).tolist()
-            drawn = tuple(fit.seed for fit in mine)
-            found = Candidate(i, settings[i], drawn, tuple(accuracies), tuple(means), judged)
-            candidates[i] = found
-            if least is None or _rank(found) < least:
-                least, kept = _rank(found), mine[0]
-    return candidates, kept
-
-
-def _rank(candidate: Candidate) -> tuple[bool, float, float, int]:
-    if candidate.failed:
-        return True, 0.0, 0.0, candidate.index
-    return False, -candidate.accuracy, candidate.loss, candidate.index
-
-
-def _fit(setting: Setting, data: HeadData) -> Fit:
-    (fit,) = fit_settings({0: setting}, data)
-    return fit
-
-
-def _rows(features: Features, judge: str) -> HeadData:
-    """All of train to train on, and a split to judge on."""
-    labels, count = features.split("train")[1], len(features.classes)
-    return head_data(features.to_train_on(), labels, *features.split(judge), count)
-
-
-def _with_val(features: Features) -> HeadData:
-    """Train and val to train on; of an image without augmented views, each view is the image."""
-    train = _rows(features, "val")
-    val = np.broadcast_to(train.val, (len(train.views), *train.val.shape))
-    labels = np.concatenate([train.labels, train.val_labels])
-    return dataclasses.replace(train, views=np.concatenate([train.views, val], 1), labels=labels)
-
-
-def _folds(features: Features, folds: int, seed: int) -> Iterator[HeadData]:
-    """Train without each fold to train on, and the fold as it is to judge on."""
-    whole = _rows(features, "train")
-    chosen = draw_folds(whole.labels, folds, seed, classes=features.classes)
-    for fold in range(folds):
-        kept, held = chosen != fold, chosen == fold
-        labels = whole.labels[kept], whole.labels[held]
-        yield HeadData(whole.views[:, kept], labels[0], whole.val[held], labels[1], whole.classes)
-
-
-def _counter(progress: Tick | None, total: int) -> Step:
-    """Tells how much is done; may be called from several threads."""
-    done = itertools.count(1)
-    return lambda: progress(next(done), total) if progress else None
 
 
 def scored_splits(features: Features, swept: Sweep) -> dict[str, Scored]:
@@ -409,6 +228,74 @@ def check_images(labels: Labels, classes: Sequence[str], folds: int) -> None:
         draw_folds(labels, folds, 0, classes=classes)
 
 
+def _again(features: Features, by_val: bool) -> HeadData | None:
+    """The rows to fit the chosen setting to; None where the head that val chose is kept."""
+    splits = features.present_splits()
+    if by_val:
+        return _with_val(features) if "test" in splits else None
+    return _rows(features, next((split for split in splits if split != "train"), "train"))
+
+
+def _candidates(
+    settings: Mapping[int, Setting],
+    parts: Iterable[HeadData],
+    count: int,
+    seeds: int,
+    progress: Tick | None,
+) -> tuple[dict[int, Candidate], Fit | None]:
+    """How each setting did over so many parts; of the best, the first seed's fit to the last."""
+    sums: dict[int, NDArray[np.float64]] = {}
+    candidates: dict[int, Candidate] = {}
+    kept, judged, each = None, 0, ticks(settings, seeds)
+    for done, part in enumerate(parts):
+        n, least = len(part.val_labels), None
+        judged += n
+        tell = part_of(progress, done * each, count * each)
+        fits = fit_settings(settings, part, seeds=seeds, progress=tell)
+        for i, group in itertools.groupby(fits, key=lambda fit: fit.setting):
+            mine = list(group)
+            hits = np.rint([fit.accuracy * n for fit in mine])  # whole, so that ties are ties
+            losses = np.array([fit.loss * n for fit in mine])
+            sums[i] = sums.get(i, 0) + np.stack([hits, losses])
+            accuracies, means = (sums[i] / judged).tolist()
+            drawn = tuple(fit.seed for fit in mine)
+            found = Candidate(i, settings[i], drawn, tuple(accuracies), tuple(means), judged)
+            candidates[i] = found
+            if least is None or _rank(found) < least:
+                least, kept = _rank(found), mine[0]
+    return candidates, kept
+
+
+def _rank(candidate: Candidate) -> tuple[bool, float, float, int]:
+    if candidate.failed:
+        return True, 0.0, 0.0, candidate.index
+    return False, -candidate.accuracy, candidate.loss, candidate.index
+
+
+def _rows(features: Features, judge: str) -> HeadData:
+    """All of train to train on, and a split to judge on."""
+    labels, count = features.split("train")[1], len(features.classes)
+    return head_data(features.to_train_on(), labels, *features.split(judge), count)
+
+
+def _with_val(features: Features) -> HeadData:
+    """Train and val to train on; of an image without augmented views, each view is the image."""
+    train = _rows(features, "val")
+    val = np.broadcast_to(train.val, (len(train.views), *train.val.shape))
+    labels = np.concatenate([train.labels, train.val_labels])
+    return dataclasses.replace(train, views=np.concatenate([train.views, val], 1), labels=labels)
+
+
+def _folds(features: Features, folds: int, seed: int) -> Iterator[HeadData]:
+    """Train without each fold to train on, and the fold as it is to judge on."""
+    whole = _rows(features, "train")
+    chosen = draw_folds(whole.labels, folds, seed, classes=features.classes)
+    for fold in range(folds):
+        kept, held = chosen != fold, chosen == fold
+        labels = whole.labels[kept], whole.labels[held]
+        yield HeadData(whole.views[:, kept], labels[0], whole.val[held], labels[1], whole.classes)
+
+
 def _none_good(found: str) -> DataError:
     return DataError(
         "the sweep",
@@ -416,3 +303,117 @@ def _none_good(found: str) -> DataError:
         found=found,
         remedy="try lower learning rates (--lr), or a smaller --c",
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class Fit:
+    """A head of a setting.
+
+    Attributes:
+        setting: Its number.
+        seed: Of SGD; 0 for L-BFGS, which draws nothing.
+        head: On features as they are; None where training did not end well: the loss was no longer
+            finite, or L-BFGS did not get to its least.
+        history: One record an epoch of SGD.
+        accuracy, loss: On the rows that judge; NaN where there is no head.
+    """
+
+    setting: int
+    seed: int
+    head: Head | None
+    history: list[EpochRecord]
+    accuracy: float = float("nan")
+    loss: float = float("nan")
+
+
+def fit_settings(
+    settings: Mapping[int, Setting],
+    data: HeadData,
+    *,
+    seeds: int = 1,
+    progress: Tick | None = None,
+) -> Iterator[Fit]:
+    """Train the heads of settings and judge each: one batched computation for one kind of features.
+
+    Each head ends as it would if it were trained alone. All seeds of a setting come together.
+
+    Args:
+        settings: By number.
+        data: Rows to train on, and ``val``: those that judge.
+        seeds: How many heads of SGD a setting has.
+        progress: Told how many of :func:`ticks` are done: the epochs of each head of SGD, and the
+            heads of L-BFGS; from several threads.
+    """
+    done, total = itertools.count(1), ticks(settings, seeds)
+
+    def tell(*_: object) -> None:
+        if progress is not None:
+            progress(next(done), total)
+
+    for way in dict.fromkeys(setting.features for setting in settings.values()):
+        mine = {i: setting for i, setting in settings.items() if setting.features == way}
+        scaling = scaling_of(way, data.views)
+        views, val = scaling.scaled(data.views), scaling.scaled(data.val)
+        scaled = dataclasses.replace(data, views=views, val=val)
+        for by in (_by_sgd(mine, scaled, seeds, tell), _by_lbfgs(mine, scaled, tell)):
+            for fit in by:
+                yield _judged(fit, data, scaling)
+
+
+def ticks(settings: Mapping[int, Setting], seeds: int) -> int:
+    """How often :func:`fit_settings` ticks, where no head diverges."""
+    recipes = [s.recipe for s in settings.values()]
+    return sum(1 if recipe is None else seeds * recipe.epochs for recipe in recipes)
+
+
+def _by_sgd(
+    settings: Mapping[int, Setting], data: HeadData, seeds: int, tell: _Tell
+) -> Iterator[Fit]:
+    recipes = {i: s.recipe for i, s in settings.items() if s.recipe is not None}
+    jobs = [(i, recipe.seed + k) for i, recipe in recipes.items() for k in range(seeds)]
+    numbers = data.classes * (data.views.shape[2] + 1)
+    at_once = max(1, _NUMBERS_AT_ONCE // (numbers * seeds)) * seeds
+    for start in range(0, len(jobs), at_once):
+        part = jobs[start : start + at_once]
+        trained = train_heads(
+            data.views,
+            data.labels,
+            data.val,
+            data.val_labels,
+            [dataclasses.replace(recipes[i], seed=seed) for i, seed in part],
+            classes=data.classes,
+            on_epoch=tell,
+        )
+        for (i, seed), one in zip(part, trained, strict=True):
+            yield Fit(i, seed, None if one.diverged else one.last, one.history)
+
+
+def _by_lbfgs(settings: Mapping[int, Setting], data: HeadData, tell: _Tell) -> Iterator[Fit]:
+    """All views are rows, and count as their image does once."""
+    strengths = {i: s.c for i, s in settings.items() if s.c is not None}
+    if not strengths:
+        return
+    count, _, dim = data.views.shape
+    path = logistic_path(
+        data.views.reshape(-1, dim),
+        np.tile(data.labels, count),
+        [c / count for c in strengths.values()],
+        classes=data.classes,
+        progress=tell,
+    )
+    for i, fit in zip(strengths, path, strict=True):
+        yield Fit(i, 0, fit.head if fit.converged else None, [])
+
+
+def _judged(fit: Fit, data: HeadData, scaling: Scaling) -> Fit:
+    """With its head on features as they are, and what that makes of the rows that judge."""
+    if fit.head is None:
+        return fit
+    head = scaling.on_raw_rows(fit.head)
+    names = [str(label) for label in range(data.classes)]
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):
+            found = evaluate(head.logits(data.val), data.val_labels, names)
+    except DataError:  # logits that are not finite, of huge weights
+        return dataclasses.replace(fit, head=None)
+    return dataclasses.replace(fit, head=head, accuracy=found.accuracy, loss=found.loss)
