@@ -13,6 +13,7 @@ import json
 import re
 import shlex
 import shutil
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -189,6 +190,16 @@ def test_files_and_tests_that_pages_name_are_there() -> None:
         text = (ROOT / page).read_text(encoding="utf-8")
         for path in re.findall(r"\b(?:tests|scripts|docs|tlcache)/[\w/.-]+\.(?:py|md|png)", text):
             assert (ROOT / path).is_file(), f"{page}: {path}"
+        for path in re.findall(r"`(\w+/[\w/]+\.py)`", text):  # of a wing, as people say it
+            assert (ROOT / path).is_file() or (ROOT / "tlcache" / path).is_file(), f"{page}: {path}"
+        assert not re.search(r"`[a-z]\w*\.py`", text), f"{page}: a module without its wing"
+
+
+def test_the_layers_on_the_page_for_contributors_are_those_that_are_checked() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    (layers,) = (c["layers"] for c in contracts["contracts"] if c["type"] == "layers")
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    assert "```text\n" + "\n".join(layers[1:]) + "\n```" in page
 
 
 def test_words_that_select_tests_are_in_the_file_that_is_named() -> None:
