@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tlcache.figures.style import (
-    BLUE,
     INK,
-    SOFT,
+    OVER,
     STAGES,
     check,
     finish,
     fit,
+    interval_dot,
+    label,
+    legend,
     new_figure,
     note,
     seconds_text,
@@ -50,8 +52,7 @@ def benchmark_figure(
     _stack_seconds(times, contenders)
     for row, contender in enumerate(contenders):
         accuracy, interval = contender["accuracy"], contender["accuracy_ci95"]
-        accuracies.plot(interval, [row, row], color=BLUE, lw=1.6, solid_capstyle="butt")
-        accuracies.plot([accuracy], [row], "o", color=BLUE, ms=6)
+        interval_dot(accuracies, interval, [row, row], (accuracy, row), 1.6)
         note(accuracies, f"{accuracy:.3f}", (accuracy, row), (0, 7), ha="center", color=INK)
     accuracies.margins(x=0.2)
     accuracies.locator_params(axis="x", nbins=4)
@@ -77,7 +78,5 @@ def _stack_seconds(axes: Axes, contenders: Sequence[Mapping[str, Any]]) -> None:
         text = seconds_text(total) + (f"   {short_number(ratio)}×" if ratio >= 1.05 else "")
         note(axes, text, (total, row), (5, 0), va="center", color=INK)
     axes.set_xlim(0, (totals.max() or 1) * 1.14)
-    axes.set_xlabel("seconds", fontsize=8, color=SOFT)
-    place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderpad": 0}
-    place |= {"ncols": 6, "handlelength": 0.9, "handleheight": 0.9, "columnspacing": 1.4}
-    axes.legend(**place, frameon=False, fontsize=8, labelcolor=INK)
+    label(axes, "seconds")
+    legend(axes, **OVER, ncols=6, handlelength=0.9, handleheight=0.9, columnspacing=1.4)

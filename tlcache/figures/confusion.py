@@ -1,4 +1,4 @@
-"""The figure of a confusion matrix."""
+"""How a classifier is wrong: what it confuses, and how sure it is of what is right."""
 
 from __future__ import annotations
 
@@ -11,14 +11,18 @@ from numpy.typing import ArrayLike, NDArray
 
 from tlcache.figures.style import (
     BLUE,
+    DASHED,
     INK,
     RED,
     SOFT,
     check,
     finish,
     fit,
+    label,
+    name_cells,
     new_figure,
     note,
+    rule_cells,
     text_width,
     tidy,
 )
@@ -27,6 +31,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
+
+_KEY: dict[str, Any] = {"xycoords": "axes fraction", "fontsize": 8, "va": "bottom"}
 
 
 def confusion_figure(confusion: ArrayLike, classes: Sequence[str]) -> Figure:
@@ -48,15 +54,7 @@ def confusion_figure(confusion: ArrayLike, classes: Sequence[str]) -> Figure:
         "pass the confusion and the classes of one evaluation",
     )
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    cell = (
-        max(0.9, 2.2 / c)
-        if c <= 4
-        else 0.5
-        if c <= 20
-        else max(0.12, 10 / c)
-        if c <= 100
-        else 12 / c
-    )
+    cell = _inches_a_cell(c)
     figure = new_figure(1, 1)
     axes = figure.subplots()
     tidy(axes, f"{int(np.trace(counts)):,} of {int(counts.sum()):,} right", None)
@@ -72,6 +70,14 @@ def confusion_figure(confusion: ArrayLike, classes: Sequence[str]) -> Figure:
     return finish(figure)
 
 
+def _inches_a_cell(classes: int) -> float:
+    if classes <= 4:
+        return max(0.9, 2.2 / classes)
+    if classes <= 20:
+        return 0.5
+    return max(0.12, 10 / classes) if classes <= 100 else 12 / classes
+
+
 def _write_counts(axes: Axes, counts: NDArray[Any], shares: NDArray[np.float64]) -> None:
     few = len(counts) <= 4
     for (row, column), count in np.ndenumerate(counts):
@@ -81,10 +87,7 @@ def _write_counts(axes: Axes, counts: NDArray[Any], shares: NDArray[np.float64])
         if few or count:
             style: dict[str, Any] = {"color": ink, "fontsize": 10 if few else 8}
             axes.text(column, row, text, ha="center", va="center", **style)
-    edges = np.arange(len(counts) + 1) - 0.5
-    axes.set_xticks(edges, minor=True)
-    axes.set_yticks(edges, minor=True)
-    axes.grid(which="minor", color="white", lw=2)
+    rule_cells(axes, counts.shape, "white", 2)
 
 
 def _root_bar(figure: Figure, axes: Axes, image: AxesImage) -> None:
@@ -102,15 +105,8 @@ def _name_classes(axes: Axes, classes: Sequence[str], cell: float) -> tuple[floa
     names = [fit(name, 110, size) for name in classes[::step]]
     widest = max(text_width(name, size) for name in names)
     turn = 0 if widest < 68 * cell else 40 if cell > 0.4 else 90
-    how: dict[str, Any] = {"rotation": turn, "ha": "right", "rotation_mode": "anchor"}
-    how["va"] = "center" if turn == 90 else "top"
-    ticks = range(0, len(classes), step)
-    axes.set_xticks(ticks, labels=names, **(how if turn else {}))
-    axes.set_yticks(ticks, labels=names)
-    axes.tick_params(which="both", length=0, labelsize=size, labelcolor=INK)
-    axes.spines[:].set_visible(False)
-    axes.set_xlabel("predicted", fontsize=8.5, color=SOFT)
-    axes.set_ylabel("true", fontsize=8.5, color=SOFT)
+    name_cells(axes, names, names, size, turn, step)
+    label(axes, "predicted", "true", 8.5)
     return widest / 72 + 0.45, widest / 72 * math.sin(math.radians(turn)) + 0.5
 
 
@@ -143,17 +139,16 @@ def calibration_figure(bins: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def _draw_reliability(axes: Axes, bins: Sequence[Mapping[str, Any]]) -> None:
-    axes.plot([0, 1], [0, 1], color=SOFT, lw=0.8, ls=(0, (3, 3)), zorder=1)
+    axes.plot([0, 1], [0, 1], **DASHED)
     for each in bins:
         x, y = each["confidence"], each["accuracy"]
         axes.plot([x, x], [x, y], color=RED, lw=4, alpha=0.35, solid_capstyle="butt")
         axes.plot([x, x], each["accuracy_ci95"], color=BLUE, lw=1.4, solid_capstyle="butt")
         axes.plot([x], [y], "o", color=BLUE, ms=6, mec="white", mew=0.8, clip_on=False)
     axes.set_ylim(0, 1.02)
-    axes.set_ylabel("accuracy", fontsize=8, color=SOFT)
-    key: dict[str, Any] = {"xycoords": "axes fraction", "fontsize": 8, "va": "bottom"}
-    note(axes, "accuracy and its 95% interval", (0, 1), (0, 5), color=BLUE, **key)
-    note(axes, "gap to what was claimed", (0, 1), (165, 5), color=RED, **key)
+    label(axes, y="accuracy")
+    note(axes, "accuracy and its 95% interval", (0, 1), (0, 5), color=BLUE, **_KEY)
+    note(axes, "gap to what was claimed", (0, 1), (165, 5), color=RED, **_KEY)
 
 
 def _draw_counts(axes: Axes, bins: Sequence[Mapping[str, Any]]) -> None:
@@ -167,8 +162,6 @@ def _draw_counts(axes: Axes, bins: Sequence[Mapping[str, Any]]) -> None:
         note(axes, f"{count:,}", (x, count), (0, 2), ha="center", color=INK, fontsize=7)
     axes.set_ylim(0, counts.max() * 1.2)
     axes.locator_params(axis="y", nbins=4, integer=True)
-    axes.set_ylabel("images", fontsize=8, color=SOFT)
-    axes.set_xlabel("confidence: probability of the prediction", fontsize=8, color=SOFT)
-    key: dict[str, Any] = {"xycoords": "axes fraction", "fontsize": 8, "va": "bottom"}
-    note(axes, "right", (0, 1), (0, 1), color=BLUE, **key)
-    note(axes, "wrong", (0, 1), (30, 1), color=RED, **key)
+    label(axes, "confidence: probability of the prediction", "images")
+    note(axes, "right", (0, 1), (0, 1), color=BLUE, **_KEY)
+    note(axes, "wrong", (0, 1), (30, 1), color=RED, **_KEY)

@@ -1,4 +1,4 @@
-"""Learning curves."""
+"""Curves: losses and accuracies over epochs, accuracy over shots, and over neighbours."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 from tlcache.figures.style import (
     BLUE,
     INK,
+    OVER,
     RED,
     SOFT,
     check,
@@ -18,6 +19,9 @@ from tlcache.figures.style import (
     finish,
     fit,
     integer_ticks,
+    label,
+    legend,
+    mark,
     new_figure,
     note,
     tidy,
@@ -27,6 +31,8 @@ from tlcache.heads.recipe import EpochRecord
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+_COLOURS = (SOFT, RED, BLUE, "#CC79A7")  # of the splits whose neighbours vote
 
 
 def learning_curves(history: Sequence[EpochRecord], best_epoch: int | None = None) -> Figure:
@@ -69,13 +75,11 @@ def _draw_parts(axes: Axes, history: Sequence[EpochRecord], name: str) -> None:
 
 
 def _mark_best(axes: Axes, epoch: int, value: float) -> None:
-    axes.axvline(epoch, color=SOFT, lw=0.8, ls=(0, (3, 3)), zorder=1)
     if math.isfinite(value):
         axes.plot([epoch], [value], "o", color=RED, ms=7.5, mec="white", mew=1.2, clip_on=False)
     low, high = axes.get_xlim()
-    side = "right" if epoch > (low + high) / 2 else "left"
     text = f"best: epoch {epoch}, val {value:.3f}"
-    note(axes, text, (epoch, 1), (0, 4), xycoords=axes.get_xaxis_transform(), ha=side, color=SOFT)
+    mark(axes, epoch, text, leftwards=epoch > (low + high) / 2, colour=SOFT)
 
 
 def few_shot_figure(points: Sequence[Mapping[str, Any]], judged: str) -> Figure:
@@ -104,15 +108,15 @@ def few_shot_figure(points: Sequence[Mapping[str, Any]], judged: str) -> Figure:
         axes.vlines(shots, *bands, **band | {"lw": 12})
     bars = np.abs(intervals - means)
     style: dict[str, Any] = {"color": BLUE, "marker": "o", "ms": 5.5, "lw": 1.6, "elinewidth": 1.2}
-    label = "mean, and its 95% interval for other shots and images"
-    axes.errorbar(shots, means, bars, capsize=3, label=label, **style)
+    style["label"] = "mean, and its 95% interval for other shots and images"
+    axes.errorbar(shots, means, bars, capsize=3, **style)
     named = _apart(shots)
-    for count, mean in zip(shots, means, strict=True):
-        if len(named) == len(shots):
+    if len(named) == len(shots):
+        for count, mean in zip(shots, means, strict=True):
             note(axes, f"{mean:.3f}", (count, mean), (6, -11), color=INK, fontsize=8)
-    _scale(axes, shots, named)
-    place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderpad": 0}
-    axes.legend(**place, ncols=2, frameon=False, fontsize=8, labelcolor=INK, columnspacing=1.6)
+    axes.set_xlim(shots[0] / 1.25, shots[-1] * 1.35)
+    _log_ticks(axes, named, [f"{count:,}" for count in named], "labelled images of each class")
+    legend(axes, **OVER, ncols=2, columnspacing=1.6)
     return finish(figure)
 
 
@@ -122,17 +126,6 @@ def _apart(shots: Sequence[int]) -> list[int]:
     for count in shots[1:]:
         kept += [count] if count / kept[-1] > (shots[-1] / shots[0]) ** 0.08 else []
     return kept
-
-
-def _scale(axes: Axes, shots: Sequence[int], named: Sequence[int]) -> None:
-    axes.set_xscale("log")
-    axes.set_xlim(shots[0] / 1.25, shots[-1] * 1.35)
-    axes.minorticks_off()
-    axes.set_xticks(named, labels=[f"{count:,}" for count in named])
-    axes.set_xlabel("labelled images of each class", fontsize=8, color=SOFT)
-
-
-_COLOURS = (SOFT, RED, BLUE, "#CC79A7")
 
 
 def neighbours_figure(
@@ -159,24 +152,17 @@ def neighbours_figure(
     figure = new_figure(6.4, 3.6)
     axes = figure.subplots()
     tidy(axes, "Accuracy by the number of neighbours, with 95% intervals", "y", pad=20)
-    axes.set_xscale("log")
-    single: dict[str, Any] = {"marker": "o", "ms": 4}
     ends = []
     for colour, (name, values) in zip(_COLOURS, accuracies.items(), strict=False):
         lows, highs = zip(*intervals[name], strict=True)
         axes.fill_between(ks, lows, highs, color=colour, alpha=0.13, lw=0)
-        axes.plot(ks, values, color=colour, lw=1.6, **single)
+        axes.plot(ks, values, color=colour, lw=1.6, marker="o", ms=4)
         ends.append((values[-1], name, colour))
     axes.margins(x=0.03)
     _name_ends(axes, ks[-1], sorted(ends))
-    axes.set_xticks(ks, labels=[str(k) for k in ks])
-    axes.minorticks_off()
-    axes.set_xlabel("k, the number of neighbours (logarithmic)", fontsize=8, color=SOFT)
-    axes.axvline(chosen, color=SOFT, lw=0.8, ls=(0, (3, 3)), zorder=1)
-    side = "right" if ks.index(chosen) > len(ks) / 2 else "left"
-    where: dict[str, Any] = {"xycoords": axes.get_xaxis_transform(), "ha": side}
+    _log_ticks(axes, ks, list(map(str, ks)), "k, the number of neighbours (logarithmic)")
     text = f"k = {chosen}, chosen on {fit(chosen_on, 150, 8.5)}"
-    note(axes, text, (chosen, 1), (0, 4), color=INK, **where)
+    mark(axes, chosen, text, leftwards=ks.index(chosen) > len(ks) / 2, colour=INK)
     return finish(figure)
 
 
@@ -189,3 +175,10 @@ def _name_ends(axes: Any, x: float, ends: Sequence[tuple[float, str, str]]) -> N
         place = max(value * points, last + 11)
         shift, last = place - value * points, place
         note(axes, fit(name, 110, 8.5), (x, value), (8, shift), va="center", color=colour)
+
+
+def _log_ticks(axes: Axes, counts: Sequence[int], names: Sequence[str], what: str) -> None:
+    axes.set_xscale("log")
+    axes.minorticks_off()
+    axes.set_xticks(counts, labels=names)
+    label(axes, what)

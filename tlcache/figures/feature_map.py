@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,12 +11,13 @@ from numpy.typing import ArrayLike, NDArray
 from tlcache.figures.style import (
     FAINT,
     INK,
-    SOFT,
     STAGES,
     check,
     check_counts,
     finish,
     fit,
+    label,
+    legend,
     new_figure,
     tidy,
 )
@@ -54,18 +55,22 @@ def feature_map_figure(
     at, truths, found = np.asarray(places), np.asarray(labels), np.asarray(predictions)
     check(at.ndim == 2 and at.shape[1] == 2, "places", "(N, 2)", str(at.shape), "pass two a row")
     check_counts("places", len(at), labels=truths, predictions=found)
-    shown = _named(truths, len(classes))
-    longest = [fit(classes[k], 130, 8) for k in shown]
+    named = {k: fit(classes[k], 130, 8) for k in _named(truths, len(classes))}
     figure = new_figure(7.6, 5.4)
     axes = figure.subplots()
     tidy(axes, fit(title, 430, 9.5), None)
-    _draw_dots(axes, at, truths, shown, longest, len(classes))
+    _draw_dots(axes, at, truths, named)
     wrong = found != truths
     ring: dict[str, Any] = {"ms": 9, "mec": INK, "mew": 1.1, "fillstyle": "none", "zorder": 4}
     axes.plot(*at[wrong].T, "o", label=f"ringed: wrong ({wrong.sum():,})", **ring)
-    place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}
-    axes.legend(**place, frameon=False, fontsize=8, labelcolor=INK, handletextpad=0.3)
-    _scale(axes, axis_names)
+    legend(axes, loc="upper left", bbox_to_anchor=(1.0, 1.0), handletextpad=0.3)
+    axes.set_aspect("equal", adjustable="datalim")
+    axes.margins(0.06)
+    if axis_names is not None:
+        label(axes, *axis_names)
+    else:
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set(visible=True, color=FAINT)
     return finish(figure)
 
 
@@ -80,36 +85,17 @@ def _named(labels: NDArray[Any], classes: int) -> list[int]:
 
 
 def _draw_dots(
-    axes: Axes,
-    at: NDArray[Any],
-    labels: NDArray[Any],
-    shown: Sequence[int],
-    names: Sequence[str],
-    classes: int,
+    axes: Axes, at: NDArray[Any], labels: NDArray[Any], named: Mapping[int, str]
 ) -> None:
     size = 6.0 if len(at) <= 500 else 4.5 if len(at) <= 2000 else 3.2
     style: dict[str, Any] = {"ls": "", "ms": size, "alpha": 0.75, "mew": 0}
-    rest = ~np.isin(labels, shown)
-    for i, (k, name) in enumerate(zip(shown, names, strict=True)):
+    for i, (k, name) in enumerate(named.items()):
         mine = labels == k
-        look: dict[str, Any] = {
-            "color": _COLOURS[i % len(_COLOURS)],
-            "marker": _MARKS[i // len(_COLOURS)],
-        }
-        axes.plot(*at[mine].T, label=f"{name} ({mine.sum():,})", **look, **style)
+        style["color"] = _COLOURS[i % len(_COLOURS)]
+        style["marker"] = _MARKS[i // len(_COLOURS)]
+        axes.plot(*at[mine].T, label=f"{name} ({mine.sum():,})", **style)
+    rest = ~np.isin(labels, list(named))
     if rest.any():
         others = len(np.unique(labels[rest]))
-        label = f"{others} other classes ({rest.sum():,})"
-        axes.plot(*at[rest].T, marker="o", color=_REST, label=label, zorder=1, **style)
-
-
-def _scale(axes: Axes, names: tuple[str, str] | None) -> None:
-    axes.set_aspect("equal", adjustable="datalim")
-    axes.margins(0.06)
-    if names is None:
-        axes.set_xticks([])
-        axes.set_yticks([])
-        axes.spines[:].set(visible=True, color=FAINT)
-        return
-    axes.set_xlabel(names[0], fontsize=8, color=SOFT)
-    axes.set_ylabel(names[1], fontsize=8, color=SOFT)
+        style |= {"color": _REST, "marker": "o", "zorder": 1}
+        axes.plot(*at[rest].T, label=f"{others} other classes ({rest.sum():,})", **style)

@@ -1,4 +1,4 @@
-"""Grids of images under their titles or predictions."""
+"""Grids of images: under their titles, under what a model takes them for, and in pairs."""
 
 from __future__ import annotations
 
@@ -27,9 +27,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_GAP = 0.12  # inches
+_PAIR_SIDE, _PAIR_CAPTION, _PAIR_TOP = 1.7, 0.56, 0.4  # inches
+
+Images = Sequence[NDArray[np.uint8]] | NDArray[np.uint8]
+"""n arrays (H, W, 3) uint8, or one (n, H, W, 3)."""
+
 
 def image_grid(
-    images: Sequence[NDArray[np.uint8]] | NDArray[np.uint8],
+    images: Images,
     titles: Sequence[str],
     columns: int | None = None,
     title: str | None = None,
@@ -38,7 +44,7 @@ def image_grid(
     """Images in rows, each under its title.
 
     Args:
-        images: n arrays (H, W, 3) uint8, or one (n, H, W, 3).
+        images: n (H, W, 3) uint8.
         titles: n, one line each.
         columns: Images a row; if None, a number that suits n.
         title: Over the whole figure.
@@ -53,7 +59,7 @@ def image_grid(
 
 
 def prediction_grid(
-    images: Sequence[NDArray[np.uint8]] | NDArray[np.uint8],
+    images: Images,
     truths: Sequence[str],
     predictions: Sequence[str],
     probabilities: Sequence[float] | NDArray[np.floating],
@@ -64,7 +70,7 @@ def prediction_grid(
     Right ones are green with a tick, wrong ones red with a cross.
 
     Args:
-        images: n arrays (H, W, 3) uint8, or one (n, H, W, 3).
+        images: n (H, W, 3) uint8.
         truths, predictions: n class names.
         probabilities: n, of the predicted class.
         title: Over the whole figure; if None, how many are right.
@@ -85,28 +91,34 @@ def prediction_grid(
 
 
 def _grid(
-    images: Sequence[NDArray[np.uint8]] | NDArray[np.uint8],
+    images: Images,
     captions: Sequence[Sequence[str]],
     columns: int | None,
     title: str | None,
     colours: Sequence[str] | None,
 ) -> Figure:
-    side, gap, caption = 1.5, 0.12, 0.05 + 0.165 * len(captions[0])  # inches
+    side, caption = 1.5, 0.05 + 0.165 * len(captions[0])  # inches
     n = len(images)
     columns = min(n, columns or _columns(n))
     rows, top = math.ceil(n / columns), 0.36 if title else 0.06
-    width = columns * (side + gap) + gap
-    height = rows * (side + caption + gap) + top
+    cell = side + caption + _GAP
+    width, height = columns * (side + _GAP) + _GAP, rows * cell + top
     figure = new_figure(width, height, constrained=False)
     for i in range(n):
         row, column = divmod(i, columns)
-        x, y = gap + column * (side + gap), height - top - (row + 1) * (side + caption + gap) + gap
+        x, y = _GAP + column * (side + _GAP), height - top - (row + 1) * cell + _GAP
         axes = figure.add_axes((x / width, y / height, side / width, side / height), anchor="SW")
         _show(axes, images[i], captions[i], colours[i] if colours is not None else None)
     if title:
-        text = fit(title, 72 * (width - 2 * gap), 11)
-        figure.text(gap / width, 1 - 0.1 / height, text, va="top", fontsize=11, color=INK)
+        _head(figure, title, _GAP)
     return finish(figure)
+
+
+def _head(figure: Figure, title: str, margin: float) -> None:
+    """A title so many inches from the left, and as wide as they leave it."""
+    width, height = figure.get_size_inches()
+    text = fit(title, 72 * (width - 2 * margin), 11)
+    figure.text(margin / width, 1 - 0.1 / height, text, va="top", fontsize=11, color=INK)
 
 
 def _columns(n: int) -> int:
@@ -116,9 +128,7 @@ def _columns(n: int) -> int:
 
 
 def _show(axes: Axes, image: NDArray[np.uint8], caption: Sequence[str], colour: str | None) -> None:
-    good = image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8
-    found = f"{image.dtype} {image.shape}"
-    check(good, "image", "uint8 of shape (H, W, 3)", found, "decode or denormalise it first")
+    _check_image(image)
     axes.imshow(image)
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set(visible=colour is not None, color=colour or INK, linewidth=2.5)
@@ -127,7 +137,10 @@ def _show(axes: Axes, image: NDArray[np.uint8], caption: Sequence[str], colour: 
         note(axes, line, (0, 1), (-1, 4 + 12 * i), xycoords="axes fraction", color=ink)
 
 
-_SIDE, _GAP, _CAPTION, _TOP = 1.7, 0.12, 0.56, 0.4  # inches
+def _check_image(image: NDArray[np.uint8]) -> None:
+    good = image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8
+    found = f"{image.dtype} {image.shape}"
+    check(good, "image", "uint8 of shape (H, W, 3)", found, "decode or denormalise it first")
 
 
 class PicturedPair(NamedTuple):
@@ -156,35 +169,32 @@ def pair_grid(pairs: Sequence[PicturedPair], title: str) -> Figure:
     """
     check_counts("pairs", len(pairs))
     for image in (image for pair in pairs for image in pair.images if image is not None):
-        good = image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8
-        found = f"{image.dtype} {image.shape}"
-        check(good, "image", "uint8 of shape (H, W, 3)", found, "decode or denormalise it first")
+        _check_image(image)
     columns = min(3, len(pairs))
     rows = [pairs[at : at + columns] for at in range(0, len(pairs), columns)]
     tall = [max(_height(image) for pair in row for image in pair.images) for row in rows]
-    wide = 2 * _SIDE + 4 * _GAP
-    width, height = columns * wide, _TOP + sum(tall) + len(rows) * (_CAPTION + _GAP)
+    wide = 2 * _PAIR_SIDE + 4 * _GAP
+    width, height = columns * wide, _PAIR_TOP + sum(tall) + len(rows) * (_PAIR_CAPTION + _GAP)
     figure = new_figure(width, height, constrained=False)
-    top = height - _TOP
+    top = height - _PAIR_TOP
     for row, side in zip(rows, tall, strict=True):
-        top -= _CAPTION
+        top -= _PAIR_CAPTION
         for column, pair in enumerate(row):
             for at in range(2):
-                left = column * wide + 1.5 * _GAP + at * (_SIDE + _GAP)
-                box = left / width, (top - side) / height, _SIDE / width, side / height
-                _show_of_pairs(figure.add_axes(box), pair, at)
+                left = column * wide + 1.5 * _GAP + at * (_PAIR_SIDE + _GAP)
+                box = left / width, (top - side) / height, _PAIR_SIDE / width, side / height
+                _show_half(figure.add_axes(box), pair, at)
         top -= side + _GAP
-    text = fit(title, 72 * (width - 3 * _GAP), 11)
-    figure.text(1.5 * _GAP / width, 1 - 0.1 / height, text, va="top", fontsize=11, color=INK)
+    _head(figure, title, 1.5 * _GAP)
     return finish(figure)
 
 
 def _height(image: NDArray[np.uint8] | None) -> float:
     """Inches that an image takes which fills a square's width or height."""
-    return _SIDE if image is None else _SIDE * min(1.0, image.shape[0] / image.shape[1])
+    return _PAIR_SIDE if image is None else _PAIR_SIDE * min(1.0, image.shape[0] / image.shape[1])
 
 
-def _show_of_pairs(axes: Axes, pair: PicturedPair, side: int) -> None:
+def _show_half(axes: Axes, pair: PicturedPair, side: int) -> None:
     image = pair.images[side]
     axes.set(xticks=[], yticks=[], anchor="NW")
     axes.spines[:].set(color=RED if pair.bad else FAINT, linewidth=1.5 if pair.bad else 0.8)
@@ -197,6 +207,6 @@ def _show_of_pairs(axes: Axes, pair: PicturedPair, side: int) -> None:
     if side == 0:
         lines.append((pair.verdict, RED if pair.bad else INK))
     for at, (line, ink) in enumerate(lines):
-        room = 72 * (2 * _SIDE if at == 2 else _SIDE)
+        room = 72 * (2 * _PAIR_SIDE if at == 2 else _PAIR_SIDE)
         style = {"xycoords": "axes fraction", "color": ink, "fontsize": 8}
         note(axes, fit(line, room, 8), (0, 1), (-1, 4 + 12 * at), **style)

@@ -15,12 +15,14 @@ from tlcache.figures.style import (
     FAINT,
     INK,
     RED,
-    SOFT,
     check,
     check_counts,
     finish,
     fit,
+    label,
+    name_cells,
     new_figure,
+    rule_cells,
     tidy,
 )
 
@@ -130,6 +132,8 @@ def _cells(values: Sequence[Value]) -> tuple[list[int], list[str]]:
 
 
 def _draw(axes: Axes, one: HeatMap, table: _Table, scale: tuple[float, float]) -> None:
+    from matplotlib.patches import Rectangle
+
     best = table.best
     tidy(axes, one.title, None)
     low, high = scale[0] - 0.25 * max(scale[1] - scale[0], 0.01), scale[1]
@@ -141,22 +145,10 @@ def _draw(axes: Axes, one: HeatMap, table: _Table, scale: tuple[float, float]) -
             style: dict[str, Any] = {"color": "white" if dark else INK, "fontsize": 8}
             axes.text(column, row, text, ha="center", va="center", **style)
     if table.framed is not None:
-        _frame(axes, *table.framed)
-    turned: dict[str, Any] = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
-    wide = max(map(len, table.across)) > 6
-    axes.set_xticks(range(len(table.across)), labels=table.across, **(turned if wide else {}))
-    axes.set_yticks(range(len(table.down)), labels=table.down)
-    axes.set_xticks(np.arange(len(table.across) + 1) - 0.5, minor=True)
-    axes.set_yticks(np.arange(len(table.down) + 1) - 0.5, minor=True)
-    axes.grid(which="minor", color=FAINT, lw=0.8)
-    axes.tick_params(which="both", length=0, labelsize=8, labelcolor=INK)
-    axes.spines[:].set_visible(False)
-    axes.set_xlabel(one.across, fontsize=8.5, color=SOFT)
-    axes.set_ylabel(one.down, fontsize=8.5, color=SOFT)
-
-
-def _frame(axes: Axes, row: int, column: int) -> None:
-    from matplotlib.patches import Rectangle
-
-    place = column - 0.48, row - 0.48
-    axes.add_patch(Rectangle(place, 0.96, 0.96, fill=False, ec=RED, lw=1.8, zorder=3))
+        row, column = table.framed
+        place = column - 0.48, row - 0.48
+        axes.add_patch(Rectangle(place, 0.96, 0.96, fill=False, ec=RED, lw=1.8, zorder=3))
+    turn = 40 if max(map(len, table.across)) > 6 else 0
+    name_cells(axes, table.across, table.down, 8, turn)
+    rule_cells(axes, best.shape, FAINT, 0.8)
+    label(axes, one.across, one.down, 8.5)

@@ -1,4 +1,4 @@
-"""The spread of repeated heads."""
+"""Accuracies that came out more than once: of repeated heads, and of the folds of repeats."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from tlcache.figures.style import (
     BLUE,
     INK,
     RED,
-    SOFT,
     check,
     check_counts,
     finish,
     integer_ticks,
+    interval_dot,
+    label,
     new_figure,
     note,
     seconds_text,
@@ -73,10 +74,10 @@ def _draw_counts(axes: Axes, values: NDArray[np.float64]) -> None:
         axes.spines["left"].set_visible(False)
     else:
         axes.bar(marks, counts, 0.8 * gap, color=BLUE)
-        axes.set_ylabel("heads", fontsize=8, color=SOFT)
+        label(axes, y="heads")
     axes.ticklabel_format(axis="x", useOffset=False, style="plain")
     axes.locator_params(axis="x", nbins=6)
-    axes.set_xlabel("accuracy", fontsize=8, color=SOFT)
+    label(axes, "accuracy")
 
 
 def fold_spread(
@@ -102,16 +103,13 @@ def fold_spread(
     at = np.arange(1, repeats + 1)
     # Equal accuracies lie on each other: they are spread to the sides, in the order of the folds.
     aside = np.linspace(-0.22, 0.22, folds) if folds > 1 else np.zeros(1)
-    size = 5.5 if values.size <= 100 else 3
-    left.plot(
-        (at[:, None] + aside).ravel(), values.ravel(), "o", color=BLUE, ms=size, alpha=0.75, mew=0
-    )
+    places, size = (at[:, None] + aside).ravel(), 5.5 if values.size <= 100 else 3
+    left.plot(places, values.ravel(), "o", color=BLUE, ms=size, alpha=0.75, mew=0)
     left.hlines(values.mean(axis=1), at - 0.34, at + 0.34, color=RED, lw=1.8)
     integer_ticks(left, [1, repeats], "repeat")
     left.set_xlim(0.5, repeats + 0.5)
     for x, (mean, interval) in enumerate(means.values()):
-        right.plot([x, x], interval, color=BLUE, lw=1.8, solid_capstyle="butt")
-        right.plot([x], [mean], "o", color=BLUE, ms=6)
+        interval_dot(right, [x, x], interval, (x, mean), 1.8)
         note(right, f"{mean:.3f}", (x, mean), (8, 0), va="center", color=INK)
     right.set_xlim(-0.5, len(means) - 0.2)
     right.set_xticks(range(len(means)), labels=list(means), color=INK)

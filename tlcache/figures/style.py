@@ -1,4 +1,7 @@
-"""Palette and style of every figure; names are drawn as they are (see ``text``)."""
+"""What all figures share: palette, axes, labels, PNG, names that the fonts can draw, and checks.
+
+Names are drawn as they are, never as mathematics. Imports matplotlib only where something is drawn.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from matplotlib.figure import Figure
+import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.core.errors import DataError
@@ -25,13 +28,56 @@ BLUE, RED, GREEN = "#0072B2", "#D55E00", "#007A5A"
 STAGES = (BLUE, "#56B4E9", "#E69F00", "#009E73", "#CC79A7", RED, "#999999")
 INK, SOFT, FAINT = "#222222", "#666666", "#dddddd"
 
+DASHED: dict[str, Any] = {"color": SOFT, "lw": 0.8, "ls": (0, (3, 3)), "zorder": 1}
+"""The look of a line that guides the eye."""
+OVER: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderpad": 0}
+"""The place of a legend over its axes."""
+
+_DPI = 150  # of a file
+_SCREEN_DPI, _PAGE_DPI = 96, 120  # sharper than a screen of old, and no burden to a notebook's file
+
 
 def new_figure(width: float, height: float, constrained: bool = True) -> Figure:
-    """An empty white figure of so many inches, laid out by itself unless told otherwise."""
+    """An empty white figure of so many inches, laid out by itself unless told otherwise.
+
+    Notebooks draw it, although pyplot, whose figures they know, has no part in it.
+    """
+    from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1, wspace=0.03) if constrained else None
-    return ShownFigure((width, height), dpi=150, facecolor="white", layout=layout)
+    figure = Figure((width, height), dpi=_DPI, facecolor="white", layout=layout)
+    figure._repr_png_ = functools.partial(_shown, figure)  # type: ignore[attr-defined]
+    return figure
+
+
+def _shown(figure: Figure) -> tuple[bytes, dict[str, int]]:
+    width, height = (round(side * _SCREEN_DPI) for side in figure.get_size_inches())
+    return _png(figure, _PAGE_DPI), {"width": width, "height": height}
+
+
+def save_png(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG at 150 dots an inch, whole or not at all.
+
+    Raises:
+        CacheError: If the file cannot be written.
+    """
+    write_atomically(path, _png(figure, _DPI))
+
+
+def _png(figure: Figure, dpi: int) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi, facecolor="white")
+    return buffer.getvalue()
+
+
+def finish(figure: Figure) -> Figure:
+    """The figure with every text as plain letters in fonts that can draw it."""
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        text.set(parse_math=False, usetex=False, fontfamily=families())
+    return figure
 
 
 def tidy(axes: Axes, title: str, grid: str | None, pad: float = 10) -> None:
@@ -46,6 +92,19 @@ def tidy(axes: Axes, title: str, grid: str | None, pad: float = 10) -> None:
         axes.grid(axis=grid, color=FAINT, lw=0.6)  # type: ignore[arg-type]
 
 
+def label(axes: Axes, x: str = "", y: str = "", size: float = 8) -> None:
+    """What is measured along the axes."""
+    if x:
+        axes.set_xlabel(x, fontsize=size, color=SOFT)
+    if y:
+        axes.set_ylabel(y, fontsize=size, color=SOFT)
+
+
+def legend(axes: Axes, **how: Any) -> None:
+    """A legend without a frame."""
+    axes.legend(frameon=False, fontsize=8, labelcolor=INK, **how)
+
+
 def note(
     axes: Axes, text: str, at: tuple[float, float], off: tuple[float, float], **how: Any
 ) -> None:
@@ -54,13 +113,19 @@ def note(
     axes.annotate(text, at, off, textcoords="offset points", **style)
 
 
-def finish(figure: Figure) -> Figure:
-    """The figure with every text as plain letters in fonts that can draw it."""
-    from matplotlib.text import Text
+def mark(axes: Axes, x: float, text: str, leftwards: bool, colour: str) -> None:
+    """A dashed line across at x, with words over it."""
+    axes.axvline(x, **DASHED)
+    place, side = axes.get_xaxis_transform(), "right" if leftwards else "left"
+    note(axes, text, (x, 1), (0, 4), xycoords=place, ha=side, color=colour)
 
-    for text in figure.findobj(Text):
-        text.set(parse_math=False, usetex=False, fontfamily=families())
-    return figure
+
+def interval_dot(
+    axes: Axes, x: Sequence[float], y: Sequence[float], at: tuple[float, float], lw: float
+) -> None:
+    """A value as a dot on the line of its interval, both ends of which are given."""
+    axes.plot(x, y, color=BLUE, lw=lw, solid_capstyle="butt")
+    axes.plot(*at, "o", color=BLUE, ms=6)
 
 
 def integer_ticks(axes: Axes, epochs: Sequence[int], name: str = "epoch") -> None:
@@ -70,7 +135,26 @@ def integer_ticks(axes: Axes, epochs: Sequence[int], name: str = "epoch") -> Non
     axes.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
     margin = 0.5 if len(set(epochs)) == 1 else 0.02 * (epochs[-1] - epochs[0])
     axes.set_xlim(epochs[0] - margin, epochs[-1] + margin)
-    axes.set_xlabel(name, fontsize=8, color=SOFT)
+    label(axes, name)
+
+
+def name_cells(
+    axes: Axes, across: Sequence[str], down: Sequence[str], size: float, turn: int, step: int = 1
+) -> None:
+    """Names of every ``step``-th column and row of a table, the columns' turned by some degrees."""
+    how: dict[str, Any] = {"rotation": turn, "ha": "right", "rotation_mode": "anchor"}
+    how["va"] = "center" if turn == 90 else "top"
+    axes.set_xticks(range(0, step * len(across), step), labels=across, **(how if turn else {}))
+    axes.set_yticks(range(0, step * len(down), step), labels=down)
+    axes.tick_params(which="both", length=0, labelsize=size, labelcolor=INK)
+    axes.spines[:].set_visible(False)
+
+
+def rule_cells(axes: Axes, shape: tuple[int, ...], colour: str, width: float) -> None:
+    """Lines between the cells of a table of (rows, columns)."""
+    axes.set_xticks(np.arange(shape[1] + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(shape[0] + 1) - 0.5, minor=True)
+    axes.grid(which="minor", color=colour, lw=width)
 
 
 def seconds_text(value: float) -> str:
@@ -131,31 +215,6 @@ def _characters() -> frozenset[int]:
 
     fonts = [get_font(findfont(FontProperties(family=name))) for name in families()]
     return frozenset(code for font in fonts for code in font.get_charmap())
-
-
-_SCREEN_DPI = 96
-_DPI = 120  # sharper than a screen of old, and no burden to a notebook's file
-
-
-class ShownFigure(Figure):
-    """A figure that notebooks draw although pyplot, whose figures they know, has no part in it."""
-
-    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
-        buffer = io.BytesIO()
-        self.savefig(buffer, format="png", dpi=_DPI, facecolor="white")
-        width, height = (round(side * _SCREEN_DPI) for side in self.get_size_inches())
-        return buffer.getvalue(), {"width": width, "height": height}
-
-
-def save_png(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG at 150 dots an inch, whole or not at all.
-
-    Raises:
-        CacheError: If the file cannot be written.
-    """
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150, facecolor="white")
-    write_atomically(path, buffer.getvalue())
 
 
 def check_counts(where: str, n: int, **beside: Sequence[Any] | NDArray[Any] | None) -> None:
