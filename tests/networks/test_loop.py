@@ -19,7 +19,7 @@ from tlcache.data.transforms import apply
 from tlcache.heads.model import initial_head
 from tlcache.heads.recipe import Recipe
 from tlcache.networks.loading import ImageLoader
-from tlcache.networks.loop import BatchNorm, Run
+from tlcache.networks.loop import BatchNorm, Run, Tuning
 from tlcache.networks.network import join
 from tlcache.trunks.load import Trunk
 
@@ -33,14 +33,17 @@ def dataset(tiny_data: Path) -> ImageDataset:
     return scan(tiny_data)
 
 
-def _run(trunk: Trunk, freeze: bool, bn: BatchNorm, recipe: Recipe = RECIPE) -> Run:
-    return Run(trunk, initial_head(2, DIM, recipe.seed), recipe, CPU, freeze, bn)
+def _run(
+    trunk: Trunk, freeze: bool, bn: BatchNorm, recipe: Recipe = RECIPE, views: int | None = None
+) -> Run:
+    head = initial_head(2, DIM, recipe.seed)
+    return Run(trunk, head, Tuning(recipe, freeze, bn, views), CPU)
 
 
-def _epochs(run: Run, dataset: ImageDataset, count: int, views: int | None = None) -> None:
+def _epochs(run: Run, dataset: ImageDataset, count: int) -> None:
     with ImageLoader(dataset, TRANSFORM) as loader:
         for _ in range(count):
-            run.epoch(dataset, loader, views)
+            run.epoch(dataset, loader)
 
 
 def _state(module: nn.Module) -> dict[str, Tensor]:
@@ -164,9 +167,9 @@ def test_epochs_take_the_views_in_turn(dataset: ImageDataset) -> None:
 
     with Loader(dataset, TRANSFORM) as loader:
         for views in (None, 2):
-            run = _run(small_trunk(), True, "eval")
+            run = _run(small_trunk(), True, "eval", views=views)
             for _ in range(4):
-                run.epoch(dataset, loader, views)
+                run.epoch(dataset, loader)
     assert asked == [0, None, 1, None, 2, None, 3, None, 0, None, 1, None, 0, None, 1, None]
 
 

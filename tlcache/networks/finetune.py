@@ -2,7 +2,7 @@
 
 Deterministic on a CPU, and resumable: a run that was stopped ends with the weights of one that was
 not. Epoch e trains on augmented view e of each image, so neither order nor workers play a part.
-Covers no judging (``evaluation``) and no cached features (``head_training``).
+Covers no judging (``evaluation``) and no cached features (``heads``).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tlcache.heads.recipe import EpochRecord, Recipe, StartRecord
 from tlcache.networks.checkpoints import Plan, load_checkpoint, save_checkpoint
 from tlcache.networks.checks import check_split, check_trunk
 from tlcache.networks.loading import ImageLoader, Workers, worker_count
-from tlcache.networks.loop import BatchNorm, Run
+from tlcache.networks.loop import BatchNorm, Run, Tuning
 from tlcache.networks.network import gpu_settings, restore_network
 from tlcache.trunks.load import Trunk, load_trunk
 from tlcache.trunks.weights import state_digest
@@ -174,11 +174,11 @@ def finetune(
         OptionError: If an option makes no sense.
         CacheError: If the checkpoint cannot be written.
     """
-    recipe = recipe or Recipe()
-    first = head or initial_head(len(dataset.classes), trunk.dim, recipe.seed)
-    _check(dataset, trunk, first, bn, views)
-    run = Run(trunk, first, recipe, resolve_device(device), freeze, bn)
-    plan = _plan(dataset, trunk, first, recipe, freeze, bn, views)
+    tuning = Tuning(recipe or Recipe(), freeze, bn, views)
+    first = head or initial_head(len(dataset.classes), trunk.dim, tuning.recipe.seed)
+    _check(dataset, trunk, first)
+    run = Run(trunk, first, tuning, resolve_device(device))
+    plan = _plan(dataset, trunk, first, tuning)
     loader = ImageLoader(
         dataset,
         trunk.transform,
@@ -200,8 +200,8 @@ def finetune(
             run.judge_start(dataset, loader)
         if run.start is not None and on_start is not None:
             on_start(run.start)
-        while len(run.history) < recipe.epochs:
-            run.epoch(dataset, loader, views)
+        while len(run.history) < tuning.recipe.epochs:
+            run.epoch(dataset, loader)
             if checkpoint is not None:
                 save_checkpoint(checkpoint, run.saved(loader.unreadable), plan)
             if on_epoch is not None:
@@ -231,7 +231,7 @@ def _counter(progress: Tick, dataset: ImageDataset, run: Run, judge: bool) -> Ca
     val = len(dataset.indices("val"))
     each, before = len(dataset.indices("train")) + val, val if run.start else 0
     done = len(run.history) * each + before
-    total = run.recipe.epochs * each + (val if judge else before)
+    total = run.tuning.recipe.epochs * each + (val if judge else before)
 
     def count(images: int) -> None:
         nonlocal done
@@ -241,36 +241,26 @@ def _counter(progress: Tick, dataset: ImageDataset, run: Run, judge: bool) -> Ca
     return count
 
 
-def _plan(
-    dataset: ImageDataset,
-    trunk: Trunk,
-    head: Head,
-    recipe: Recipe,
-    freeze: bool,
-    bn: BatchNorm,
-    views: int | None,
-) -> Plan:
+def _plan(dataset: ImageDataset, trunk: Trunk, head: Head, tuning: Tuning) -> Plan:
     """All that the outcome depends on, but for the images' bytes, as plain values."""
     images = sorted(
         zip(dataset.paths, dataset.labels.tolist(), dataset.splits.tolist(), strict=True)
     )
     unit = {"normalise": True} if head.normalise else {}
-    return recipe.describe() | {
+    return tuning.recipe.describe() | {
         **unit,
         "trunk": f"{trunk.name} {trunk.digest}",
         "transform": trunk.transform.describe(),
         "classes": list(dataset.classes),
         "images": hashlib.sha256(json.dumps(images).encode()).hexdigest(),
         "first head": hashlib.sha256(head.weight.tobytes() + head.bias.tobytes()).hexdigest(),
-        "freeze": freeze,
-        "bn": bn if freeze else None,
-        "views": views,
+        "freeze": tuning.freeze,
+        "bn": tuning.bn if tuning.freeze else None,
+        "views": tuning.views,
     }
 
 
-def _check(
-    dataset: ImageDataset, trunk: Trunk, head: Head, bn: BatchNorm, views: int | None
-) -> None:
+def _check(dataset: ImageDataset, trunk: Trunk, head: Head) -> None:
     for split in ("train", "val"):
         check_split(dataset, split)
     wanted = (len(dataset.classes), trunk.dim)
@@ -281,7 +271,3 @@ def _check(
             found=" x ".join(map(str, head.weight.shape)),
             remedy="pass one for this trunk and these classes, or none for a fresh one",
         )
-    if bn not in ("eval", "train"):
-        raise OptionError("--bn", expected="eval or train", found=bn, remedy="choose one")
-    if views is not None and views < 1:
-        raise OptionError("--views", expected="1 or more", found=str(views), remedy="correct it")

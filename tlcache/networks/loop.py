@@ -1,12 +1,13 @@
 """A finetuning run, an epoch at a time: steps, validation, and the best network so far.
 
-Covers no files: a run can be saved and resumed as a plain value (``checkpoints``).
+Covers no files: a run gives itself away as a plain value, and goes on from one (``checkpoints``).
 """
 
 from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import math
 import time
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from tlcache.core.errors import DataError
+from tlcache.core.errors import DataError, OptionError
 from tlcache.core.machine import batch_size_for
 from tlcache.data.folders import ImageDataset
 from tlcache.heads.model import Head
@@ -30,21 +31,45 @@ from tlcache.trunks.load import Trunk
 BatchNorm = Literal["eval", "train"]
 
 
+@dataclasses.dataclass(frozen=True)
+class Tuning:
+    """How a network is finetuned.
+
+    Attributes:
+        recipe: Epochs, batches, rates and the seed.
+        freeze: Train the head only.
+        bn: With ``freeze``: ``eval`` keeps the trunk fixed, ``train`` runs it in training mode.
+        views: Of an image: epoch e takes view e mod ``views``; None: a new one each epoch.
+
+    Raises:
+        OptionError: If a word or a number makes no sense.
+    """
+
+    recipe: Recipe
+    freeze: bool = False
+    bn: BatchNorm = "eval"
+    views: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.bn not in ("eval", "train"):
+            raise OptionError("--bn", expected="eval or train", found=self.bn, remedy="choose one")
+        if self.views is not None and self.views < 1:
+            found = str(self.views)
+            raise OptionError("--views", expected="1 or more", found=found, remedy="correct it")
+
+    @property
+    def trunk_trains(self) -> bool:
+        """In mode, if not in weights."""
+        return not self.freeze or self.bn == "train"
+
+
 class Run:
     """A run between two epochs: the network, its optimiser, and the best of it so far."""
 
-    def __init__(
-        self,
-        trunk: Trunk,
-        head: Head,
-        recipe: Recipe,
-        device: torch.device,
-        freeze: bool,
-        bn: BatchNorm,
-    ) -> None:
-        self.recipe, self.device = recipe, device
-        self.trunk_trains = not freeze or bn == "train"  # in mode, if not in weights
-        self.network = join(copy.deepcopy(trunk.module).requires_grad_(not freeze), head)
+    def __init__(self, trunk: Trunk, head: Head, tuning: Tuning, device: torch.device) -> None:
+        self.tuning, self.device = tuning, device
+        recipe, module = tuning.recipe, copy.deepcopy(trunk.module)
+        self.network = join(module.requires_grad_(not tuning.freeze), head)
         self.network.to(device).to(memory_format=torch.channels_last)
         trained = [p for p in self.network.parameters() if p.requires_grad]
         self.optimizer = torch.optim.SGD(
@@ -67,22 +92,19 @@ class Run:
         _check_finite("the network as it came", loss, "start from another head")
         self.start = StartRecord(loss, accuracy, n)
 
-    def epoch(self, dataset: ImageDataset, loader: ImageLoader, views: int | None) -> None:
+    def epoch(self, dataset: ImageDataset, loader: ImageLoader) -> None:
         """Train on every image once, validate, and remember the network if it is the best."""
-        started, epoch = time.perf_counter(), len(self.history)
-        train, lr = dataset.indices("train"), self.recipe.learning_rate(epoch)
-        order = train[self.recipe.epoch_order(epoch, len(train))]
-        view = epoch % views if views else epoch
-        with _seeded(self.device, self.recipe.seed, epoch):
-            trained = self._train(loader.batches(order, self.recipe.batch_size, view), lr)
+        started, epoch, recipe = time.perf_counter(), len(self.history), self.tuning.recipe
+        train, lr = dataset.indices("train"), recipe.learning_rate(epoch)
+        order = train[recipe.epoch_order(epoch, len(train))]
+        view = epoch % self.tuning.views if self.tuning.views else epoch
+        with _seeded(self.device, recipe.seed, epoch):
+            trained = self._train(loader.batches(order, recipe.batch_size, view), lr)
         validated = self._validated(dataset, loader)[:2]
         seconds = time.perf_counter() - started
         record = EpochRecord(epoch + 1, lr, *trained, *validated, seconds)
-        loss, remedy = (
-            record.train_loss + record.val_loss,
-            f"lower the learning rate (it was {lr:g})",
-        )
-        _check_finite(f"epoch {record.epoch}", loss, remedy)
+        remedy = f"lower the learning rate (it was {lr:g})"
+        _check_finite(f"epoch {record.epoch}", record.train_loss + record.val_loss, remedy)
         self.history.append(record)
         if self.best_epoch == record.epoch:
             self.best = self._state()
@@ -97,7 +119,7 @@ class Run:
     def _train(self, batches: Iterator[Batch], lr: float) -> tuple[float, float]:
         """One epoch's steps; running loss and accuracy."""
         self.optimizer.param_groups[0]["lr"] = lr
-        self.network.train(self.trunk_trains)
+        self.network.train(self.tuning.trunk_trains)
         losses, hits = [], []
         for batch in batches:
             images, labels = to_device(batch.images, self.device), batch.labels.to(self.device)
@@ -115,9 +137,9 @@ class Run:
     def _state(self) -> dict[str, Tensor]:
         """Copies, on the CPU, of every tensor that can have changed."""
         return {
-            name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+            name: _copied(tensor.detach())
             for name, tensor in self.network.state_dict().items()
-            if self.trunk_trains or name.startswith("head.")
+            if self.tuning.trunk_trains or name.startswith("head.")
         }
 
     def saved(self, unreadable: dict[str, str]) -> Checkpoint:
@@ -128,11 +150,7 @@ class Run:
         }
         return Checkpoint(
             network=self._state(),
-            momentum={
-                name: buffer.to("cpu", copy=True, memory_format=torch.contiguous_format)
-                for name, buffer in buffers.items()
-                if buffer is not None
-            },
+            momentum={name: _copied(held) for name, held in buffers.items() if held is not None},
             best=self.best,
             history=self.history,
             unreadable=unreadable,
@@ -142,7 +160,7 @@ class Run:
 
     def resume(self, saved: Checkpoint) -> None:
         """Be the run that was saved."""
-        self.network.load_state_dict(saved.network, strict=self.trunk_trains)
+        self.network.load_state_dict(saved.network, strict=self.tuning.trunk_trains)
         for name, parameter in self.network.named_parameters():
             if name in saved.momentum:
                 buffer = saved.momentum[name].to(self.device, copy=True)
@@ -150,6 +168,10 @@ class Run:
         if saved.scaler:
             self.scaler.load_state_dict(saved.scaler)
         self.best, self.history, self.start = saved.best, saved.history, saved.start
+
+
+def _copied(tensor: Tensor) -> Tensor:
+    return tensor.to("cpu", copy=True, memory_format=torch.contiguous_format)
 
 
 def _means(losses: list[Tensor], hits: list[Tensor]) -> tuple[float, float]:
