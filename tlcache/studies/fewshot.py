@@ -2,7 +2,7 @@
 
 In an episode some images of each class, the shots, are drawn from the training images, and a head
 is trained on them. Nothing is chosen on the images that it is judged on: the head is that of the
-recipe's last epoch. Takes arrays.
+recipe's last epoch. Takes arrays, and draws no picture.
 """
 
 from __future__ import annotations
@@ -131,11 +131,12 @@ def few_shot_curve(
     check_counts(labels, wanted[-1], classes)
     drawn = [draw_shots(labels, wanted[-1], recipe.seed, episode) for episode in range(episodes)]
     heads = [(k, episode) for k in wanted for episode in range(episodes)]
+    shown = [drawn[episode][:, :k].ravel() for k, episode in heads]
     least = least_steps * recipe.batch_size
     hits = train_separately(
         features,
         labels,
-        [_lengthened(drawn[episode][:, :k].ravel(), least) for k, episode in heads],
+        [np.tile(rows, -(-least // len(rows))) for rows in shown],
         [reseeded(recipe, episode, 1) for _, episode in heads],
         classes=len(classes),
         judge=lambda _, head: head.logits(judged_features).argmax(axis=1) == judged_labels,
@@ -146,6 +147,77 @@ def few_shot_curve(
         for at, k in enumerate(wanted)
     ]
     return FewShotCurve(points, episodes, len(judged_labels), time.perf_counter() - started)
+
+
+def draw_shots(labels: Labels, shots: int, seed: int, episode: int) -> NDArray[np.int64]:
+    """An episode's shots: (C, shots) rows, a line a class that there is.
+
+    The first k of each line are the episode's k shots, however many there are of them, of episodes
+    and of threads, and on every machine.
+    """
+    lines = []
+    for label in np.unique(labels):
+        stream = np.random.SeedSequence(seed, spawn_key=(episode, 0, int(label)))
+        random = np.random.Generator(np.random.PCG64(stream))
+        lines.append(random.permutation(np.flatnonzero(labels == label))[:shots])
+    return np.stack(lines)
+
+
+def _point(shots: int, hits: NDArray[np.bool_]) -> Point:
+    """From which images, (E, M), each episode's head gets right."""
+    episodes, images = hits.shape
+    accuracies, of_image = hits.mean(axis=1), hits.mean(axis=0)
+    parts = [(float(accuracies.var(ddof=1)) / episodes, episodes - 1)]
+    if images > 1:
+        parts.append((float(of_image.var(ddof=1)) / images, images - 1))
+    low, high = np.quantile(accuracies, [0.025, 0.975])
+    mean = float(accuracies.mean())
+    interval = share_interval(mean, images, parts)
+    return Point(shots, accuracies, mean, interval, (float(low), float(high)))
+
+
+def check_draws(shots: Sequence[int], episodes: int, least_steps: int = LEAST_STEPS) -> None:
+    """Refuse draws that make no sense, whatever the data.
+
+    Raises:
+        OptionError: If they do not.
+    """
+    if not shots or min(shots) < 1:
+        raise OptionError(
+            "--shots",
+            expected="whole numbers over 0",
+            found=", ".join(map(str, shots)) or "none",
+            remedy="write them like 1,2,5,10,20",
+        )
+    bounds = {
+        "--episodes": (episodes, 2, MOST_EPISODES, ": one draw has no spread"),
+        "--least-steps": (least_steps, 1, 10**6, ""),
+    }
+    for option, (value, low, high, why) in bounds.items():
+        if not low <= value <= high:
+            raise OptionError(
+                option,
+                expected=f"a whole number from {low} to {high}{why}",
+                found=str(value),
+                remedy="correct it, or leave it out for the default",
+            )
+
+
+def check_counts(labels: Labels, most: int, classes: Sequence[str]) -> None:
+    """Refuse more shots than a class has training images.
+
+    Raises:
+        DataError: If one has fewer.
+    """
+    counts = np.bincount(labels, minlength=len(classes))
+    few = [f"{n} of {name}" for name, n in zip(classes, counts, strict=True) if n < most]
+    if few:
+        raise DataError(
+            f"--shots {most}",
+            expected=f"at least {most} training images of each class",
+            found=listed(few),
+            remedy=f"pass --shots of {counts.min()} or less, or add images",
+        )
 
 
 def check_dataset(dataset: ImageDataset, on: str, shots: Sequence[int]) -> None:
@@ -177,79 +249,4 @@ def check_on(on: str) -> None:
             expected="val or test: heads train on images of train",
             found=on,
             remedy="name one of them",
-        )
-
-
-def draw_shots(labels: Labels, shots: int, seed: int, episode: int) -> NDArray[np.int64]:
-    """An episode's shots: (C, shots) rows, a line a class that there is.
-
-    The first k of each line are the episode's k shots, however many there are of them, of episodes
-    and of threads, and on every machine.
-    """
-    lines = []
-    for label in np.unique(labels):
-        stream = np.random.SeedSequence(seed, spawn_key=(episode, 0, int(label)))
-        random = np.random.Generator(np.random.PCG64(stream))
-        lines.append(random.permutation(np.flatnonzero(labels == label))[:shots])
-    return np.stack(lines)
-
-
-def check_draws(shots: Sequence[int], episodes: int, least_steps: int = LEAST_STEPS) -> None:
-    """Refuse draws that make no sense, whatever the data.
-
-    Raises:
-        OptionError: If they do not.
-    """
-    if not shots or min(shots) < 1:
-        raise OptionError(
-            "--shots",
-            expected="whole numbers over 0",
-            found=", ".join(map(str, shots)) or "none",
-            remedy="write them like 1,2,5,10,20",
-        )
-    bounds = {
-        "--episodes": (episodes, 2, MOST_EPISODES, ": one draw has no spread"),
-        "--least-steps": (least_steps, 1, 10**6, ""),
-    }
-    for option, (value, low, high, why) in bounds.items():
-        if not low <= value <= high:
-            raise OptionError(
-                option,
-                expected=f"a whole number from {low} to {high}{why}",
-                found=str(value),
-                remedy="correct it, or leave it out for the default",
-            )
-
-
-def _lengthened(rows: NDArray[np.int64], least: int) -> NDArray[np.int64]:
-    return np.tile(rows, -(-least // len(rows)))
-
-
-def _point(shots: int, hits: NDArray[np.bool_]) -> Point:
-    """From which images, (E, M), each episode's head gets right."""
-    episodes, images = hits.shape
-    accuracies, of_image = hits.mean(axis=1), hits.mean(axis=0)
-    parts = [(float(accuracies.var(ddof=1)) / episodes, episodes - 1)]
-    if images > 1:
-        parts.append((float(of_image.var(ddof=1)) / images, images - 1))
-    low, high = np.quantile(accuracies, [0.025, 0.975])
-    mean = float(accuracies.mean())
-    interval = share_interval(mean, images, parts)
-    return Point(shots, accuracies, mean, interval, (float(low), float(high)))
-
-
-def check_counts(labels: Labels, most: int, classes: Sequence[str]) -> None:
-    """Refuse more shots than a class has training images.
-
-    Raises:
-        DataError: If one has fewer.
-    """
-    counts = np.bincount(labels, minlength=len(classes))
-    few = [f"{n} of {name}" for name, n in zip(classes, counts, strict=True) if n < most]
-    if few:
-        raise DataError(
-            f"--shots {most}",
-            expected=f"at least {most} training images of each class",
-            found=listed(few),
-            remedy=f"pass --shots of {counts.min()} or less, or add images",
         )

@@ -4,7 +4,7 @@ Wu et al., "Unsupervised feature learning via non-parametric instance discrimina
 and Caron et al., "Emerging properties in self-supervised vision transformers", ICCV 2021: the k
 training rows that are nearest by cosine vote for their classes with weights exp(similarity / T).
 k is chosen by leave-one-out on the training rows, so that every other split is judged by what it
-did not choose. Knows no files; draws nothing.
+did not choose. Reads no file; draws nothing.
 """
 
 from __future__ import annotations
@@ -185,6 +185,7 @@ def knn_of_features(
     Args:
         features: Of the snapshot's images.
         snapshot: Says which training images are copies of each other.
+        ks, temperature, seed, progress: As for :func:`knn_accuracy`.
 
     Raises:
         DataError: If there is no image in train, or none in another split.
@@ -222,13 +223,23 @@ def predictions(
         classes: How many there are.
         temperature: Of the votes.
     """
+    guesses = np.empty((len(ks), len(near.indices)), np.int64)
     at_once = max(1, _VOTES_AT_ONCE // classes)
-    parts = [
-        _predicted(near.indices[part], near.similarities[part], labels, ks, classes, temperature)
-        for start in range(0, len(near.indices), at_once)
-        for part in [slice(start, start + at_once)]
-    ]
-    return np.hstack(parts)
+    for first in range(0, len(near.indices), at_once):
+        some = slice(first, first + at_once)
+        indices, similarities = near.indices[some], near.similarities[some]
+        there = indices >= 0
+        # Less the largest: the same shares, and no temperature is too low for exp.
+        behind = np.where(there, similarities, 0) - np.where(there[:, :1], similarities[:, :1], 0)
+        with np.errstate(over="ignore"):  # to -inf, which weighs nothing
+            weights = np.where(there, np.exp(behind / temperature), 0)
+        votes = np.zeros(len(indices) * classes)
+        bins = np.arange(len(indices))[:, None] * classes + labels[indices]
+        for at, (start, end) in enumerate(zip([0, *ks[:-1]], ks, strict=True)):
+            part = np.s_[:, start:end]
+            votes += np.bincount(bins[part].ravel(), weights[part].ravel(), len(votes))
+            guesses[at, some] = votes.reshape(-1, classes).argmax(axis=1)
+    return guesses
 
 
 def check_ks(ks: Sequence[int], name: str = "k") -> tuple[int, ...]:
@@ -271,29 +282,6 @@ def check_seed(seed: int, name: str = "seed") -> None:
     """
     if seed < 0:
         raise OptionError(name, expected="0 or more", found=str(seed), remedy="correct it")
-
-
-def _predicted(
-    indices: NDArray[np.int64],
-    similarities: NDArray[np.float64],
-    labels: Ids,
-    ks: Sequence[int],
-    classes: int,
-    temperature: float,
-) -> NDArray[np.int64]:
-    there = indices >= 0
-    # Less the largest: the same shares, and no temperature is too low for exp.
-    behind = np.where(there, similarities, 0) - np.where(there[:, :1], similarities[:, :1], 0)
-    with np.errstate(over="ignore"):  # to -inf, which weighs nothing
-        weights = np.where(there, np.exp(behind / temperature), 0)
-    votes = np.zeros(len(indices) * classes)
-    bins = np.arange(len(indices))[:, None] * classes + labels[indices]
-    guesses = np.empty((len(ks), len(indices)), np.int64)
-    for at, (start, end) in enumerate(zip([0, *ks[:-1]], ks, strict=True)):
-        part = np.s_[:, start:end]
-        votes += np.bincount(bins[part].ravel(), weights[part].ravel(), len(votes))
-        guesses[at] = votes.reshape(-1, classes).argmax(axis=1)
-    return guesses
 
 
 def _drawn(n: int, most: int, seed: int) -> NDArray[np.int64]:
