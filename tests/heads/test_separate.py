@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -17,10 +19,13 @@ CHOICES = [RANDOM.permutation(40)[:count] for count in (40, 12, 7, 30, 30, 5)]
 RECIPES = [Recipe(epochs=4, lr=0.05, seed=seed) for seed in range(len(CHOICES))]
 
 
-def heads_of(features: np.ndarray = FEATURES) -> list[Head]:
-    return train_separately(
-        features, LABELS, CHOICES, RECIPES, classes=3, judge=lambda i, head: head
-    )
+def heads_of(features: np.ndarray = FEATURES, **how: Any) -> list[Head]:
+    given: dict[str, Any] = {
+        "choices": CHOICES,
+        "recipes": RECIPES,
+        "judge": lambda i, head: head,
+    } | how
+    return train_separately(features, LABELS, classes=3, **given)
 
 
 @pytest.mark.parametrize("views", [0, 3])
@@ -50,22 +55,12 @@ def test_heads_are_the_same_whatever_the_number_of_threads(
 def test_rows_that_are_not_chosen_are_not_looked_at() -> None:
     features = FEATURES.copy()
     features[0] = np.nan
-    train_separately(
-        features, LABELS, [np.arange(1, 40)], RECIPES[:1], classes=3, judge=lambda i, head: head
-    )
+    heads_of(features, choices=[np.arange(1, 40)], recipes=RECIPES[:1])
 
 
 def test_progress_counts_the_heads() -> None:
     seen: list[tuple[int, int]] = []
-    train_separately(
-        FEATURES,
-        LABELS,
-        CHOICES,
-        RECIPES,
-        classes=3,
-        judge=lambda i, head: None,
-        progress=lambda done, total: seen.append((done, total)),
-    )
+    heads_of(progress=lambda *told: seen.append(told))
     assert seen == [(i + 1, 6) for i in range(6)]
 
 
@@ -80,16 +75,9 @@ def test_an_interruption_ends_the_heads_that_wait() -> None:
     def interrupt(done: int, total: int) -> None:
         raise KeyboardInterrupt
 
+    many: dict[str, Any] = {"choices": [np.arange(40)] * 300, "recipes": [Recipe(epochs=4)] * 300}
     with pytest.raises(KeyboardInterrupt):
-        train_separately(
-            FEATURES,
-            LABELS,
-            [np.arange(40)] * 300,
-            [Recipe(epochs=4)] * 300,
-            classes=3,
-            judge=lambda i, head: judged.append(i),
-            progress=interrupt,
-        )
+        heads_of(**many, judge=lambda i, head: judged.append(i), progress=interrupt)
     assert len(judged) < 300
 
 

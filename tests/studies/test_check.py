@@ -1,4 +1,4 @@
-"""What a check puts together: what makes results wrong, and what is only said."""
+"""What a check puts together: what makes results wrong, and what is only said; near duplicates."""
 
 from __future__ import annotations
 
@@ -182,3 +182,63 @@ def test_an_imbalance_that_none_can_keep_to_is_refused(most: float) -> None:
         check_imbalance(most, "--imbalance")
     with pytest.raises(OptionError):
         inspect(snapshot_of(*SOUND), None, 224, most)
+
+
+def angles(*degrees: float) -> np.ndarray:
+    radians = np.radians(degrees)
+    return np.stack([np.cos(radians), np.sin(radians)], 1).astype(np.float32)
+
+
+def listed(pairs: Pairs) -> list[tuple[int, int]]:
+    return [(a, b) for a, b in pairs.rows.tolist()]
+
+
+def test_near_duplicates_are_found_across_splits_and_in_train() -> None:
+    snapshot = snapshot_of(*SOUND, Listed("test/ants/5.jpg", 5), Listed("test/ants/6.jpg", 6))
+    #   train: 0, 90; val: 91, 200; test: 201.5, 202
+    found = near_duplicates(snapshot, angles(0, 90, 91, 200, 201.5, 202), 0.999)
+    assert listed(found.across) == [(1, 2), (3, 4), (3, 5)]
+    expected = np.cos(np.radians([1, 1.5, 2]))
+    assert found.across.similarities == pytest.approx(expected, abs=1e-6)
+    assert found.across.total == 3 and found.within.total == 0
+    near = near_duplicates(snapshot, angles(0, 1, 91, 200, 300, 301), 0.999)
+    assert listed(near.within) == [(0, 1)]  # and not the two in test
+    assert near.across.total == 0 and near.threshold == 0.999
+
+
+def test_rows_of_near_duplicates_are_the_snapshot_s_whatever_its_order() -> None:
+    mixed = snapshot_of(SOUND[2], SOUND[0], Listed("val/ants/b.jpg", 5, "bad"), *SOUND)
+    # Features are of rows 1, 3, 4 (train), then 0, 5, 6 (val); copies are the same image.
+    found = near_duplicates(mixed, angles(0, 0, 40, 80, 80, 40.1), 0.9999)
+    assert listed(found.across) == [(4, 6)]
+
+
+def test_copies_are_no_near_duplicates_of_each_other() -> None:
+    copied = snapshot_of(*SOUND, Listed("val/ants/copy.jpg", 1))
+    found = near_duplicates(copied, angles(0, 40, 80, 120, 0), 0.99)
+    assert found.across.total == found.within.total == 0
+
+
+def test_the_most_similar_pairs_of_all_splits_are_kept() -> None:
+    snapshot = snapshot_of(*SOUND, Listed("test/ants/5.jpg", 5))
+    found = near_duplicates(snapshot, angles(0, 90, 2, 93.5, 91), 0.99, most=2)
+    assert listed(found.across) == [(1, 4), (0, 2)]
+    assert found.across.total == 4
+
+
+def test_a_split_alone_has_no_pairs_across() -> None:
+    found = near_duplicates(snapshot_of(*SOUND[:2]), angles(0, 1), 0.9)
+    assert listed(found.across) == [] and listed(found.within) == [(0, 1)]
+
+
+def test_progress_goes_through_all_pairs_of_splits() -> None:
+    told: list[tuple[int, int]] = []
+    near_duplicates(
+        snapshot_of(*SOUND), angles(0, 1, 2, 3), 0.9, progress=lambda *at: told.append(at)
+    )
+    assert told == sorted(told) and told[-1] == (8, 8)
+
+
+def test_a_threshold_out_of_range_is_refused() -> None:
+    with pytest.raises(OptionError, match=r"up to 1, found 1\.5"):
+        near_duplicates(snapshot_of(*SOUND), angles(0, 1, 2, 3), 1.5)
