@@ -107,7 +107,9 @@ def evaluate(logits: ArrayLike, labels: ArrayLike, classes: Sequence[str]) -> Ev
     names = _checked_classes(classes, scores.shape[1])
     predictions = scores.argmax(axis=1)
     right = predictions == truths
-    confusion = _confusion(truths, predictions, len(names))
+    _, hits, sums = _binned(softmax(scores).max(axis=1), right)
+    pairs = np.bincount(truths * len(names) + predictions, minlength=len(names) ** 2)
+    confusion = pairs.reshape(len(names), len(names))
     per_class = _per_class(confusion, names)
     return Evaluation(
         n=len(truths),
@@ -115,7 +117,7 @@ def evaluate(logits: ArrayLike, labels: ArrayLike, classes: Sequence[str]) -> Ev
         accuracy_ci95=wilson_interval(int(right.sum()), len(truths)),
         loss=_cross_entropy(scores, truths),
         macro_f1=float(np.mean([c["f1"] for c in per_class.values() if c["support"] > 0])),
-        ece=_calibration_error(softmax(scores).max(axis=1), right),
+        ece=float(np.abs(hits - sums).sum() / len(right)),
         classes=names,
         per_class=per_class,
         confusion=confusion.tolist(),
@@ -191,11 +193,6 @@ def _cross_entropy(scores: NDArray[np.float64], truths: NDArray[np.int64]) -> fl
     return float(np.mean(np.log(np.exp(shifted).sum(axis=1)) - true))
 
 
-def _calibration_error(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> float:
-    _, hits, sums = _binned(confidence, right)
-    return float(np.abs(hits - sums).sum() / len(right))
-
-
 def _binned(
     confidence: NDArray[np.float64], right: NDArray[np.bool_]
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
@@ -206,13 +203,6 @@ def _binned(
     counts = np.bincount(bins, minlength=_BINS)
     hits = np.bincount(bins, weights=right, minlength=_BINS)
     return counts, hits, np.bincount(bins, weights=confidence, minlength=_BINS)
-
-
-def _confusion(
-    truths: NDArray[np.int64], predictions: NDArray[np.int64], count: int
-) -> NDArray[np.int64]:
-    pairs = np.bincount(truths * count + predictions, minlength=count * count)
-    return pairs.reshape(count, count)
 
 
 def _per_class(confusion: NDArray[np.int64], names: tuple[str, ...]) -> dict[str, dict[str, float]]:

@@ -232,31 +232,6 @@ def numpy_seconds(rows: int, dim: int, classes: int, recipes: Sequence[Recipe]) 
     return seconds
 
 
-class _Group:
-    """G heads on their way, (G, C, D + 1) with the bias as the last column."""
-
-    def __init__(self, heads: Sequence[Head]) -> None:
-        joined = [np.column_stack([head.weight, head.bias]) for head in heads]
-        self.weight = np.stack(joined).astype(np.float32)
-        self.velocity = np.zeros_like(self.weight)
-        self.best = self.weight.copy()
-        self.best_epoch = np.zeros(len(heads), int)
-        self.best_accuracy = np.full(len(heads), -1.0)
-        self.history: list[list[EpochRecord]] = [[] for _ in heads]
-
-    def record(self, g: int, record: EpochRecord) -> None:
-        self.history[g].append(record)
-        if record.val_accuracy > self.best_accuracy[g] and _finite(record):
-            self.best_accuracy[g], self.best_epoch[g] = record.val_accuracy, record.epoch
-            self.best[g] = self.weight[g]
-
-    def trained(self, g: int, seconds: float) -> TrainedHead:
-        best, last = (
-            Head(w[g, :, :-1].copy(), w[g, :, -1].copy()) for w in (self.best, self.weight)
-        )
-        return TrainedHead(best, last, int(self.best_epoch[g]), self.history[g], seconds)
-
-
 def _train_group(
     data: HeadData,
     heads: Sequence[Head],
@@ -264,8 +239,13 @@ def _train_group(
     take: Steps,
     tell: Callable[[int, EpochRecord], None],
 ) -> list[TrainedHead]:
-    """Train heads whose recipes share seed, batch size and number of epochs."""
-    started, recipe, group = time.perf_counter(), recipes[0], _Group(heads)
+    """Train G heads whose recipes share seed, batch size and number of epochs."""
+    started, recipe = time.perf_counter(), recipes[0]
+    joined = [np.column_stack([head.weight, head.bias]) for head in heads]
+    weight = np.stack(joined).astype(np.float32)  # (G, C, D + 1), the bias the last column
+    velocity, best = np.zeros_like(weight), weight.copy()
+    best_epoch, best_accuracy = [0] * len(heads), [-1.0] * len(heads)
+    history: list[list[EpochRecord]] = [[] for _ in heads]
     momentum = np.array([r.momentum for r in recipes], np.float32)
     decay = np.array([r.weight_decay for r in recipes], np.float32)
     going = list(range(len(heads)))
@@ -274,18 +254,28 @@ def _train_group(
         lrs = [r.learning_rate(epoch) for r in recipes]
         rates = Rates(np.array(lrs, np.float32), momentum, decay)
         with np.errstate(over="ignore", invalid="ignore"):  # what diverges is recorded as such
-            train = train_epoch(group.weight, group.velocity, data, epoch, recipe, take, rates)
-            val = judge(group.weight, data)
+            train = train_epoch(weight, velocity, data, epoch, recipe, take, rates)
+            val = judge(weight, data)
         seconds = time.perf_counter() - epoch_started
         for g in going:
             record = EpochRecord(epoch + 1, lrs[g], *train[g], *val[g], seconds)
-            group.record(g, record)
+            history[g].append(record)
+            if record.val_accuracy > best_accuracy[g] and _finite(record):
+                best_accuracy[g], best_epoch[g] = record.val_accuracy, record.epoch
+                best[g] = weight[g]
             tell(g, record)
-        going = [g for g in going if _finite(group.history[g][-1])]
+        going = [g for g in going if _finite(history[g][-1])]
         if not going:
             break
     seconds = time.perf_counter() - started
-    return [group.trained(g, seconds) for g in range(len(heads))]
+    return [
+        TrainedHead(_head(best[g]), _head(weight[g]), best_epoch[g], history[g], seconds)
+        for g in range(len(heads))
+    ]
+
+
+def _head(joined: Array) -> Head:
+    return Head(joined[:, :-1].copy(), joined[:, -1].copy())
 
 
 def _finite(record: EpochRecord) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -226,7 +226,11 @@ def inspect(
     unreadable = [(row, reason) for row, reason in enumerate(snapshot.reasons) if reason]
     tiny, odd = [], []
     at_hand = dataset.root.is_dir()
-    for row, (width, height, oddities, reason) in _headers(snapshot, progress) if at_hand else ():
+    rows = np.flatnonzero(snapshot.readable()).tolist() if at_hand else []
+    headers = zip(rows, read_headers([dataset.path(row) for row in rows]), strict=True)
+    for done, (row, (width, height, oddities, reason)) in enumerate(headers, 1):
+        if progress is not None:
+            progress(done, len(rows))
         unreadable += [(row, reason)] if reason else []
         tiny += [(row, width, height)] if 0 < min(width, height) < crop else []
         odd += [(row, what) for what in oddities]
@@ -276,15 +280,3 @@ def unsound(found: Inspection) -> DataError:
         found=", ".join(f"{n:,} {one if n == 1 else many}" for n, one, many in said if n),
         remedy="keep one of each pair, or put both into the same split and class, then train again",
     )
-
-
-def _headers(
-    snapshot: Snapshot, progress: Tick | None
-) -> Iterator[tuple[int, tuple[int, int, tuple[str, ...], str]]]:
-    """Row and header of each image that could be read so far."""
-    rows = np.flatnonzero(snapshot.readable()).tolist()
-    paths = [snapshot.dataset.path(row) for row in rows]
-    for done, (row, header) in enumerate(zip(rows, read_headers(paths), strict=True), 1):
-        if progress is not None:
-            progress(done, len(rows))
-        yield row, header
