@@ -84,7 +84,7 @@ def test_a_cache_that_cannot_be_listed_is_named(
     with pytest.raises(CacheError) as refused:
         list(identities(tmp_path))
     assert str(refused.value) == (
-        f"{tmp_path}: expected a cache folder that can be read, found Permission denied; "
+        f"{tmp_path}: expected a folder that can be read, found Permission denied; "
         "check its permissions or choose another --cache-dir"
     )
 

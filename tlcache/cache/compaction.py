@@ -38,7 +38,7 @@ from tlcache.cache.rows import (
 )
 from tlcache.cache.shards import Rows, pack_shard
 from tlcache.core.errors import CacheError, strerror
-from tlcache.core.files import write_atomically
+from tlcache.core.files import list_folder, write_atomically
 from tlcache.core.progress import Report, no_report
 
 TARGET_BYTES = 64 << 20
@@ -110,7 +110,7 @@ def compact(
 
 def _sizes(folder: Path) -> dict[Path, int]:
     """Of the shards, in the order of names."""
-    paths = entries(folder / "shards")
+    paths = list_folder(folder / "shards")
     return {
         path: path.lstat().st_size
         for path in paths
@@ -250,28 +250,9 @@ def show_hidden(folder: Path) -> None:
     Raises:
         CacheError: If the folder cannot be listed or changed.
     """
-    for path in entries(folder):
+    for path in list_folder(folder):
         if path.suffix == HIDDEN and path.name[0] == ".":
             _move(path, path.with_name(f"{path.name.split('.')[1]}.h5"))
-
-
-def entries(folder: Path) -> list[Path]:
-    """What is in a folder, in the order of names; nothing if it is not there.
-
-    Raises:
-        CacheError: If it cannot be listed.
-    """
-    try:
-        return sorted(folder.iterdir())
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise CacheError(
-            folder,
-            expected="a folder that can be read",
-            found=strerror(error),
-            remedy="check its permissions or choose another --cache-dir",
-        ) from error
 
 
 def delete(path: Path) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 from tlcache.cache.identity import FILE, Identity, read_description, read_identity
 from tlcache.cache.store import BAD
 from tlcache.core.errors import CacheError, TlcacheError, nearest, strerror
-from tlcache.core.files import TEMPORARY
+from tlcache.core.files import TEMPORARY, list_folder
 
 WEIGHTS = "weights"
 
@@ -186,18 +186,9 @@ def describe_fault(fault: TlcacheError) -> dict[str, str]:
 def list_files(folder: Path, faults: list[CacheError]) -> list[Path]:
     """What is in a folder, in the order of names; a folder that cannot be read adds a fault."""
     try:
-        return sorted(folder.iterdir())
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        faults.append(
-            CacheError(
-                folder,
-                expected="a folder that can be read",
-                found=strerror(error),
-                remedy="check its permissions, or remove it where it is no folder",
-            )
-        )
+        return list_folder(folder)
+    except CacheError as error:
+        faults.append(error)
         return []
 
 

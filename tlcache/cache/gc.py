@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcache.cache.compaction import Compacted, compact, delete, entries
+from tlcache.cache.compaction import Compacted, compact, delete
 from tlcache.cache.identity import Identity, identities, read_identity
 from tlcache.cache.snapshots import load_snapshot
 from tlcache.cache.store import BAD
 from tlcache.core.errors import CacheError
-from tlcache.core.files import TEMPORARY
+from tlcache.core.files import TEMPORARY, list_folder
 from tlcache.core.progress import Report
 
 ABANDONED_SECONDS = 3600.0
@@ -126,7 +126,7 @@ def _sweep(folder: Path, identity: Identity, *, dry_run: bool, report: Report | 
 
 def _tidy(folders: Sequence[Path], dry_run: bool) -> LeftOver:
     now, counts, size = time.time(), {BAD: 0, TEMPORARY: 0}, 0
-    for path in (path for folder in folders for path in entries(folder)):
+    for path in (path for folder in folders for path in list_folder(folder)):
         try:
             status = path.lstat()
         except FileNotFoundError:
@@ -167,7 +167,7 @@ class _NamedRows:
         found = [np.zeros((0, 32), np.uint8)]
         try:
             for folder in self._folders():
-                for path in entries(folder / "snapshots"):
+                for path in list_folder(folder / "snapshots"):
                     if path.suffix == ".h5" and path.name[0] != ".":
                         snapshot = load_snapshot(path)
                         found.append(snapshot.digests[snapshot.readable()])
@@ -185,7 +185,7 @@ class _NamedRows:
         known = dict(identities(self._cache))
         if not self._augmented:
             return [folder for folder, other in known.items() if other == self._identity]
-        for folder in entries(self._cache):
+        for folder in list_folder(self._cache):
             if folder not in known and (folder / "snapshots").exists():
                 known[folder] = read_identity(folder)  # or says what is wrong with it
         return [folder for folder, other in known.items() if self._is_sibling(other)]

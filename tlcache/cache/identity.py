@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tlcache.core.errors import CacheError, DamageError, OptionError, strerror
-from tlcache.core.files import read_capped
+from tlcache.core.errors import CacheError, DamageError, OptionError
+from tlcache.core.files import is_gone, list_folder, read_capped
 from tlcache.core.progress import Report
 from tlcache.data.transforms import Transform
 
@@ -205,16 +205,11 @@ def _short(value: object) -> str:
 
 def _subfolders(cache: Path) -> list[Path]:
     try:
-        return sorted(cache.iterdir())
-    except (FileNotFoundError, NotADirectoryError):
-        return []  # there is no cache yet
-    except OSError as error:
-        raise CacheError(
-            cache,
-            expected="a cache folder that can be read",
-            found=strerror(error),
-            remedy="check its permissions or choose another --cache-dir",
-        ) from error
+        return list_folder(cache)
+    except CacheError as error:
+        if is_gone(error):  # there is no cache yet
+            return []
+        raise
 
 
 def _check(good: bool, name: str, expected: str, found: object) -> None:

@@ -28,8 +28,8 @@ from tlcache.cache.identity import (
 )
 from tlcache.cache.shards import Rows, pack_shard, read_shard
 from tlcache.cache.snapshots import Snapshot, load_snapshot, save_snapshot
-from tlcache.core.errors import CacheError, DamageError, strerror
-from tlcache.core.files import TEMPORARY, is_gone, make_folder, write_atomically
+from tlcache.core.errors import CacheError, DamageError
+from tlcache.core.files import TEMPORARY, is_gone, list_folder, make_folder, write_atomically
 from tlcache.core.progress import Report, no_report
 
 BAD = ".bad"
@@ -211,17 +211,7 @@ class FeatureStore:
         return False
 
     def _listed(self) -> list[Path]:
-        try:
-            paths = sorted(self._shards.iterdir())
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise CacheError(
-                self._shards,
-                expected="a folder that can be read",
-                found=strerror(error),
-                remedy="check its permissions or choose another --cache-dir",
-            ) from error
+        paths = list_folder(self._shards)
         return [path for path in paths if path.suffix == ".h5" and path.name[0] != "."]
 
     def _set_aside(self, path: Path, error: DamageError) -> None:

@@ -18,7 +18,7 @@ DISTRIBUTION = "tlcache-features"
 
 
 class TlcacheError(Exception):
-    """One fault in one line.
+    """One fault in one line; its four parts may go without their names, in this order.
 
     Args:
         where: The file, folder, option or value at fault.
@@ -27,8 +27,8 @@ class TlcacheError(Exception):
         remedy: What the user can do about it.
     """
 
-    def __init__(self, where: object, *, expected: str, found: str, remedy: str) -> None:
-        super().__init__(where, expected, found, remedy)
+    def __init__(self, where: object, expected: str, found: str, remedy: str) -> None:
+        super().__init__(str(where), expected, found, remedy)
         self.where = str(where)
         self.expected = expected
         self.found = found
@@ -37,9 +37,6 @@ class TlcacheError(Exception):
     def __str__(self) -> str:
         text = f"{self.where}: expected {self.expected}, found {self.found}; {self.remedy}"
         return one_line(text)
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild, (type(self), self.where, self.expected, self.found, self.remedy)
 
 
 class DataError(TlcacheError):
@@ -128,9 +125,3 @@ def error_in_a_line(error: Exception) -> str:
     """The kind of an error of somebody else's code and the first line of its words."""
     lines = str(error).strip().splitlines() or [""]
     return f"{type(error).__name__}: {lines[0][:200]}".removesuffix(": ")
-
-
-def _rebuild(
-    kind: type[TlcacheError], where: str, expected: str, found: str, remedy: str
-) -> TlcacheError:
-    return kind(where, expected=expected, found=found, remedy=remedy)

@@ -124,6 +124,25 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def list_folder(folder: Path) -> list[Path]:
+    """What is in a folder, in the order of names; nothing if it is not there.
+
+    Raises:
+        CacheError: If it cannot be listed.
+    """
+    try:
+        return sorted(folder.iterdir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise CacheError(
+            folder,
+            expected="a folder that can be read",
+            found=strerror(error),
+            remedy="check its permissions or choose another --cache-dir",
+        ) from error
+
+
 def is_gone(error: CacheError) -> bool:
     """Whether a file could not be read because it was not there; by now it may be there again."""
     return isinstance(error.__cause__, FileNotFoundError | NotADirectoryError)

@@ -32,7 +32,7 @@ def no_folder(folder: Path) -> DataError:
         above = next(p for p in folder.absolute().parents if p.is_dir())
         found = f"no such folder; the nearest that exists is {above}, which holds {_held(above)}"
         remedy = "correct the path (`tlcache data` fetches an example)"
-    return wrong(folder, "a folder of images", found, remedy)
+    return DataError(folder, "a folder of images", found, remedy)
 
 
 def check_classes(folder: Path, classes: list[str]) -> None:
@@ -42,7 +42,7 @@ def check_classes(folder: Path, classes: list[str]) -> None:
         DataError: If there are fewer.
     """
     if len(classes) < 2:
-        raise wrong(
+        raise DataError(
             folder,
             "a folder for each of at least two classes",
             f"one class only ({classes[0]})" if classes else _held(folder),
@@ -59,18 +59,13 @@ def not_a_dataset(folder: Path, subfolders: list[str]) -> DataError:
         remedy = "call the folder of held-out images val"
     elif not subfolders:
         remedy = "name the folder that holds the images"
-    return wrong(folder, "folders train/ and val/", _held(folder), remedy)
+    return DataError(folder, "folders train/ and val/", _held(folder), remedy)
 
 
 def no_images(folder: Path) -> DataError:
     """A folder without an image in or below it."""
     images = f"images ({' '.join(IMAGE_EXTENSIONS)})"
-    return wrong(folder, images, _held(folder), "put images there, or remove the folder")
-
-
-def wrong(where: object, expected: str, found: str, remedy: str) -> DataError:
-    """A :class:`DataError` with its words in order."""
-    return DataError(where, expected=expected, found=found, remedy=remedy)
+    return DataError(folder, images, _held(folder), "put images there, or remove the folder")
 
 
 def _held(folder: Path) -> str:
@@ -247,7 +242,7 @@ def _scan_splits(folder: Path) -> tuple[list[str], list[_Found], int]:
         names, stray = _subfolders(folder / name)
         ignored += stray
         if unknown := sorted(set(names) - set(classes)):
-            raise wrong(
+            raise DataError(
                 folder / name,
                 f"the classes of train ({listed(classes)})",
                 f"{listed(unknown)}, which train lacks",
@@ -276,7 +271,7 @@ def _scan_classes(
         check_shares(fractions)
     classes, ignored = _subfolders(folder)
     if "train" in classes and "val" in classes:
-        raise wrong(
+        raise DataError(
             folder,
             "class folders to be split",
             "train and val folders, which are a split already",
@@ -291,7 +286,7 @@ def _scan_classes(
             found += [(0, label, f"{cls}/{path}") for path in paths]
             continue
         if len(paths) < len(fractions):
-            raise wrong(
+            raise DataError(
                 folder / cls,
                 f"at least {len(fractions)} images, one for each part of --split",
                 str(len(paths)),
@@ -355,7 +350,7 @@ def _reading(folder: Path) -> Iterator[None]:
             raise no_folder(folder)
         yield
     except OSError as error:
-        raise wrong(
+        raise DataError(
             error.filename or folder,
             "a folder that can be read",
             strerror(error),

@@ -30,13 +30,13 @@ def groups_from_csv(file: Path, paths: Sequence[str]) -> list[str]:
     named: dict[str, str] = {}
     for line, path, group in _rows(file):
         if path in named:
-            raise _wrong(
+            raise DataError(
                 f"{file}, line {line}", "each path once", f"{path} again", "remove one of its rows"
             )
         named[path] = group
     missing = [path for path in paths if _key(path) not in named]
     if missing:
-        raise _wrong(
+        raise DataError(
             file,
             f"a group for each of {len(paths)} images",
             f"none for {len(missing)}: {listed(missing)}",
@@ -98,7 +98,7 @@ def _rows(file: Path) -> Iterator[tuple[int, str, str]]:
             header = [name.strip() for name in next(reader, [])]
             if any(header.count(name) != 1 for name in _COLUMNS):
                 found = ", ".join(header)[:100] or "nothing"
-                raise _wrong(
+                raise DataError(
                     f"{file}, line 1",
                     "the columns path,group",
                     found,
@@ -109,18 +109,18 @@ def _rows(file: Path) -> Iterator[tuple[int, str, str]]:
                 yield reader.line_num, *_cells(file, reader.line_num, row, len(header), places)
     except OSError as error:
         found = strerror(error)
-        raise _wrong(
+        raise DataError(
             f"--groups {file}", "a CSV with the columns path,group", found, "correct the path"
         ) from error
     except csv.Error as error:
         where = f"{file}, line {reader.line_num}"
-        raise _wrong(where, "a line of a CSV", str(error), "correct the line") from error
+        raise DataError(where, "a line of a CSV", str(error), "correct the line") from error
 
 
 def _cells(file: Path, line: int, row: list[str], width: int, places: list[int]) -> tuple[str, str]:
     where = f"{file}, line {line}"
     if len(row) != width:
-        raise _wrong(
+        raise DataError(
             where,
             f"{width} columns, as in the first line",
             str(len(row)),
@@ -129,14 +129,10 @@ def _cells(file: Path, line: int, row: list[str], width: int, places: list[int])
     path, group = (row[place].strip() for place in places)
     if not (path and group):
         missing = "path" if not path else "group"
-        raise _wrong(where, "a path and its group", f"no {missing}", "fill it in")
+        raise DataError(where, "a path and its group", f"no {missing}", "fill it in")
     return _key(path), group
 
 
 def _key(path: str) -> str:
     """macOS spells the names of files decomposed, and a table of them may not."""
     return unicodedata.normalize("NFC", path.strip())
-
-
-def _wrong(where: object, expected: str, found: str, remedy: str) -> DataError:
-    return DataError(where, expected=expected, found=found, remedy=remedy)

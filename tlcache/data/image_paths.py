@@ -31,7 +31,7 @@ def listed_paths(argument: str) -> list[str]:
     if os.path.lexists(argument):
         return [argument]
     if not glob.has_magic(argument):
-        raise _no_image(argument or "IMAGE", "an image", "no such file", "correct the path")
+        raise DataError(argument or "IMAGE", "an image", "no such file", "correct the path")
     found = list[str]()
     for match in sorted(glob.glob(argument, recursive=True)):  # noqa: PTH207 -- of any root
         if not os.path.isdir(match):  # noqa: PTH112
@@ -40,7 +40,7 @@ def listed_paths(argument: str) -> list[str]:
             with contextlib.suppress(DataError):  # one without images, beside others
                 found += _below(match)
     if not found:
-        raise _no_image(argument, "images of this pattern", "none", "correct it, in quotes")
+        raise DataError(argument, "images of this pattern", "none", "correct it, in quotes")
     return list(dict.fromkeys(found))  # ** matches a folder, and what is in it
 
 
@@ -67,7 +67,7 @@ def paths_on_stdin(null: bool) -> Iterator[str | None]:
         yield from _paths(names)
         if len(rest) > _BYTES_AT_ONCE:
             found = f"{len(rest):,} bytes without an end of {'NUL' if null else 'line'}"
-            raise _no_image("-", "paths on stdin", found, "see --null, or correct what writes them")
+            raise DataError("-", "paths on stdin", found, "see --null, or correct what writes them")
     yield from _paths([rest])
 
 
@@ -89,7 +89,3 @@ def _is_ready(stream: BinaryIO) -> bool:
         return bool(select.select([descriptor], [], [], 0)[0])
     except (OSError, ValueError):  # a pipe on Windows
         return False
-
-
-def _no_image(where: str, expected: str, found: str, remedy: str) -> DataError:
-    return DataError(where, expected=expected, found=found, remedy=remedy)

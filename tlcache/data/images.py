@@ -179,9 +179,9 @@ def as_images(X: Any) -> list[Path | ImageInMemory]:
     known = isinstance(X, np.ndarray) and (X.ndim == 1 or (X.ndim == 4 and X.dtype == np.uint8))
     if not (known or isinstance(X, list | tuple)):
         shape = f"{X.dtype} of shape {X.shape}" if isinstance(X, np.ndarray) else type(X).__name__
-        raise _wrong("X", "a list of paths or images", shape, "put them into a list")
+        raise InputError("X", "a list of paths or images", shape, "put them into a list")
     if not len(X):
-        raise _wrong("X", "at least one image", "none", "pass some")
+        raise InputError("X", "at least one image", "none", "pass some")
     return [_image(i, item) for i, item in enumerate(X)]
 
 
@@ -194,8 +194,4 @@ def _image(i: int, item: Any) -> Path | ImageInMemory:
     array = isinstance(item, np.ndarray)
     found = f"{item.dtype} of shape {item.shape}" if array else repr(item)[:60]
     expected = "a path, a Pillow image, or (H, W, 3) uint8"
-    raise _wrong(f"X[{i}]", expected, found, "correct it or leave it out")
-
-
-def _wrong(where: str, expected: str, found: str, remedy: str) -> InputError:
-    return InputError(where, expected=expected, found=found, remedy=remedy)
+    raise InputError(f"X[{i}]", expected, found, "correct it or leave it out")

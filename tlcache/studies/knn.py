@@ -294,26 +294,22 @@ def _drawn(n: int, most: int, seed: int) -> NDArray[np.int64]:
 
 def _check_labels(name: str, rows: Rows, labels: Ids, classes: int) -> None:
     if not len(rows):
-        raise _wrong(name, "at least one image", "none", "add images, or leave the split out")
+        raise DataError(name, "at least one image", "none", "add images, or leave the split out")
     if labels.shape != (len(rows),) or labels.dtype.kind not in "iu":
         found = f"{labels.dtype} {labels.shape}"
-        raise _wrong(f"{name} labels", f"{len(rows)} integers", found, "give one a row")
+        raise DataError(f"{name} labels", f"{len(rows)} integers", found, "give one a row")
     if labels.min() < 0 or labels.max() >= classes:
         found = f"{labels.min()} to {labels.max()}"
-        raise _wrong(f"{name} labels", f"classes from 0 to {classes - 1}", found, "correct them")
+        raise DataError(f"{name} labels", f"classes from 0 to {classes - 1}", found, "correct them")
 
 
 def _check_votes(labels: Ids, copies: Ids) -> None:
     if copies.shape != labels.shape:
         found = f"{copies.shape}"
-        raise _wrong("copies", f"{len(labels)} integers", found, "give one a training row")
+        raise DataError("copies", f"{len(labels)} integers", found, "give one a training row")
     if (labels == labels[0]).all():
         remedy = "there is nothing to tell apart: add images of another class"
-        raise _wrong("train", "images of at least two classes", "one class only", remedy)
+        raise DataError("train", "images of at least two classes", "one class only", remedy)
     if (copies == copies[0]).all():
         remedy = "add images: nobody is left to vote when one is left out"
-        raise _wrong("train", "at least two different images", "copies of one", remedy)
-
-
-def _wrong(where: str, expected: str, found: str, remedy: str) -> DataError:
-    return DataError(where, expected=expected, found=found, remedy=remedy)
+        raise DataError("train", "at least two different images", "copies of one", remedy)

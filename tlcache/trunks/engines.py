@@ -77,7 +77,7 @@ def make_engine(
             cannot take this network, or if it misses the precision's bound on this machine.
     """
     if engine not in ENGINES:
-        raise _wrong("--engine", " or ".join(ENGINES), engine, "name one of them")
+        raise OptionError("--engine", " or ".join(ENGINES), engine, "name one of them")
     suits_mnn = device.type == "cpu" and precision in ("fp32", "fast")
     if engine == "auto" and suits_mnn and images >= MNN_IMAGES and _installed("MNN"):
         try:
@@ -90,14 +90,14 @@ def make_engine(
     if engine in ("auto", "torch"):
         return _torch_engine(module, transform, precision, device)
     if not suits_mnn:
-        raise _wrong(
+        raise OptionError(
             "--engine mnn",
             "--device cpu with --precision fp32 or fast",
             f"{device.type} with {precision}",
             "leave --engine out",
         )
     if not _installed("MNN"):
-        raise _wrong("--engine mnn", "MNN", "no such package", to_install("mnn"))
+        raise OptionError("--engine mnn", "MNN", "no such package", to_install("mnn"))
     return _mnn_engine(module, transform.crop, precision)
 
 
@@ -126,7 +126,7 @@ def _checked(engine: Engine, module: torch.nn.Module, crop: int, precision: str)
         expected = module(inputs).numpy()
     off = float(np.abs(engine.new_run()(pixels) - expected).max() / np.abs(expected).max())
     if not off <= BOUNDS[precision]:
-        raise _wrong(
+        raise OptionError(
             f"--engine {engine.name}",
             f"features within {BOUNDS[precision]:g} of torch's",
             f"a difference of {off:.1e}",
@@ -137,7 +137,3 @@ def _checked(engine: Engine, module: torch.nn.Module, crop: int, precision: str)
 
 def _installed(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
-
-
-def _wrong(where: str, expected: str, found: str, remedy: str) -> OptionError:
-    return OptionError(where, expected=expected, found=found, remedy=remedy)
