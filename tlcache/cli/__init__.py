@@ -21,22 +21,16 @@ from tlcache.cli import (
     bench,
     cache,
     check,
-    compare,
     crossval,
     data,
-    demo,
     embed,
-    evaluate,
-    export,
     export_features,
     fewshot,
     finetune,
+    judge,
     knn,
-    map,
-    predict,
-    report,
+    pictures,
     runs,
-    show,
     sweep,
     train,
 )
@@ -108,11 +102,11 @@ def _before_commands(
 
 
 PANELS: dict[str, list[Command]] = {
-    "Start": [_old(demo), _old(data), _old(check), _old(show)],
+    "Start": [bench.demo, _old(data), _old(check), pictures.show],
     "Train": [_old(embed), _old(train), _old(finetune)],
-    "Judge": [_old(evaluate), _old(compare), _old(predict), _old(map)],
-    "Study": [_old(sweep), _old(crossval), _old(fewshot), _old(knn), _old(bench)],
-    "Share": [_old(report), _old(export), _old(export_features)],
+    "Judge": [judge.evaluate, judge.compare, judge.predict, pictures.map_],
+    "Study": [_old(sweep), _old(crossval), _old(fewshot), _old(knn), bench.bench],
+    "Share": [runs.report, runs.export, _old(export_features)],
 }
 for panel, commands in PANELS.items():
     for one in commands:

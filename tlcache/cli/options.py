@@ -21,7 +21,9 @@ from tlcache.core.errors import OptionError
 
 if TYPE_CHECKING:
     from tlcache.core.machine import Compute
+    from tlcache.data.folders import DataSource
     from tlcache.heads.recipe import Recipe
+    from tlcache.networks.scoring import JudgedSplit
 
 Complete = Callable[[str], list[str]]
 
@@ -53,7 +55,8 @@ _data, _features, _transform, _training, _compute, _output = (
     functools.partial(cast(Callable[..., Any], typer.Option), rich_help_panel=name)
     for name in PANELS
 )
-output_option = _output
+in_data, in_features, in_training = _data, _features, _training  # for options of one command
+in_output = _output
 
 Data = Annotated[
     Path,
@@ -211,6 +214,29 @@ class Source:
     data: Data
     split: Split = None
     seed: Seed = 0
+
+    def named(self, *, unsplit: bool = False) -> DataSource:
+        """The same for the library.
+
+        Args:
+            unsplit: A folder of classes need not be split.
+
+        Raises:
+            OptionError: If ``--split`` is no numbers.
+        """
+        from tlcache.data.folders import DataSource
+
+        return DataSource(self.data, fractions(self.split), self.seed, unsplit)
+
+    def judged(self, on: str, skip_unreadable: bool) -> JudgedSplit:
+        """One split of it, for the library.
+
+        Raises:
+            OptionError: If ``--split`` is no numbers.
+        """
+        from tlcache.networks.scoring import JudgedSplit
+
+        return JudgedSplit(self.data, on, fractions(self.split), self.seed, skip_unreadable)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,34 +1,28 @@
-"""``tlcache runs``: look over the runs that were made; ``ls`` sets them side by side in a table."""
+"""The runs that were made: a table of them, a page to be sent, and a model as a file of its own."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from tlcache.cli import options as o
-from tlcache.cli.output import Output, count, moment, show_table
-from tlcache.core.errors import one_line
+from tlcache.cli.output import JsonOutput, Output, accuracy_text, count, moment, show_table
+from tlcache.core.errors import OptionError, one_line
 from tlcache.evaluation.roles import ELSEWHERE, selection_note
 
 if TYPE_CHECKING:
-    from tlcache.reports.records import ListedRun, RunList, Score
-
-EXAMPLES = "tlcache runs ls --sort accuracy"
-
-app = typer.Typer(
-    no_args_is_help=True,
-    help="Look over the runs that were made.",
-    epilog=f"Begin with: {EXAMPLES}",
-)
+    from tlcache.export.export import Exported
+    from tlcache.reports.records import ListedRun, RunList
 
 Sort = Literal["time", "name", "command", "data", "trunk", "accuracy", "seconds"]
 
 
-@app.command(name="ls", epilog=EXAMPLES)
+@o.command("tlcache runs ls --sort accuracy")
 def ls(
+    out: JsonOutput,
     folder: Annotated[
         Path, typer.Argument(metavar="FOLDER", help="Of runs, or of one.", show_default=True)
     ] = Path("runs"),
@@ -39,23 +33,21 @@ def ls(
             "time: the latest last."
         ),
     ] = "time",
-    as_json: o.Json = False,
 ) -> None:
     """Compare the runs in a folder: what was done, how well it did, and how long it took."""
     from tlcache.reports.records import list_runs
 
-    out = Output(as_json)
     found = list_runs(folder)
     runs = sorted(found.runs, key=_order(sort))
     out.result(
         {
             "folder": str(folder),
-            "runs": [_described(run) for run in runs],
+            "runs": [run.describe() for run in runs],
             "damaged": [str(error) for error in found.damaged],
             "stopped": list(map(str, found.stopped)),
         }
     )
-    if not as_json:
+    if not out.as_json:
         _show(out, folder, runs)
         _note_selection(out, runs)
     _note_others(out, found)
@@ -113,34 +105,6 @@ def _score_text(run: ListedRun, split: str) -> str:
     return f"{score.accuracy:.3f} ({low:.3f}-{high:.3f})"
 
 
-def _described(run: ListedRun) -> dict[str, Any]:
-    return {
-        "folder": str(run.folder),
-        "finished_ns": run.finished_ns,
-        "command": run.command,
-        "data": run.data,
-        "dataset": run.dataset,
-        "trunk": run.trunk,
-        "weights": run.weights,
-        "evaluation": {split: _score_values(score) for split, score in run.scores.items()},
-        "epochs": run.epochs,
-        "best_epoch": run.best_epoch,
-        "selected_on": run.selected_on,
-        "fitted_on": list(run.fitted_on),
-        "seconds": run.seconds,
-    }
-
-
-def _score_values(score: Score) -> dict[str, Any]:
-    interval = list(score.accuracy_ci95)
-    return {
-        "n": score.n,
-        "accuracy": score.accuracy,
-        "accuracy_ci95": interval,
-        "loss": score.loss,
-    }
-
-
 def _note_selection(out: Output, runs: list[ListedRun]) -> None:
     """Accuracies on the split that chose flatter: one line where some runs have no other."""
     without = [run for run in runs if "test" not in run.unseen and run.selected_on in run.unseen]
@@ -160,3 +124,164 @@ def _note_others(out: Output, found: RunList) -> None:
         out.note(f"{one_line(str(path))}: stopped; the same command with --resume goes on with it")
     for error in found.damaged:
         out.note(f"left out: {error}")
+
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Look over the runs that were made.",
+    epilog=f"Begin with: {ls.example}",
+)
+app.command(ls.name, epilog=ls.example)(ls.run)
+
+
+@o.command("tlcache report runs/ants runs/bees --output report.html")
+def report(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN...",
+            help="Folders that train, finetune or sweep wrote.",
+            show_default=False,
+        ),
+    ],
+    how: o.ComputeOptions,
+    out: Output,
+    output: Annotated[Path, o.in_output(help="The page.")] = Path("report.html"),
+    data: Annotated[
+        Path | None,
+        o.in_data(
+            help="Where the images of the runs are now, or a snapshot of them.",
+            show_default="where they were",
+        ),
+    ] = None,
+    weights: o.WeightsAtHand = None,
+    cache_dir: o.CacheDir = Path("cache"),
+    force: Annotated[
+        bool, o.in_output("--force", help="Replace a page that is there.")
+    ] = False,
+) -> None:
+    """Write one self-contained HTML page: what was done, curves, confusion, mistakes, map.
+
+    The page loads nothing from elsewhere and stays under 3 MB. What needs images that are gone is
+    left out, and the page says so.
+    """
+    from tlcache.reports.material import AtHand, comparisons, material_of
+    from tlcache.reports.page import check_output, save_page
+    from tlcache.reports.records import read_record
+    from tlcache.reports.sections import runs_page
+
+    check_output(output, force)
+    at_hand = AtHand(data, weights, cache_dir, how.compute())
+    at_hand.check()
+    materials = [material_of(one, at_hand, out.reporter) for one in map(read_record, runs)]
+    compared = comparisons(materials)
+    with out.progress("writing", "pages") as tick:
+        tick(0, None)
+        size = save_page(output, lambda room: runs_page(materials, compared, room))
+    described = [material.describe() for material in materials]
+    for material, found in zip(materials, described, strict=True):
+        out.line(f"{material.record.name}: {found['split']} {accuracy_text(found)}")
+        for note in material.notes:
+            out.note(f"{material.record.name}: {note}")
+    out.line(f"report: {output} ({size / 1e3:.0f} KB)")
+    out.result({"report": str(output), "bytes": size, "runs": described})
+
+
+@o.command("tlcache export runs/ants --format onnx --preprocess")
+def export(
+    model: o.ModelFile,
+    out: Output,
+    format: Annotated[
+        str,
+        typer.Option(
+            help="onnx, torchscript, pt2 or safetensors.",
+            autocompletion=o.one_of("onnx", "torchscript", "pt2", "safetensors"),
+        ),
+    ] = "onnx",
+    output: Annotated[
+        Path | None,
+        o.in_output(help="The file.", show_default="exported.<suffix> beside the model"),
+    ] = None,
+    preprocess: Annotated[
+        bool,
+        typer.Option(
+            "--preprocess",
+            help="The file resizes, crops and normalises: it takes (N, H, W, 3) uint8 RGB.",
+        ),
+    ] = False,
+    data: Annotated[
+        Path | None,
+        o.in_data(
+            help="A folder of images to run the file on.", show_default="the run's val images"
+        ),
+    ] = None,
+    weights: o.WeightsAtHand = None,
+    cache_dir: o.CacheDir = Path("cache"),
+    force: Annotated[
+        bool, o.in_output("--force", help="Replace a file that is there.")
+    ] = False,
+) -> None:
+    """Write a model as one file, run it, and keep it if its probabilities are tlcache's own."""
+    from tlcache.export.export import SUFFIXES, check_export, export_model
+    from tlcache.heads.model import load_model
+
+    check_export(format, preprocess)
+    loaded = load_model(model)
+    out.note_random(loaded.weights)
+    folder = model if model.is_dir() else model.parent
+    target = output or folder / f"exported{SUFFIXES[format]}"
+    _check_not_the_model(model, target)
+    exported = export_model(
+        loaded,
+        target,
+        format,
+        images=_images(model, data),
+        preprocess=preprocess,
+        weights=weights,
+        memo=cache_dir / "weights",
+        force=force,
+    )
+    _tell_export(out, exported, loaded.classes)
+
+
+def _check_not_the_model(model: Path, output: Path) -> None:
+    own = model / "model.safetensors" if model.is_dir() else model
+    if output.exists() and output.samefile(own):
+        raise OptionError(
+            f"--output {output}",
+            expected="another file than the model itself",
+            found="the model",
+            remedy="name another file",
+        )
+
+
+def _images(model: Path, data: Path | None) -> list[Path]:
+    """Some images of the run's val split, or of the folder that is named."""
+    from tlcache.export.trials import trial_images
+    from tlcache.reports.run import images_of, read_run, shares_of
+
+    folder = images_of(model, data, "a folder of images to run the file on")
+    if data is not None:
+        return trial_images(folder)
+    if not folder.is_dir():
+        raise OptionError(
+            "--data",
+            expected="the images of the run",
+            found=f"no folder {folder}",
+            remedy="name where images are now",
+        )
+    return trial_images(folder, *shares_of(read_run(model)))
+
+
+def _tell_export(out: Output, exported: Exported, classes: Sequence[str]) -> None:
+    done = exported.describe()
+    out.line(f"written: {exported.file} ({exported.size / 1e6:.1f} MB)")
+    out.line(
+        f"run on {exported.images} images, by ones and by eights: the largest difference from "
+        f"tlcache's own probabilities is {exported.difference:.1e}"
+    )
+    for name in ("input", "output"):
+        shape = ", ".join(map(str, done[name]["shape"]))
+        values = done[name].get("values", ", ".join(classes[:6]))
+        out.line(f"{name}: {done[name]['name']}, {done[name]['dtype']} ({shape}), {values}")
+    out.result(done)

@@ -5,16 +5,33 @@ from __future__ import annotations
 import contextlib
 import glob
 import io
+import itertools
 import os
 import select
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, cast
 
 from tlcache.core.errors import DataError
 
 _BYTES_AT_ONCE = 1 << 16
+
+
+def named_paths(arguments: Sequence[str], null: bool) -> tuple[Iterator[str | None], int]:
+    """The files that arguments name, in their order; and how many, 0 where stdin will tell.
+
+    Args:
+        arguments: See :func:`listed_paths`; ``-`` for the paths on stdin.
+        null: See :func:`paths_on_stdin`.
+
+    Raises:
+        DataError: If there is no such file, or no image.
+    """
+    given = [None if argument == "-" else listed_paths(argument) for argument in arguments]
+    count = 0 if None in given else sum(len(part) for part in given if part is not None)
+    parts = (paths_on_stdin(null) if part is None else part for part in given)
+    return itertools.chain.from_iterable(parts), count
 
 
 def listed_paths(argument: str) -> list[str]:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.core.errors import DataError, ImageError
+from tlcache.data.folders import images_below, scan
 from tlcache.data.images import decode
 from tlcache.data.transforms import apply
 from tlcache.evaluation.metrics import softmax
@@ -22,10 +23,32 @@ from tlcache.heads.model import Model
 if TYPE_CHECKING:
     import torch
 
+IMAGES = 32
 BATCHES = (1, 8)
 """A file is run on images one by one and by eights: a network may be fixed to one of them."""
 
 _MOST_PIXELS = 640  # to a side, of images that are cut to one size to share a batch
+
+
+def trial_images(
+    folder: Path, fractions: Sequence[float] | None = None, seed: int = 0
+) -> list[Path]:
+    """At most ``IMAGES`` of a folder, spread over it: of ``val``, where it has one.
+
+    Args:
+        fractions, seed: How a folder of classes is split, see :func:`tlcache.data.folders.scan`.
+
+    Raises:
+        DataError: If there is no image.
+    """
+    if fractions:
+        dataset = scan(folder, fractions, seed)
+        paths = [dataset.path(i) for i in dataset.indices("val")]
+    else:
+        held_out = folder / "val" if (folder / "val").is_dir() else folder
+        paths = [held_out / name for name in images_below(held_out)]
+    chosen = np.linspace(0, len(paths) - 1, min(IMAGES, len(paths))).astype(int)
+    return [paths[i] for i in chosen]
 
 
 class Trial(NamedTuple):

@@ -21,6 +21,7 @@ from tlcache.core.errors import DataError, ImageError, ModelError, OptionError, 
 from tlcache.core.machine import Compute
 from tlcache.core.progress import Report, Reporter, Tick, no_report, no_tick
 from tlcache.data.folders import SPLITS, DataSource, ImageDataset
+from tlcache.evaluation.metrics import softmax
 from tlcache.features.embed import embedding_of
 from tlcache.features.extract import features_of
 from tlcache.features.missing import Pass, open_pass
@@ -60,6 +61,13 @@ class ScoredImage:
     path: str | Path
     logits: NDArray[np.float32] | None
     reason: str = ""
+
+    def ranked(self, classes: Sequence[str]) -> list[tuple[str, float]]:
+        """The classes with their probabilities, the likeliest first; none if it cannot be read."""
+        if self.logits is None:
+            return []
+        shares = softmax(self.logits[None])[0].tolist()
+        return sorted(zip(classes, shares, strict=True), key=lambda pair: -pair[1])
 
 
 @dataclasses.dataclass(frozen=True)

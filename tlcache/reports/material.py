@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,6 +98,19 @@ class Material:
     features: NDArray[np.float32] | None = None
     root: Path | None = None
     notes: tuple[str, ...] = ()
+
+    def describe(self) -> dict[str, Any]:
+        """What programs may rely on, as plain JSON values."""
+        record = self.record
+        judged = record.evaluations[record.split].to_dict()
+        return {
+            "run": str(record.folder),
+            "split": record.split,
+            "selected_on": record.selected_on,
+            "fitted_on": list(record.fitted_on),
+            **{name: judged[name] for name in ("accuracy", "accuracy_ci95", "n")},
+            "notes": list(self.notes),
+        }
 
 
 def material_of(record: RunRecord, at_hand: AtHand, tell: Reporter) -> Material:

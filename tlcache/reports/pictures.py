@@ -1,4 +1,4 @@
-"""The tutorial's two pictures, from image files: augmented training images, and predictions.
+"""Pictures from image files and features: augmented images, predictions, a map, pairs, thumbnails.
 
 Covers no drawing (``figures``).
 """
@@ -12,7 +12,7 @@ import hashlib
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,14 +21,19 @@ from PIL import Image
 from tlcache.core.errors import ImageError
 from tlcache.data.folders import SPLITS, ImageDataset
 from tlcache.data.images import decode
+from tlcache.data.splits import sample
 from tlcache.data.transforms import Transform, apply
 from tlcache.evaluation.metrics import softmax
+from tlcache.features.projection import project
+from tlcache.figures.feature_map import feature_map_figure
 from tlcache.figures.grids import PicturedPair, image_grid, pair_grid, prediction_grid
 from tlcache.heads.model import Model
 from tlcache.networks.scoring import Scored
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+_METHODS = {"pca": "principal components", "tsne": "t-SNE (distances between groups mean little)"}
 
 
 def augmented_picture(
@@ -75,6 +80,43 @@ def prediction_picture(
         [model.classes[k] for k in probabilities.argmax(axis=1)],
         probabilities.max(axis=1),
     )
+
+
+def map_picture(
+    model: Model, features: Scored, most: int, method: str, on: str, seed: int = 0
+) -> tuple[Figure, dict[str, Any]]:
+    """A split's features in the plane, coloured by class, with the model's errors ringed.
+
+    Args:
+        features: What the model says with a head that hands them on,
+            :func:`tlcache.networks.scoring.bare`.
+        most: Of more images, about so many are drawn, with each class's share of them.
+        method: See :func:`tlcache.features.projection.project`.
+        on: The name of the split.
+        seed: Of the choice and of the method.
+
+    Returns:
+        The figure, and what it shows as plain JSON values.
+    """
+    rows = sample(features.paths, features.labels, most, seed)
+    shown = features.logits[rows]
+    places, shares = project(shown, method, seed)
+    names = None
+    if shares is not None:
+        first, second = (
+            f"component {i} ({share:.1%} of the variance)" for i, share in enumerate(shares, 1)
+        )
+        names = first, second
+    figure = feature_map_figure(
+        places,
+        features.labels[rows],
+        model.head.logits(features.logits)[rows].argmax(axis=1),
+        model.classes,
+        title=f"{model.trunk} features of {len(rows):,} images of {on}: {_METHODS[method]}",
+        axis_names=names,
+    )
+    about = {"method": method, "shown": len(rows), "shares_of_variance": None if shares is None else shares.tolist()}
+    return figure, about
 
 
 def _seen(path: Path, transform: Transform, view: int = 0) -> NDArray[np.uint8]:

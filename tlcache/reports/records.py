@@ -236,6 +236,12 @@ class ListedRun:
         """Its score on the split that has the last word: test, else val; None without either."""
         return self.unseen.get(final_split(self.unseen))
 
+    def describe(self) -> dict[str, Any]:
+        """What programs may rely on, as plain JSON values."""
+        values = dataclasses.asdict(self) | {"folder": str(self.folder)}
+        values["evaluation"] = values.pop("scores")
+        return values
+
 
 @dataclasses.dataclass(frozen=True)
 class RunList:

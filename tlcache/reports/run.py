@@ -276,6 +276,28 @@ def read_run(model: Path) -> dict[str, Any]:
         ) from error
 
 
+def images_of(model: Path, data: Path | None, expected: str) -> Path:
+    """The folder of a run's images: where they are now, if that is said, else where they were.
+
+    Args:
+        model: The run's folder, or its model.
+        data: Where they are now.
+        expected: What the folder is for; a word of the error.
+
+    Raises:
+        OptionError: If nobody knows.
+    """
+    about = read_run(model)
+    if data is None and "data" not in about:
+        raise OptionError(
+            "--data",
+            expected=expected,
+            found=f"no run.json beside {model}",
+            remedy="pass --data FOLDER",
+        )
+    return data or Path(about["data"])
+
+
 def shares_of(about: Mapping[str, Any]) -> tuple[tuple[float, ...] | None, int]:
     """How a run split a folder of classes: the shares and the seed, for ``scan``.
 
