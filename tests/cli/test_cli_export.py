@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-import tlcache.cli.export
+import tlcache.export.trials
 import tlcache.export.export
 from tlcache.cli import app
 from tlcache.export.export import Exported
@@ -84,15 +84,15 @@ def test_it_is_run_on_the_runs_val_images_or_on_others(
 ) -> None:
     val = sorted(str(path) for path in Path("data/val").rglob("*.*"))
     everything = sorted(str(path) for path in Path("data").rglob("*.*"))
-    monkeypatch.setattr(tlcache.cli.export, "_IMAGES", 8)
+    monkeypatch.setattr(tlcache.export.trials, "IMAGES", 8)
     for arguments in ([], ["--data", "data"], ["--data", "data/val"]):
         assert call("export", "run", *arguments).exit_code == 0
     assert asked == [val, val, val]
     asked.clear()
-    monkeypatch.setattr(tlcache.cli.export, "_IMAGES", 3)
+    monkeypatch.setattr(tlcache.export.trials, "IMAGES", 3)
     assert call("export", "run").exit_code == 0
     assert asked == [[val[0], val[3], val[-1]]]
-    monkeypatch.setattr(tlcache.cli.export, "_IMAGES", 100)
+    monkeypatch.setattr(tlcache.export.trials, "IMAGES", 100)
     assert call("export", "run", "--data", "data/train").exit_code == 0
     assert asked[1] == [path for path in everything if "train" in path]
 

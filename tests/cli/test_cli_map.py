@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 import tlcache
 import tlcache.figures
-import tlcache.figures.feature_map
+import tlcache.reports.pictures
 from tlcache.cli import app
 from tlcache.features.projection import project
 from tlcache.heads.model import load_model
@@ -47,13 +47,13 @@ def test_the_map_is_of_the_features_with_the_model_s_errors(
     call: Call, pets: Path, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[tuple[Any, ...]] = []
-    real = tlcache.figures.feature_map.feature_map_figure
+    real = tlcache.reports.pictures.feature_map_figure
 
     def spy(*arguments: object, **how: object) -> object:
         given.append(arguments)
         return real(*arguments, **how)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(tlcache.figures.feature_map, "feature_map_figure", spy)
+    monkeypatch.setattr(tlcache.reports.pictures, "feature_map_figure", spy)
     result = call("map", "run", pets, "--method", method, "--figure", "m.png", "--json")
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)

@@ -30,15 +30,13 @@ class BenchRecipe(o.RecipeOptions):
 class BenchFiles:
     """Files that a benchmark may be written to."""
 
-    figure: Annotated[
-        Path | None, o.in_output(help="A PNG of the result.", show_default=False)
-    ] = None
+    figure: Annotated[Path | None, o.in_output(help="A PNG of the result.", show_default=False)] = (
+        None
+    )
     report: Annotated[
         Path | None, o.in_output(help="An HTML page of the result.", show_default=False)
     ] = None
-    force: Annotated[
-        bool, o.in_output("--force", help="Replace a report that is there.")
-    ] = False
+    force: Annotated[bool, o.in_output("--force", help="Replace a report that is there.")] = False
 
 
 @o.command("tlcache bench hymenoptera_data --epochs 3 --figure bench.png")
@@ -141,9 +139,9 @@ def _write_report(out: Output, measured: Benchmark, dataset: ImageDataset, path:
 def demo(
     how: o.ComputeOptions,
     out: Output,
-    folder: Annotated[
-        Path, o.in_output("--dir", help="Where data, cache and pictures go.")
-    ] = Path("demo"),
+    folder: Annotated[Path, o.in_output("--dir", help="Where data, cache and pictures go.")] = Path(
+        "demo"
+    ),
 ) -> None:
     """Embed a small data set once, train heads from the cache, and see what finetuning costs.
 

@@ -86,9 +86,7 @@ def _remarks(folder: IdentityFolder, uncounted: int) -> list[str]:
 
 @o.command("tlcache cache info 3f9c2a1b")
 def info(
-    identity: Annotated[
-        str, typer.Argument(metavar="IDENTITY", help=_ONE, show_default=False)
-    ],
+    identity: Annotated[str, typer.Argument(metavar="IDENTITY", help=_ONE, show_default=False)],
     out: JsonOutput,
     cache_dir: o.CacheDir = Path("cache"),
 ) -> None:
@@ -280,9 +278,7 @@ def gc(
     out: Output,
     identities: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="[IDENTITY]...", help=f"{_SOME}.", show_default="all of the cache"
-        ),
+        typer.Argument(metavar="[IDENTITY]...", help=f"{_SOME}.", show_default="all of the cache"),
     ] = None,
     cache_dir: o.CacheDir = Path("cache"),
     dry_run: Annotated[

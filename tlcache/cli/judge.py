@@ -105,9 +105,7 @@ def compare(
     split, compute, scored = source.judged(on, skip_unreadable), how.compute(), []
     for name, model, weights in zip("AB", models, (weights_a, weights_b), strict=True):
         out.note(f"{name}: {_kind(model)}")
-        found = score(
-            model, split, cache_dir, weights=weights, compute=compute, tell=out.reporter
-        )
+        found = score(model, split, cache_dir, weights=weights, compute=compute, tell=out.reporter)
         scored.append(found)
     compared = compare(scored[0].logits, aligned(*scored), scored[0].labels)
     right = compared.both + compared.only_a, compared.both + compared.only_b
@@ -191,9 +189,7 @@ class Predictions(Output):
     ] = False
     as_json: Annotated[
         bool,
-        o.in_output(
-            "--json", help="Print one JSON object an image, each on a line of its own."
-        ),
+        o.in_output("--json", help="Print one JSON object an image, each on a line of its own."),
     ] = False
 
     def check(self) -> None:

@@ -56,9 +56,7 @@ def show(
         Path | None,
         o.in_output(help="The PNG.", show_default="augmented.png or predictions.png"),
     ] = None,
-    window: Annotated[
-        bool, o.in_output(help="Open the picture, where there is a screen.")
-    ] = True,
+    window: Annotated[bool, o.in_output(help="Open the picture, where there is a screen.")] = True,
     crop: o.Crop = None,
     mean: o.Mean = None,
     std: o.Std = None,

@@ -156,9 +156,7 @@ def report(
     ] = None,
     weights: o.WeightsAtHand = None,
     cache_dir: o.CacheDir = Path("cache"),
-    force: Annotated[
-        bool, o.in_output("--force", help="Replace a page that is there.")
-    ] = False,
+    force: Annotated[bool, o.in_output("--force", help="Replace a page that is there.")] = False,
 ) -> None:
     """Write one self-contained HTML page: what was done, curves, confusion, mistakes, map.
 
@@ -217,9 +215,7 @@ def export(
     ] = None,
     weights: o.WeightsAtHand = None,
     cache_dir: o.CacheDir = Path("cache"),
-    force: Annotated[
-        bool, o.in_output("--force", help="Replace a file that is there.")
-    ] = False,
+    force: Annotated[bool, o.in_output("--force", help="Replace a file that is there.")] = False,
 ) -> None:
     """Write a model as one file, run it, and keep it if its probabilities are tlcache's own."""
     from tlcache.export.export import SUFFIXES, check_export, export_model

@@ -101,10 +101,11 @@ def map_picture(
     rows = sample(features.paths, features.labels, most, seed)
     shown = features.logits[rows]
     places, shares = project(shown, method, seed)
+    listed = None if shares is None else shares.tolist()
     names = None
-    if shares is not None:
+    if listed is not None:
         first, second = (
-            f"component {i} ({share:.1%} of the variance)" for i, share in enumerate(shares, 1)
+            f"component {i} ({x:.1%} of the variance)" for i, x in enumerate(listed, 1)
         )
         names = first, second
     figure = feature_map_figure(
@@ -115,7 +116,11 @@ def map_picture(
         title=f"{model.trunk} features of {len(rows):,} images of {on}: {_METHODS[method]}",
         axis_names=names,
     )
-    about = {"method": method, "shown": len(rows), "shares_of_variance": None if shares is None else shares.tolist()}
+    about = {
+        "method": method,
+        "shown": len(rows),
+        "shares_of_variance": None if shares is None else shares.tolist(),
+    }
     return figure, about
 
 
