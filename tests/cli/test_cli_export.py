@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-import tlcache.export.trials
 import tlcache.export.export
+import tlcache.export.trials
 from tlcache.cli import app
 from tlcache.export.export import Exported
 from tlcache.heads.model import Model

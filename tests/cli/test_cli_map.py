@@ -16,6 +16,7 @@ import tlcache.figures
 import tlcache.reports.pictures
 from tlcache.cli import app
 from tlcache.features.projection import project
+from tlcache.figures.feature_map import feature_map_figure
 from tlcache.heads.model import load_model
 from tlcache.networks.scoring import bare
 
@@ -47,7 +48,7 @@ def test_the_map_is_of_the_features_with_the_model_s_errors(
     call: Call, pets: Path, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[tuple[Any, ...]] = []
-    real = tlcache.reports.pictures.feature_map_figure
+    real = feature_map_figure
 
     def spy(*arguments: object, **how: object) -> object:
         given.append(arguments)
