@@ -7,9 +7,18 @@ import math
 import numpy as np
 import pytest
 
-from tlcache.reports.charts import BOTTOM, LEFT, RIGHT, TOP, Scale, curves, scatter, whiskers
+from tlcache.reports.charts import (
+    BOTTOM,
+    LEFT,
+    RIGHT,
+    TOP,
+    Scale,
+    curves,
+    scatter,
+    stacked,
+    whiskers,
+)
 from tlcache.reports.page import interval, percent, seconds, share, shortened, shown, times
-from tlcache.reports.sections import stacked
 
 
 def test_ticks_are_round_and_inside() -> None:

@@ -1,6 +1,6 @@
 """Models as files that run without tlcache: written, run on images, and kept only if they agree.
 
-Covers no format (``export_formats``) and no choice of images.
+Covers no format (``formats``) and no choice of images (``trials``).
 """
 
 from __future__ import annotations

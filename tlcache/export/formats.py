@@ -1,7 +1,7 @@
 """Formats that a network can leave tlcache in: each a way to write it and a way to run the file.
 
 A file is run by the format's own library, not by tlcache's network. Covers no judging of what it
-computes (``exporting``).
+computes (``export``).
 """
 
 from __future__ import annotations
@@ -35,14 +35,12 @@ class Format:
     """A format of files that hold networks.
 
     Attributes:
-        suffix: Of its files.
         packages: That it needs, beyond tlcache's own.
         write: Writes a network, traced on an example of its input whose dimensions ``dynamic``
             are free, with its metadata.
         read: The network of a file, ready to run, and the file's metadata.
     """
 
-    suffix: str
     packages: tuple[str, ...]
     write: Callable[[Path, nn.Module, Tensor, dict[int, str], Metadata], None]
     read: Callable[[Path], tuple[Network, Metadata]]
@@ -105,7 +103,7 @@ def _read_onnx(path: Path) -> tuple[Network, Metadata]:
 def _write_torchscript(
     path: Path, network: nn.Module, example: Tensor, dynamic: dict[int, str], metadata: Metadata
 ) -> None:
-    # Its check runs the network once more; `exporting` runs the file itself.
+    # Its check runs the network once more; `export` runs the file itself.
     traced = torch.jit.trace(network, example, check_trace=False)
     torch.jit.save(traced, path, _extra_files=metadata)
 
@@ -148,7 +146,7 @@ def _run_by_torch(network: Callable[[Tensor], Tensor]) -> Network:
 
 
 FORMATS = {
-    "onnx": Format(".onnx", ("onnx", "onnxscript", "onnxruntime"), _write_onnx, _read_onnx),
-    "torchscript": Format(".pt", (), _write_torchscript, _read_torchscript),
-    "pt2": Format(".pt2", (), _write_pt2, _read_pt2),
+    "onnx": Format(("onnx", "onnxscript", "onnxruntime"), _write_onnx, _read_onnx),
+    "torchscript": Format((), _write_torchscript, _read_torchscript),
+    "pt2": Format((), _write_pt2, _read_pt2),
 }

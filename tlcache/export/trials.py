@@ -1,6 +1,6 @@
 """Images to run an exported file on, and what tlcache's own network says of them.
 
-Covers no files (``exporting``).
+Covers no files (``export``).
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def usable_pixels(images: Sequence[Path], preprocess: bool) -> list[NDArray[np.u
     for path in images:
         with contextlib.suppress(ImageError, OSError):
             made = decode(path.read_bytes(), path)
-            # Pillow takes the passes of very tall ones in another order (`preprocessing`).
+            # Pillow takes the passes of very tall ones in another order (`preprocess`).
             if not preprocess or made.shape[0] <= 2 * made.shape[1]:
                 pixels.append(made)
     if not pixels:

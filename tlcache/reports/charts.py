@@ -1,4 +1,4 @@
-"""Numbers to places in a drawing: scales, ticks and lines, for the page's SVG.
+"""Numbers to places in a drawing: scales, ticks, lines and bars, for the page's SVG.
 
 Draws nothing itself: the templates do, so that colours follow the reader's theme.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,6 +96,7 @@ class Curves:
 WIDTH, HEIGHT = 420, 250
 LEFT, RIGHT, TOP, BOTTOM = 52, 376, 12, 212
 _MOST_POINTS = 400
+_BAR_WIDTH = 1000  # of the longest bar, which the page stretches to its own
 
 
 def curves(
@@ -162,6 +164,57 @@ def scatter(
         return [(width / 2, height / 2)] * len(positions)
     centred = (positions - (low + high) / 2) * min(scale, 1e12)
     return [(round(width / 2 + float(x), 1), round(height / 2 - float(y), 1)) for x, y in centred]
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """A stage's piece of a bar: its place, and which colour of the legend it has."""
+
+    x: float
+    width: float
+    colour: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Bar:
+    """A contender's time.
+
+    Attributes:
+        name: The contender.
+        parts: By stage.
+        total: Seconds.
+        times: How many times as fast as the slowest.
+    """
+
+    name: str
+    parts: list[Part]
+    total: float
+    times: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Bars:
+    """Stacked bars, and the stages of the legend."""
+
+    stages: list[str]
+    bars: list[Bar]
+
+
+def stacked(contenders: Sequence[Mapping[str, Any]]) -> Bars:
+    """The seconds of contenders, stage upon stage."""
+    stages = list(dict.fromkeys(stage for c in contenders for stage in c["seconds_by_stage"]))
+    slowest = max(sum(c["seconds_by_stage"].values()) for c in contenders) or 1.0
+    scale = Scale(0.0, slowest, 0, _BAR_WIDTH)
+    bars = []
+    for contender in contenders:
+        parts, start = [], 0.0
+        for colour, stage in enumerate(stages):
+            end = start + contender["seconds_by_stage"].get(stage, 0.0)
+            if end > start:
+                parts.append(Part(scale(start), round(scale(end) - scale(start), 1), colour))
+            start = end
+        bars.append(Bar(contender["name"], parts, start, slowest / start if start else 1.0))
+    return Bars(stages, bars)
 
 
 def _step(span: float, most: int) -> float:

@@ -1,4 +1,4 @@
-"""The page as bytes: templates filled in, everything escaped, everything inside, under 3 MB."""
+"""A page: written once it fits, templates filled in, everything escaped, numbers as texts."""
 
 from __future__ import annotations
 
@@ -14,65 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from tlcache.core.errors import OptionError, one_line, strerror
 from tlcache.core.files import write_atomically
+from tlcache.figures.style import seconds_text
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
 
-_JOINERS = "\u200c\u200d"  # invisible, but parts of Persian words and of emoji
-
-
-def shown(text: str) -> str:
-    """The text with an escape for each character that is no print: control, half, direction.
-
-    None of them may reach a page: half characters are no UTF-8, a direction would turn round
-    what stands beside it.
-    """
-    return one_line(text, keep=_JOINERS)
-
-
-def shortened(text: str, most: int = 60) -> str:
-    """At most so many characters: the middle gives way to an ellipsis."""
-    return text if len(text) <= most else f"{text[: most // 2]}…{text[-(most // 2) :]}"
-
-
-def share(value: float) -> str:
-    """An accuracy or a loss: three places, or fewer figures where it is huge."""
-    return f"{value:.3f}" if abs(value) < 1e6 else f"{value:.2e}"
-
-
-def interval(bounds: Sequence[float]) -> str:
-    """A 95% interval."""
-    low, high = bounds
-    return f"{low:.3f}–{high:.3f}"
-
-
-def percent(value: float) -> str:
-    """A probability, never rounded to certainty."""
-    if 0.995 <= value < 1:
-        return f"{min(value, 0.9999):.2%}"
-    return f"{value:.0%}" if value >= 0.01 or value == 0 else "<1%"
-
-
-def seconds(value: float) -> str:
-    """A time with the figures that matter: 0.042 s, 6.3 s, 207 s; what is shorter is no time."""
-    if value >= 100:
-        return f"{value:,.0f} s"
-    return f"{value:.{3 if value >= 10 else 2}g} s" if value >= 0.01 else "<0.01 s"
-
-
-def count(value: float) -> str:
-    """A whole number with its thousands parted."""
-    return f"{value:,.0f}"
-
-
-def times(value: float) -> str:
-    """A ratio: 6.3×, 84×."""
-    return f"{value:,.0f}×" if value >= 10 else f"{value:.2g}×"
-
-
 MAX_BYTES = 3_000_000
 _BEGINNING = b"<!doctype html>"
+_JOINERS = "\u200c\u200d"  # invisible, but parts of Persian words and of emoji
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,8 +142,8 @@ def _environment() -> Environment:
         undefined=StrictUndefined,
         finalize=lambda value: shown(value) if type(value) is str else value,
     )
-    for name in ("share", "interval", "percent", "seconds", "count", "shortened", "times"):
-        environment.filters[name] = globals()[name]
+    for put in (share, interval, percent, seconds, count, shortened, times):
+        environment.filters[put.__name__] = put
     return environment
 
 
@@ -203,3 +153,50 @@ def _read(name: str) -> str:
 
 def _digest(source: str) -> str:
     return f"sha256-{base64.b64encode(hashlib.sha256(source.encode()).digest()).decode('ascii')}"
+
+
+def shown(text: str) -> str:
+    """The text with an escape for each character that is no print: control, half, direction.
+
+    None of them may reach a page: half characters are no UTF-8, a direction would turn round
+    what stands beside it.
+    """
+    return one_line(text, keep=_JOINERS)
+
+
+def shortened(text: str, most: int = 60) -> str:
+    """At most so many characters: the middle gives way to an ellipsis."""
+    return text if len(text) <= most else f"{text[: most // 2]}…{text[-(most // 2) :]}"
+
+
+def share(value: float) -> str:
+    """An accuracy or a loss: three places, or fewer figures where it is huge."""
+    return f"{value:.3f}" if abs(value) < 1e6 else f"{value:.2e}"
+
+
+def interval(bounds: Sequence[float]) -> str:
+    """A 95% interval."""
+    low, high = bounds
+    return f"{low:.3f}–{high:.3f}"
+
+
+def percent(value: float) -> str:
+    """A probability, never rounded to certainty."""
+    if 0.995 <= value < 1:
+        return f"{min(value, 0.9999):.2%}"
+    return f"{value:.0%}" if value >= 0.01 or value == 0 else "<1%"
+
+
+def seconds(value: float) -> str:
+    """A time with the figures that matter: 0.042 s, 6.3 s, 207 s; what is shorter is no time."""
+    return seconds_text(value) if value >= 0.01 else "<0.01 s"
+
+
+def count(value: float) -> str:
+    """A whole number with its thousands parted."""
+    return f"{value:,.0f}"
+
+
+def times(value: float) -> str:
+    """A ratio: 6.3×, 84×."""
+    return f"{value:,.0f}×" if value >= 10 else f"{value:.2g}×"

@@ -1,4 +1,4 @@
-"""Pictures from image files and features: augmented images, predictions, a map, pairs, thumbnails.
+"""Pictures of image files and features: as an epoch sees them, judged, in pairs, as a map, small.
 
 Covers no drawing (``figures``).
 """
@@ -33,6 +33,8 @@ from tlcache.networks.scoring import Scored
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+SIDE, _PAIR_SIDE = 96, 320  # pixels of a page's thumbnail, and of an image beside another
+_LARGEST = 2000  # classes whose confusions are drawn: beyond it a cell is no dot on a screen
 _METHODS = {"pca": "principal components", "tsne": "t-SNE (distances between groups mean little)"}
 
 
@@ -137,9 +139,6 @@ def denormalise(pixels: NDArray[np.float32], transform: Transform) -> NDArray[np
     return values.astype(np.uint8).transpose(1, 2, 0)
 
 
-_SIDE = 320
-
-
 class FoundPair(NamedTuple):
     """Two images of a data set.
 
@@ -162,7 +161,7 @@ def pair_picture(dataset: ImageDataset, pairs: Sequence[FoundPair], title: str) 
     """
     shown = [
         PicturedPair(
-            images=(_thumbnail(dataset.path(a)), _thumbnail(dataset.path(b))),
+            images=(_small_pixels(dataset.path(a)), _small_pixels(dataset.path(b))),
             paths=(_inside(dataset, a), _inside(dataset, b)),
             places=(_place(dataset, a), _place(dataset, b)),
             verdict=verdict,
@@ -173,13 +172,9 @@ def pair_picture(dataset: ImageDataset, pairs: Sequence[FoundPair], title: str) 
     return pair_grid(shown, title)
 
 
-def _thumbnail(path: Path) -> NDArray[np.uint8] | None:
-    """A small image, or None where the file is gone or cannot be read any more."""
-    with contextlib.suppress(OSError, ImageError):
-        image = Image.fromarray(decode(path.read_bytes(), path))
-        image.thumbnail((_SIDE, _SIDE))
-        return np.asarray(image)
-    return None
+def _small_pixels(path: Path) -> NDArray[np.uint8] | None:
+    image = _small(path, _PAIR_SIDE)
+    return None if image is None else np.asarray(image)
 
 
 def _place(dataset: ImageDataset, row: int) -> str:
@@ -193,10 +188,6 @@ def _inside(dataset: ImageDataset, row: int) -> str:
     return path.removeprefix(f"{split}/").removeprefix(f"{name}/")
 
 
-SIDE = 96
-_LARGEST = 2000  # classes whose confusions are drawn: beyond it a cell is no dot on a screen
-
-
 @functools.lru_cache(maxsize=4096)
 def thumbnail(path: Path) -> str | None:
     """An image file as a JPEG of at most 96 by 96 pixels in a ``data:`` address.
@@ -204,12 +195,20 @@ def thumbnail(path: Path) -> str | None:
     Returns:
         None where the file is gone or is no image.
     """
+    image = _small(path, SIDE, resample=Image.Resampling.BOX, reducing_gap=None)
+    if image is None:
+        return None
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=75, optimize=True)
+    return _address(file, "jpeg")
+
+
+def _small(path: Path, side: int, **how: Any) -> Image.Image | None:
+    """An image of at most so many pixels to a side; None where the file is gone or is none."""
     with contextlib.suppress(OSError, ValueError, ImageError):  # ValueError: a name with a NUL
         image = Image.fromarray(decode(path.read_bytes(), path))
-        image.thumbnail((SIDE, SIDE), Image.Resampling.BOX, reducing_gap=None)
-        file = io.BytesIO()
-        image.save(file, "JPEG", quality=75, optimize=True)
-        return _address(file, "jpeg")
+        image.thumbnail((side, side), **how)
+        return image
     return None
 
 

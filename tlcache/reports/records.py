@@ -1,24 +1,20 @@
-"""A run's folder as it was written: what was done, and the metrics, checked."""
+"""Runs as they were written, checked: one with all of it, or those of a folder side by side."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tlcache.core.errors import CacheError, ModelError, strerror
-from tlcache.core.files import read_capped
+from tlcache.core.errors import ModelError, error_in_a_line, strerror
 from tlcache.data.folders import SPLITS
 from tlcache.evaluation.metrics import Evaluation
 from tlcache.evaluation.roles import final_split
 from tlcache.heads.model import Model, load_model
 from tlcache.heads.recipe import EpochRecord
-from tlcache.reports.run import CHECKPOINT, METRICS, MODEL, RUN, read_run
+from tlcache.reports.run import CHECKPOINT, METRICS, MODEL, RUN, damaged, read_json, read_run
 
-_SHARES = ("accuracy", "macro_f1", "ece")
 _LARGEST = 1e300  # no loss of a run, and small enough to be drawn
 
 
@@ -78,13 +74,13 @@ def read_record(path: Path) -> RunRecord:
     about, model = read_run(folder), load_model(folder / MODEL)
     for name, kind in (("command", str), ("data", str), ("options", dict)):
         if not isinstance(about.get(name), kind):
-            raise _damaged(folder / RUN, f"no {name} in it")
-    metrics = _read(folder / METRICS)
+            raise damaged(folder / RUN, f"no {name} in it")
+    metrics = read_json(folder / METRICS)
     try:
         return _assembled(folder, about, metrics, model)
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
-        found = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
-        raise _damaged(folder / METRICS, found) from error
+        found = str(error) if type(error) is ValueError else error_in_a_line(error)
+        raise damaged(folder / METRICS, found) from error
 
 
 def _folder_of(path: Path) -> Path:
@@ -104,20 +100,6 @@ def _folder_of(path: Path) -> Path:
     return folder
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        metrics = json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise _damaged(path, "no such file") from error
-    except OSError as error:
-        raise _damaged(path, strerror(error)) from error
-    except (ValueError, RecursionError) as error:
-        raise _damaged(path, str(error)) from error
-    if not isinstance(metrics, dict):
-        raise _damaged(path, f"a {type(metrics).__name__}")
-    return metrics
-
-
 def _assembled(
     folder: Path, about: dict[str, Any], metrics: dict[str, Any], model: Model
 ) -> RunRecord:
@@ -126,7 +108,7 @@ def _assembled(
         raise ValueError("no evaluation")
     history = [EpochRecord(**record) for record in metrics["history"]]
     for record in history:
-        _check_numbers("history", *dataclasses.astuple(record))
+        _numbers("history", *dataclasses.astuple(record))
     best = metrics["best_epoch"]
     if best is not None and best not in [record.epoch for record in history]:
         raise ValueError(f"the best epoch {best}, which is none of the history")
@@ -145,8 +127,8 @@ def _assembled(
 
 def _evaluation(split: str, values: dict[str, Any], model: Model) -> Evaluation:
     found = Evaluation(**values)
-    _check_numbers(split, found.n, found.loss)
-    _check_shares(split, *found.accuracy_ci95, *(values[name] for name in _SHARES))
+    _numbers(split, found.n, found.loss)
+    _shares(split, *found.accuracy_ci95, found.accuracy, found.macro_f1, found.ece)
     count = len(model.classes)
     if tuple(found.classes) != model.classes or list(found.per_class) != list(model.classes):
         raise ValueError(f"classes in {split} that are not the model's")
@@ -156,32 +138,10 @@ def _evaluation(split: str, values: dict[str, Any], model: Model) -> Evaluation:
     if not all(type(cell) is int and cell >= 0 for row in found.confusion for cell in row):
         raise ValueError(f"a confusion in {split} that counts no images")
     for row in found.per_class.values():
-        _check_shares(split, *(row[name] for name in ("precision", "recall", "f1")))
+        _shares(split, *(row[name] for name in ("precision", "recall", "f1")))
     if not found.n == sum(map(sum, found.confusion)) > 0:
         raise ValueError(f"{found.n} images in {split} and another number in its confusion")
     return found
-
-
-def _check_numbers(where: str, *values: Any) -> None:
-    for value in values:
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not abs(value) < _LARGEST:
-            raise ValueError(f"{value!r} for a number in {where}")
-
-
-def _check_shares(where: str, *values: Any) -> None:
-    _check_numbers(where, *values)
-    for value in values:
-        if not 0 <= value <= 1:
-            raise ValueError(f"{value!r} for a share in {where}")
-
-
-def _damaged(path: Path, found: str) -> ModelError:
-    return ModelError(path, expected="the JSON of a run", found=found, remedy="train again")
-
-
-MAX_BYTES = 1 << 28
-"""Of the JSON of a run: the confusions of some thousands of classes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,7 +164,7 @@ class ListedRun:
         command: What made it.
         data, dataset: The folder of its images, and the name that tlcache gave it.
         trunk, weights: Its network.
-        scores: By split, in the order of ``samples.SPLITS``.
+        scores: By split, in the order of ``SPLITS``.
         epochs: That it was trained for.
         best_epoch: Counted from 1; None where none was chosen.
         seconds: By stage.
@@ -283,14 +243,15 @@ def list_runs(folder: Path = Path("runs")) -> RunList:
         except ModelError as error:
             found.damaged.append(error)
         except OSError as error:
-            found.damaged.append(_damaged_of_run_list(path, strerror(error)))
+            found.damaged.append(damaged(path, strerror(error)))
     found.runs.sort(key=lambda run: (run.finished_ns, run.folder))
     return found
 
 
 def _listed(folder: Path) -> ListedRun:
-    about, metrics = _values(folder / RUN), _values(folder / METRICS)
+    about, metrics = read_json(folder / RUN), read_json(folder / METRICS)
     try:
+        best, seconds = metrics["best_epoch"], metrics["seconds"]
         return ListedRun(
             folder=folder,
             finished_ns=(folder / RUN).stat().st_mtime_ns,
@@ -299,45 +260,31 @@ def _listed(folder: Path) -> ListedRun:
             dataset=_text(about["dataset"]),
             trunk=_text(metrics["trunk"]),
             weights=_text(metrics["weights"]),
-            scores={s: _score(metrics["evaluation"][s]) for s in _splits(metrics["evaluation"])},
+            scores=_scores(metrics["evaluation"]),
             epochs=_count(metrics["epochs"]),
-            best_epoch=None if metrics["best_epoch"] is None else _count(metrics["best_epoch"]),
-            seconds={_text(k): _number(v) for k, v in metrics["seconds"].items()},
+            best_epoch=None if best is None else _count(best),
+            seconds=dict(zip(seconds, _numbers("seconds", *seconds.values()), strict=True)),
             selected_on=_text(metrics["selected_on"]),
             fitted_on=tuple(map(_text, metrics["fitted_on"])),
         )
     except KeyError as error:
-        raise _damaged_of_run_list(folder, f"no {error.args[0]} in its JSON") from error
+        raise damaged(folder, f"no {error.args[0]} in its JSON") from error
     except (ValueError, TypeError, AttributeError) as error:
-        raise _damaged_of_run_list(folder, str(error)) from error
+        raise damaged(folder, str(error)) from error
 
 
-def _values(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(read_capped(path, MAX_BYTES))
-    except CacheError as error:
-        raise _damaged_of_run_list(path, error.found) from error
-    except (ValueError, RecursionError) as error:
-        raise _damaged_of_run_list(path, str(error)) from error
-    if not isinstance(values, dict):
-        raise _damaged_of_run_list(path, f"a {type(values).__name__}")
-    return values
-
-
-def _splits(evaluation: Mapping[str, Any]) -> list[str]:
+def _scores(evaluation: Mapping[str, Any]) -> dict[str, Score]:
     if not evaluation or set(evaluation) - set(SPLITS):
         raise ValueError(f"evaluations of {', '.join(map(str, evaluation)) or 'nothing'}")
-    return [split for split in SPLITS if split in evaluation]
+    return {split: _score(split, evaluation[split]) for split in SPLITS if split in evaluation}
 
 
-def _score(values: Mapping[str, Any]) -> Score:
-    low, high = map(_number, values["accuracy_ci95"])
-    score = Score(
-        _count(values["n"]), _number(values["accuracy"]), (low, high), _number(values["loss"])
-    )
-    if not 0 <= low <= score.accuracy <= high <= 1:
-        raise ValueError(f"an accuracy of {score.accuracy} between {low} and {high}")
-    return score
+def _score(split: str, values: Mapping[str, Any]) -> Score:
+    accuracy, low, high = _numbers(split, values["accuracy"], *values["accuracy_ci95"])
+    if not 0 <= low <= accuracy <= high <= 1:
+        raise ValueError(f"an accuracy of {accuracy} between {low} and {high}")
+    (loss,) = _numbers(split, values["loss"])
+    return Score(_count(values["n"]), accuracy, (low, high), loss)
 
 
 def _text(value: Any) -> str:
@@ -352,17 +299,15 @@ def _count(value: Any) -> int:
     return value
 
 
-def _number(value: Any) -> float:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not math.isfinite(value):
-        raise ValueError(f"{value!r} for a number")
-    return float(value)
+def _numbers(where: str, *values: Any) -> list[float]:
+    for value in values:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not abs(value) < _LARGEST:
+            raise ValueError(f"{value!r} for a number in {where}")
+    return [float(value) for value in values]
 
 
-def _damaged_of_run_list(where: Path, found: str) -> ModelError:
-    return ModelError(
-        where,
-        expected="the JSON of a run",
-        found=found,
-        remedy="train again, or move the folder away",
-    )
+def _shares(where: str, *values: Any) -> None:
+    for value in _numbers(where, *values):
+        if not 0 <= value <= 1:
+            raise ValueError(f"{value!r} for a share in {where}")

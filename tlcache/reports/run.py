@@ -1,6 +1,7 @@
-"""A run's folder: the model, every option, the metrics and the pictures, each file whole.
+"""A run's folder: the model, every option, the metrics, the answers and the pictures.
 
-Covers no training; what a run did is handed in as plain values.
+What a run did is handed in as plain values, judged, and written, each file whole. Its JSON and its
+answers are read here alone. Covers no training, and no run as a whole (``records``).
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcache.core.errors import ModelError, OptionError, strerror
-from tlcache.core.files import read_capped, write_atomically
+from tlcache.core.errors import CacheError, ModelError, OptionError, error_in_a_line, strerror
+from tlcache.core.files import is_gone, read_capped, write_atomically
 from tlcache.core.machine import describe_machine
 from tlcache.data.folders import SPLITS, ImageDataset
 from tlcache.evaluation.metrics import Evaluation, calibration_bins, evaluate
@@ -32,86 +33,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-MAX_BYTES = 8 << 30
-_FORMAT = "predictions 1"
-_COLUMNS = {"logits": np.float32, "labels": np.int32, "paths": np.uint8}
-
-
-def save_predictions(path: Path, scored: Mapping[str, Scored]) -> None:
-    """Write what a model said of some splits, whole or not at all.
-
-    Args:
-        scored: By split.
-
-    Raises:
-        CacheError: If it cannot be written.
-    """
-    from safetensors.numpy import save
-
-    tensors = {}
-    for split, of in scored.items():
-        texts = "".join(f"{name}\0" for name in of.paths).encode("utf-8", "surrogateescape")
-        columns = of.logits, of.labels, np.frombuffer(texts, np.uint8)
-        for (name, dtype), values in zip(_COLUMNS.items(), columns, strict=True):
-            tensors[f"{split}.{name}"] = np.require(values, dtype, "C")
-    write_atomically(path, save(tensors, {"tlcache": _FORMAT}))
-
-
-def load_predictions(path: Path, classes: int) -> dict[str, Scored]:
-    """Read what a model said, by split.
-
-    Args:
-        classes: How many the model has.
-
-    Raises:
-        ModelError: If it is damaged, or of another model.
-        CacheError: If it cannot be read.
-    """
-    data = read_capped(path, MAX_BYTES)
-    try:
-        return _assembled(data, classes)
-    except Exception as error:  # whatever a malformed file trips over, the file is at fault
-        raise ModelError(
-            path,
-            expected=f"predictions of {classes} classes that tlcache wrote",
-            found=str(error) or type(error).__name__,
-            remedy="remove the file, and the images are scored again",
-        ) from error
-
-
-def _assembled(data: bytes, classes: int) -> dict[str, Scored]:
-    from safetensors.numpy import load
-
-    tensors = load(data)
-    splits = [split for split in SPLITS if f"{split}.logits" in tensors]
-    if set(tensors) != {f"{split}.{name}" for split in splits for name in _COLUMNS}:
-        raise ValueError(f"arrays named {', '.join(sorted(tensors)) or 'nothing'}")
-    for name, tensor in tensors.items():
-        if tensor.dtype != _COLUMNS[name.split(".")[1]]:
-            raise ValueError(f"{name} of {tensor.dtype}")
-    return {split: _of_split(split, tensors, classes) for split in splits}
-
-
-def _of_split(split: str, tensors: Mapping[str, NDArray[Any]], classes: int) -> Scored:
-    logits, labels, texts = (tensors[f"{split}.{name}"] for name in _COLUMNS)
-    paths = texts.tobytes().decode("utf-8", "surrogateescape").split("\0")
-    if paths.pop() or not len(paths) == len(labels) > 0:
-        raise ValueError(f"{len(labels)} labels and {len(paths)} paths in {split}")
-    if logits.shape != (len(labels), classes) or labels.shape != (len(labels),):
-        raise ValueError(f"logits {logits.shape} and labels {labels.shape} in {split}")
-    if not np.isfinite(logits).all():
-        raise ValueError(f"logits in {split} that are not finite")
-    if labels.min() < 0 or labels.max() >= classes:
-        raise ValueError(f"a label without a class in {split}")
-    for path in paths:
-        if path.startswith("/") or ".." in PurePosixPath(path).parts:
-            raise ValueError(f"a path that leads out of the data set: {path}")
-    return Scored(logits, labels, paths)
-
-
 MODEL, RUN, METRICS = "model.safetensors", "run.json", "metrics.json"
 PREDICTIONS = "predictions.safetensors"
 CHECKPOINT = "checkpoint.safetensors"
+
+_JSON_BYTES = 1 << 28  # the confusions of some thousands of classes
+_PREDICTIONS_BYTES = 8 << 30
+_PREDICTIONS_FORMAT = "predictions 1"
+_COLUMNS = {"logits": np.float32, "labels": np.int32, "paths": np.uint8}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -259,6 +188,109 @@ def _figures(run: Run, judged: Evaluation) -> dict[str, Figure]:
     return {name: figure for name, figure in figures.items() if figure is not None}
 
 
+def _json(values: dict[str, Any]) -> bytes:
+    text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)
+    try:
+        return f"{text}\n".encode()
+    except UnicodeEncodeError:  # half a character, of a file name that is no UTF-8
+        return f"{json.dumps(values, indent=2, allow_nan=False)}\n".encode()
+
+
+def save_predictions(path: Path, scored: Mapping[str, Scored]) -> None:
+    """Write what a model said of some splits, whole or not at all.
+
+    Args:
+        scored: By split.
+
+    Raises:
+        CacheError: If it cannot be written.
+    """
+    from safetensors.numpy import save
+
+    tensors = {}
+    for split, of in scored.items():
+        texts = "".join(f"{name}\0" for name in of.paths).encode("utf-8", "surrogateescape")
+        columns = of.logits, of.labels, np.frombuffer(texts, np.uint8)
+        for (name, dtype), values in zip(_COLUMNS.items(), columns, strict=True):
+            tensors[f"{split}.{name}"] = np.require(values, dtype, "C")
+    write_atomically(path, save(tensors, {"tlcache": _PREDICTIONS_FORMAT}))
+
+
+def load_predictions(path: Path, classes: int) -> dict[str, Scored]:
+    """Read what a model said, by split.
+
+    Args:
+        classes: How many the model has.
+
+    Raises:
+        ModelError: If it is damaged, or of another model.
+        CacheError: If it cannot be read.
+    """
+    data = read_capped(path, _PREDICTIONS_BYTES)
+    try:
+        return _assembled(data, classes)
+    except Exception as error:  # whatever a malformed file trips over, the file is at fault
+        raise ModelError(
+            path,
+            expected=f"predictions of {classes} classes that tlcache wrote",
+            found=str(error) or type(error).__name__,
+            remedy="remove the file, and the images are scored again",
+        ) from error
+
+
+def _assembled(data: bytes, classes: int) -> dict[str, Scored]:
+    from safetensors.numpy import load
+
+    tensors = load(data)
+    splits = [split for split in SPLITS if f"{split}.logits" in tensors]
+    if set(tensors) != {f"{split}.{name}" for split in splits for name in _COLUMNS}:
+        raise ValueError(f"arrays named {', '.join(sorted(tensors)) or 'nothing'}")
+    for name, tensor in tensors.items():
+        if tensor.dtype != _COLUMNS[name.split(".")[1]]:
+            raise ValueError(f"{name} of {tensor.dtype}")
+    return {split: _of_split(split, tensors, classes) for split in splits}
+
+
+def _of_split(split: str, tensors: Mapping[str, NDArray[Any]], classes: int) -> Scored:
+    logits, labels, texts = (tensors[f"{split}.{name}"] for name in _COLUMNS)
+    paths = texts.tobytes().decode("utf-8", "surrogateescape").split("\0")
+    if paths.pop() or not len(paths) == len(labels) > 0:
+        raise ValueError(f"{len(labels)} labels and {len(paths)} paths in {split}")
+    if logits.shape != (len(labels), classes) or labels.shape != (len(labels),):
+        raise ValueError(f"logits {logits.shape} and labels {labels.shape} in {split}")
+    if not np.isfinite(logits).all():
+        raise ValueError(f"logits in {split} that are not finite")
+    if labels.min() < 0 or labels.max() >= classes:
+        raise ValueError(f"a label without a class in {split}")
+    for path in paths:
+        if path.startswith("/") or ".." in PurePosixPath(path).parts:
+            raise ValueError(f"a path that leads out of the data set: {path}")
+    return Scored(logits, labels, paths)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """``run.json`` or ``metrics.json`` of a run.
+
+    Raises:
+        ModelError: If there is none, or it is damaged.
+    """
+    try:
+        values = json.loads(read_capped(path, _JSON_BYTES))
+    except CacheError as error:
+        raise damaged(path, "no such file" if is_gone(error) else error.found) from error
+    except (ValueError, RecursionError) as error:
+        raise damaged(path, str(error)) from error
+    if not isinstance(values, dict):
+        raise damaged(path, f"a {type(values).__name__}")
+    return values
+
+
+def damaged(where: Path, found: str) -> ModelError:
+    """The error of a run whose JSON is not what tlcache wrote."""
+    remedy = "train again, or move the folder away"
+    return ModelError(where, expected="the JSON of a run", found=found, remedy=remedy)
+
+
 def read_run(model: Path) -> dict[str, Any]:
     """The ``run.json`` beside a model; empty where the model stands alone.
 
@@ -266,14 +298,7 @@ def read_run(model: Path) -> dict[str, Any]:
         ModelError: If it is damaged.
     """
     path = (model if model.is_dir() else model.parent) / RUN
-    if not path.is_file():
-        return {}
-    try:
-        return dict(json.loads(path.read_bytes()))
-    except (ValueError, TypeError, OSError, RecursionError) as error:
-        raise ModelError(
-            path, expected="the JSON of a run", found=str(error), remedy="train again"
-        ) from error
+    return read_json(path) if path.is_file() else {}
 
 
 def images_of(model: Path, data: Path | None, expected: str) -> Path:
@@ -307,19 +332,9 @@ def shares_of(about: Mapping[str, Any]) -> tuple[tuple[float, ...] | None, int]:
     Raises:
         ModelError: If that is damaged.
     """
-    options = about.get("options", {})
-    split, seed = options.get("split"), options.get("seed", 0)
     try:
-        return split and tuple(map(float, split.split(","))), int(seed)
+        options = about.get("options", {})
+        split = options.get("split")
+        return split and tuple(map(float, split.split(","))), int(options.get("seed", 0))
     except (AttributeError, TypeError, ValueError) as error:
-        raise ModelError(
-            RUN, expected="the JSON of a run", found=f"--split {split}", remedy="train again"
-        ) from error
-
-
-def _json(values: dict[str, Any]) -> bytes:
-    text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)
-    try:
-        return f"{text}\n".encode()
-    except UnicodeEncodeError:  # half a character, of a file name that is no UTF-8
-        return f"{json.dumps(values, indent=2, allow_nan=False)}\n".encode()
+        raise damaged(Path(RUN), error_in_a_line(error)) from error

@@ -1,8 +1,7 @@
-"""The page of one or several runs: what each section says, as plain values for the templates."""
+"""The pages: what each section says of runs, or of a benchmark, as plain values for templates."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from tlcache.evaluation.metrics import Evaluation, calibration_bins, evaluate
 from tlcache.evaluation.roles import selection_note, split_role
 from tlcache.features.projection import principal_components
 from tlcache.networks.scoring import Scored
-from tlcache.reports.charts import Scale, curves, scatter, whiskers
+from tlcache.reports.charts import curves, scatter, stacked, whiskers
 from tlcache.reports.material import Material
 from tlcache.reports.mistakes import (
     Judged,
@@ -142,13 +141,13 @@ def _facts(record: RunRecord) -> list[tuple[str, str]]:
     return [*facts, *_machine(about)]
 
 
-def _machine(about: dict[str, Any]) -> list[tuple[str, str]]:
-    facts = []
-    for word, key in (("Versions", "versions"), ("Machine", "machine")):
-        values = about.get(key)
-        if isinstance(values, dict):
-            facts.append((word, ", ".join(f"{name} {value}" for name, value in values.items())))
-    return facts
+def _machine(about: Mapping[str, Any]) -> list[tuple[str, str]]:
+    found = {word: about.get(word.lower()) for word in ("Versions", "Machine")}
+    return [(word, _pairs(values)) for word, values in found.items() if isinstance(values, dict)]
+
+
+def _pairs(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())
 
 
 def _curves(record: RunRecord) -> list[Any]:
@@ -224,7 +223,7 @@ def _settings(record: RunRecord) -> dict[str, Any] | None:
     rows = [
         (
             setting["index"],
-            ", ".join(f"{name} {value}" for name, value in setting.items() if name not in known),
+            _pairs({name: value for name, value in setting.items() if name not in known}),
             setting,
         )
         for setting in best
@@ -244,60 +243,6 @@ def _seconds(found: Any) -> list[tuple[str, float]]:
     return [(str(stage), float(s)) for stage, s in found.items() if isinstance(s, int | float)]
 
 
-WIDTH = 1000  # of the longest bar, which the page stretches to its own
-
-
-@dataclasses.dataclass(frozen=True)
-class Part:
-    """A stage's piece of a bar: its place, and which colour of the legend it has."""
-
-    x: float
-    width: float
-    colour: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Bar:
-    """A contender's time.
-
-    Attributes:
-        name: The contender.
-        parts: By stage.
-        total: Seconds.
-        times: How many times as fast as the slowest.
-    """
-
-    name: str
-    parts: list[Part]
-    total: float
-    times: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Bars:
-    """Stacked bars, and the stages of the legend."""
-
-    stages: list[str]
-    bars: list[Bar]
-
-
-def stacked(contenders: Sequence[Mapping[str, Any]]) -> Bars:
-    """The seconds of contenders, stage upon stage."""
-    stages = list(dict.fromkeys(stage for c in contenders for stage in c["seconds_by_stage"]))
-    slowest = max(sum(c["seconds_by_stage"].values()) for c in contenders) or 1.0
-    scale = Scale(0.0, slowest, 0, WIDTH)
-    bars = []
-    for contender in contenders:
-        parts, start = [], 0.0
-        for colour, stage in enumerate(stages):
-            end = start + contender["seconds_by_stage"].get(stage, 0.0)
-            if end > start:
-                parts.append(Part(scale(start), round(scale(end) - scale(start), 1), colour))
-            start = end
-        bars.append(Bar(contender["name"], parts, start, slowest / start if start else 1.0))
-    return Bars(stages, bars)
-
-
 def bench_page(measured: Mapping[str, Any], data: str, images: Mapping[str, int]) -> bytes:
     """The page of a benchmark.
 
@@ -308,18 +253,15 @@ def bench_page(measured: Mapping[str, Any], data: str, images: Mapping[str, int]
     """
     names = ("cached", "frozen", "finetune", "lp-ft")
     contenders = [measured[name] for name in names if name in measured]
-    split, recipe = measured["judged_on"], measured["recipe"]
+    split = measured["judged_on"]
     facts = [
         ("Data", data),
         ("Images", ", ".join(f"{count:,} {name}" for name, count in images.items())),
         ("Trunk", f"{measured['trunk']}, weights {measured['weights']}"),
-        ("Recipe", ", ".join(f"{name} {value}" for name, value in recipe.items())),
+        ("Recipe", _pairs(measured["recipe"])),
         ("Judged on", f"{split}, {images[split]:,} images"),
         ("Epochs selected on", measured["selected_on"]),
-        *(
-            (word, ", ".join(f"{name} {value}" for name, value in measured[key].items()))
-            for word, key in (("Versions", "versions"), ("Machine", "machine"))
-        ),
+        *_machine(measured),
     ]
     values = {
         "title": "Benchmark: cached features, frozen loop, finetuning",
