@@ -4,107 +4,53 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from called import RANDOM, Call, alone, failed
 from PIL import Image
-from typer.testing import CliRunner, Result
 
-from tlcache.cli import app
+import tlcache
+from tlcache.cli import PANELS
+from tlcache.cli.options import PANELS as OPTION_PANELS
 
-COMMANDS = [
-    "demo",
-    "data",
-    "show",
-    "embed",
-    "train",
-    "finetune",
-    "evaluate",
-    "compare",
-    "map",
-    "predict",
-    "export",
-    "export-features",
-    "sweep",
-    "crossval",
-    "fewshot",
-    "bench",
-    "cache",
-    "runs",
-]
-Call = Callable[..., Result]
+WORDS = [command.name for commands in PANELS.values() for command in commands]
 
 
-@pytest.fixture
-def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
-    """Run tlcache in a folder of its own, with a small random trunk unless told otherwise."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: object) -> Result:
-        return CliRunner().invoke(app, [str(a) for a in arguments])
-
-    return run
-
-
-RANDOM = ("--trunk", "mobilenet_v3_small", "--weights", "random")
-
-
-def failed(result: Result, *words: str, code: int = 1) -> None:
-    """One clear line on stderr that holds the words, nothing on stdout, and the exit code."""
-    assert result.exit_code == code, result.output
-    line = result.stderr.strip().splitlines()[-1]
-    assert line.startswith("error: "), result.stderr
-    for word in words:
-        assert word in line, line
-    assert "Traceback" not in result.output
-
-
-@pytest.mark.parametrize("command", [[], *([c] for c in COMMANDS)])
+@pytest.mark.parametrize("command", [[], *([word] for word in (*WORDS, "cache", "runs"))])
 def test_help_ends_with_a_real_command(call: Call, command: list[str]) -> None:
     result = call(*command, "--help")
     assert result.exit_code == 0
-    assert "tlcache " in result.output
+    assert " ".join(["tlcache", *command]) in result.stdout.rpartition("╯")[2]
 
 
-def test_help_imports_nothing_heavy() -> None:
-    code = (
-        "import sys, tlcache.cli\n"
-        "try: tlcache.cli.app(['train', '--help'])\n"
-        "except SystemExit: pass\n"
-        "heavy = {'torch', 'torchvision', 'sklearn', 'matplotlib', 'h5py', 'scipy', 'numpy'}\n"
-        "sys.exit(', '.join(heavy & set(sys.modules)) or 0)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+def test_help_of_check_says_when_the_exit_code_is_1(call: Call) -> None:
+    assert "Exits with 1 if" in call("check", "--help").stdout
 
 
-def test_training_again_embeds_nothing_and_imports_no_torch(
-    tiny_data: Path, tmp_path: Path
-) -> None:
-    command = ["train", str(tiny_data), *RANDOM, "--json", "--no-figures"]
-    code = (
-        "import sys, tlcache.cli\n"
-        "try: tlcache.cli.app(sys.argv[1:])\n"
-        "except SystemExit as stop: assert not stop.code, stop.code\n"
-        "print('torch' in sys.modules, file=sys.stderr)"
-    )
+def test_help_stands_in_panels(call: Call) -> None:
+    said = call("--help").stdout
+    places = [said.index(f"─ {panel} ─") for panel in (*PANELS, "Look after")]
+    assert places == sorted(places)
+    train = call("train", "--help").stdout
+    places = [train.index(f"─ {panel} ─") for panel in ("Options", *OPTION_PANELS)]
+    assert places == sorted(places)
+
+
+def test_the_version_is_printed_alone(call: Call) -> None:
+    assert call("--version").stdout == f"tlcache {tlcache.__version__}\n"
+
+
+def test_training_again_embeds_nothing_and_imports_no_torch(call: Call, tiny_data: Path) -> None:
+    command = ("train", tiny_data, *RANDOM, "--json", "--no-figures")
     results = []
     for _ in range(2):
-        done = subprocess.run(
-            [sys.executable, "-W", "error", "-c", code, *command],
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-            check=True,
-        )
-        results.append((json.loads(done.stdout), done.stderr.splitlines()[-1]))
+        said, loaded = alone(*command)
+        results.append((json.loads(said), "torch" in loaded))
     (first, torch_first), (second, torch_second) = results
     assert (first["embedded"], first["reused"]) == (24, 0)
     assert (second["embedded"], second["reused"]) == (0, 24)
-    assert (torch_first, torch_second) == ("True", "False")
+    assert (torch_first, torch_second) == (True, False)
     assert first["evaluation"] == second["evaluation"]
     assert second["selected_on"] == "val"
 

@@ -5,57 +5,39 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from called import SMALL, Call, alone, failed, tlcache
 from PIL import Image
-from small_cache import small_cache, snapshot
-from typer.testing import CliRunner, Result
+from small_cache import snapshot
+from typer.testing import Result
 
 from tlcache.cache.snapshots import save_snapshot
-from tlcache.cli import app
 from tlcache.heads.model import load_model
 
-Call = Callable[..., Result]
-SMALL = ("--trunk", "mobilenet_v3_small", "--weights", "random", "--crop", "32", "--resize", "32")
 QUICK = ("--epochs", "2", "--c", "0.1,1", "--weight-decay", "0")
 
 
 @pytest.fixture
-def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
-    """Sweep over the ten images of the small cache, six in train and four in val."""
-    monkeypatch.chdir(tmp_path)
-    store, _ = small_cache(Path("cache"))
-    data = store.snapshot_path("pets")
+def sweep(pets: Path) -> Call:
+    """Sweep over the pets, six in train and four in val; or two of those in test, or none split."""
     tested = snapshot("tested")
     splits = tested.dataset.splits.copy()
     splits[-2:] = 2
-    dataset = dataclasses.replace(tested.dataset, splits=splits)
-    save_snapshot(store.prepare_snapshot("tested"), dataclasses.replace(tested, dataset=dataset))
-    unsplit = dataclasses.replace(tested.dataset, splits=splits * 0)
-    save_snapshot(store.prepare_snapshot("unsplit"), dataclasses.replace(tested, dataset=unsplit))
+    for name, divided in (("tested", splits), ("unsplit", splits * 0)):
+        dataset = dataclasses.replace(tested.dataset, splits=divided)
+        save_snapshot(pets.with_stem(name), dataclasses.replace(tested, dataset=dataset))
 
     def run(*arguments: object, of: str = "pets", no_figures: bool = True) -> Result:
-        named = str(data.with_stem(of)), *QUICK, *(["--no-figures"] if no_figures else [])
-        return CliRunner().invoke(app, ["sweep", *named, *(str(a) for a in arguments)])
+        plain = ["--no-figures"] if no_figures else []
+        return tlcache("sweep", pets.with_stem(of), *QUICK, *plain, *arguments)
 
     return run
 
 
-def failed(result: Result, *words: str) -> None:
-    """Exit code 1, nothing on stdout, and one line that holds the words."""
-    assert result.exit_code == 1, result.output
-    line = result.stderr.strip().splitlines()[-1]
-    assert line.startswith("error: ")
-    for word in words:
-        assert word in line, line
-
-
-def test_the_ten_best_are_shown_and_what_chose_is_not_called_the_result(call: Call) -> None:
-    result = call("--batch-size", "2,4", "--run-dir", "run")
+def test_the_ten_best_are_shown_and_what_chose_is_not_called_the_result(sweep: Call) -> None:
+    result = sweep("--batch-size", "2,4", "--run-dir", "run")
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
     at = next(i for i, line in enumerate(lines) if line.startswith("16 settings, 16 heads in "))
@@ -71,8 +53,8 @@ def test_the_ten_best_are_shown_and_what_chose_is_not_called_the_result(call: Ca
         assert word in note
 
 
-def test_json_holds_every_setting_and_the_run_keeps_them(call: Call) -> None:
-    result = call("--seeds", 2, "--run-dir", "run", "--json")
+def test_json_holds_every_setting_and_the_run_keeps_them(sweep: Call) -> None:
+    result = sweep("--seeds", 2, "--run-dir", "run", "--json")
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
     assert (found["selected_on"], found["fitted_on"]) == ("val", ["train"])
@@ -94,8 +76,8 @@ def test_json_holds_every_setting_and_the_run_keeps_them(call: Call) -> None:
     assert found["embedded"] == 0 and "sweep" in found["seconds"]
 
 
-def test_test_scores_once_what_was_fitted_to_train_and_val(call: Call) -> None:
-    result = call("--run-dir", "run", of="tested")
+def test_test_scores_once_what_was_fitted_to_train_and_val(sweep: Call) -> None:
+    result = sweep("--run-dir", "run", of="tested")
     assert "kept: setting" in result.stdout and "fitted again to train and val" in result.stdout
     assert re.search(
         r"^ test \(the result\): accuracy .*, loss \d\.\d+$", result.stdout, re.MULTILINE
@@ -105,18 +87,16 @@ def test_test_scores_once_what_was_fitted_to_train_and_val(call: Call) -> None:
     assert (about["selected_on"], about["fitted_on"]) == ("val", ["train", "val"])
 
 
-def test_evaluate_says_when_a_split_was_trained_on(call: Call) -> None:
-    call("--run-dir", "run", of="tested")
-    data = next(Path("cache").glob("*/snapshots/tested.h5"))
+def test_evaluate_says_when_a_split_was_trained_on(call: Call, sweep: Call, pets: Path) -> None:
+    sweep("--run-dir", "run", of="tested")
     for split, warned in (("val", True), ("test", False), ("train", False)):
-        command = ["evaluate", "run", str(data), "--on", split, "--json"]
-        result = CliRunner().invoke(app, command)
+        result = call("evaluate", "run", pets.with_stem("tested"), "--on", split, "--json")
         assert result.exit_code == 0, result.output
         assert ("was trained on these images too" in result.stderr) == warned
 
 
-def test_folds_choose_and_leave_val_to_score(call: Call) -> None:
-    result = call("--folds", 3, "--run-dir", "run", "--json")
+def test_folds_choose_and_leave_val_to_score(sweep: Call) -> None:
+    result = sweep("--folds", 3, "--run-dir", "run", "--json")
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
     assert found["selected_on"] == "3-fold cross-validation on train"
@@ -125,26 +105,26 @@ def test_folds_choose_and_leave_val_to_score(call: Call) -> None:
     assert "no test split" not in result.stderr
 
 
-def test_without_any_other_split_nothing_is_left_to_score(call: Call) -> None:
-    result = call("--run-dir", "run", of="unsplit", no_figures=False)
+def test_without_any_other_split_nothing_is_left_to_score(sweep: Call) -> None:
+    result = sweep("--run-dir", "run", of="unsplit", no_figures=False)
     assert result.exit_code == 0, result.output
     assert "the best by 5-fold cross-validation on train" in result.stdout
     assert "nothing is left to score the head" in result.stderr
     assert not any(line.startswith(("  val:", " test:")) for line in result.stdout.splitlines())
 
 
-def test_pictures_lie_in_the_run_and_where_the_figure_was_asked_for(call: Call) -> None:
-    result = call("--run-dir", "run", "--figure", "map.png", "--solver", "sgd", no_figures=False)
+def test_pictures_lie_in_the_run_and_where_the_figure_was_asked_for(sweep: Call) -> None:
+    result = sweep("--run-dir", "run", "--figure", "map.png", "--solver", "sgd", no_figures=False)
     assert result.exit_code == 0, result.output
     for name in ("map", "run/heatmap", "run/curves", "run/confusion"):
         with Image.open(f"{name}.png") as picture:
             assert picture.format == "PNG" and min(picture.size) > 200
-    call("--run-dir", "bare", "--figure", "again.png")
+    sweep("--run-dir", "bare", "--figure", "again.png")
     assert Path("again.png").is_file() and not list(Path("bare").glob("*.png"))
 
 
-def test_a_draw_is_as_long_as_asked_for(call: Call) -> None:
-    result = call("--draw", 7, "--lr", "1e-4,1", "--run-dir", "run", "--json")
+def test_a_draw_is_as_long_as_asked_for(sweep: Call) -> None:
+    result = sweep("--draw", 7, "--lr", "1e-4,1", "--run-dir", "run", "--json")
     found = json.loads(result.stdout)
     assert len(found["settings"]) == 7
     rates = {setting["lr"] for setting in found["settings"] if "lr" in setting}
@@ -176,26 +156,19 @@ def test_a_draw_is_as_long_as_asked_for(call: Call) -> None:
     ],
 )
 def test_a_bad_option_is_one_clear_line_and_leaves_no_run(
-    call: Call, options: tuple[str, ...], words: tuple[str, ...]
+    sweep: Call, options: tuple[str, ...], words: tuple[str, ...]
 ) -> None:
-    failed(call(*options, "--run-dir", "run"), *words)
+    failed(sweep(*options, "--run-dir", "run"), *words)
     assert not Path("run").exists()
 
 
-def test_a_sweep_in_which_no_head_trains_says_so(call: Call) -> None:
-    result = call("--lr", "1e38", "--solver", "sgd", "--run-dir", "run")
+def test_a_sweep_in_which_no_head_trains_says_so(sweep: Call) -> None:
+    result = sweep("--lr", "1e38", "--solver", "sgd", "--run-dir", "run")
     failed(result, "the sweep", "none among 2 settings", "--lr")
 
 
-def test_images_to_a_model_that_predicts_as_it_was_judged(
-    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: object) -> Result:
-        return CliRunner().invoke(app, [str(a) for a in arguments])
-
-    swept = run(
+def test_images_to_a_model_that_predicts_as_it_was_judged(call: Call, tiny_data: Path) -> None:
+    swept = call(
         *("sweep", tiny_data, *SMALL, *QUICK, "--features", "l2", "--lr", "1,10"),
         *("--run-dir", "run", "--json"),
     )
@@ -203,27 +176,16 @@ def test_images_to_a_model_that_predicts_as_it_was_judged(
     found = json.loads(swept.stdout)
     model = load_model(Path("run"))
     assert model.head.normalise and model.describe()["format"] == 3
-    result = run("evaluate", "run", tiny_data, "--json")
+    result = call("evaluate", "run", tiny_data, "--json")
     assert result.exit_code == 0, result.output
     evaluated = json.loads(result.stdout)
     assert evaluated == found["evaluation"]["val"] | {"on": "val", "selected_on": "val"}
     images = sorted((tiny_data / "val" / "ants").iterdir())
-    predicted = run("predict", "run", *images, "--json").stdout.splitlines()
+    predicted = call("predict", "run", *images, "--json").stdout.splitlines()
     hits = sum(json.loads(line)["class"] == "ants" for line in predicted)
     assert hits == evaluated["confusion"][0][0]
 
 
-def test_sweeping_a_filled_cache_by_sgd_loads_nothing_heavy(call: Call) -> None:
-    data = next(Path("cache").glob("*/snapshots/pets.h5"))
-    code = (
-        "import sys, tlcache.cli\n"
-        "try: tlcache.cli.app(sys.argv[1:])\n"
-        "except SystemExit as stop: assert not stop.code, stop.code\n"
-        "heavy = {'torch', 'sklearn', 'matplotlib', 'scipy', 'pandas'}\n"
-        "print(*heavy & sys.modules.keys(), file=sys.stderr)"
-    )
-    command = [sys.executable, "-W", "error", "-c", code, "sweep", str(data), *QUICK, "--quiet"]
-    done = subprocess.run(
-        [*command, "--solver", "sgd", "--no-figures"], capture_output=True, text=True, check=True
-    )
-    assert done.stderr.split() == []
+def test_sweeping_a_filled_cache_by_sgd_loads_nothing_heavy(pets: Path) -> None:
+    _, loaded = alone("sweep", pets, *QUICK, "--quiet", "--solver", "sgd", "--no-figures")
+    assert not loaded & {"torch", "sklearn", "matplotlib", "scipy", "pandas"}

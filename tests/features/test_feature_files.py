@@ -15,11 +15,12 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 from numpy.typing import NDArray
+from small_cache import DIM, IMAGES
 
 import tlcache.features.files
 from tlcache.core.errors import CacheError, DataError, OptionError, TlcacheError, to_install
-from tlcache.features.files import write_features
-from tlcache.features.read import LabelledRows
+from tlcache.features.files import spool_for, write_features
+from tlcache.features.read import LabelledRows, open_snapshot
 
 Rows = LabelledRows[NDArray[Any]]
 CLASSES = ("개미", 'a "b",\n')
@@ -223,3 +224,13 @@ def test_parquet_without_its_package_says_what_to_install(
         f"{to_install('parquet')}, or name a .npz or .h5 file"
     )
     write_features(tmp_path / "f.npz", _rows(PLAIN), CLASSES)
+
+
+def test_features_that_would_crowd_the_memory_lie_beside_the_file(
+    pets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedding, file = open_snapshot(pets), pets.with_name("f.npz")
+    size = 4 * IMAGES * DIM
+    for memory, spool in ((4 * size, None), (4 * size - 1, file.absolute().parent)):
+        monkeypatch.setattr(tlcache.features.files, "physical_memory", lambda memory=memory: memory)
+        assert spool_for(embedding, file) == spool

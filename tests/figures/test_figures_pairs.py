@@ -13,7 +13,7 @@ from small_cache import Listed, snapshot_of
 
 from tlcache.core.errors import DataError
 from tlcache.figures.grids import PicturedPair, pair_grid
-from tlcache.reports.pictures import FoundPair, pair_picture
+from tlcache.reports.pictures import pair_picture
 
 HOSTILE = ("개미.jpg", "$x_1$.jpg", "\u202eevil\x1b[31m.jpg", "W" * 5000, "lone \ud800", "")
 
@@ -71,7 +71,7 @@ def test_the_picture_shows_files_with_their_places_and_what_is_gone_as_such(tmp_
     )
     (tmp_path / "train" / "ants").mkdir(parents=True)
     Image.new("RGB", (900, 300), (200, 0, 0)).save(tmp_path / "train" / "ants" / "here.png")
-    figure = pair_picture(snapshot.dataset, [FoundPair((0, 1), "similarity 0.99", True)], "Worst")
+    figure = pair_picture(snapshot.dataset, [((0, 1), "similarity 0.99", True)], "Worst")
     shown, gone = figure.axes
     pixels = np.asarray(shown.images[0].get_array())
     assert pixels.shape[1] <= 320 and tuple(pixels[0, 0]) == (200, 0, 0)

@@ -20,17 +20,11 @@ from typer.core import TyperGroup
 from tlcache.cli import (
     bench,
     cache,
-    check,
-    crossval,
     data,
-    embed,
-    export_features,
-    fewshot,
-    finetune,
     judge,
-    knn,
     pictures,
     runs,
+    studies,
     sweep,
     train,
 )
@@ -66,11 +60,6 @@ class _Commands(TyperGroup):
             sys.exit(0)
 
 
-def _old(module: Any) -> Command:  # until all commands are made by `command`
-    name = module.__name__.rsplit(".", 1)[1].replace("_", "-")
-    return Command(name, module.run, module.EXAMPLES)
-
-
 app = typer.Typer(
     cls=_Commands,
     no_args_is_help=True,
@@ -102,11 +91,11 @@ def _before_commands(
 
 
 PANELS: dict[str, list[Command]] = {
-    "Start": [bench.demo, _old(data), _old(check), pictures.show],
-    "Train": [_old(embed), _old(train), _old(finetune)],
+    "Start": [bench.demo, data.data, data.check, pictures.show],
+    "Train": [data.embed, train.train, train.finetune],
     "Judge": [judge.evaluate, judge.compare, judge.predict, pictures.map_],
-    "Study": [_old(sweep), _old(crossval), _old(fewshot), _old(knn), bench.bench],
-    "Share": [runs.report, runs.export, _old(export_features)],
+    "Study": [sweep.sweep, studies.crossval, studies.fewshot, studies.knn, bench.bench],
+    "Share": [runs.report, runs.export, data.export_features],
 }
 for panel, commands in PANELS.items():
     for one in commands:

@@ -22,6 +22,7 @@ from tlcache.core.errors import OptionError
 if TYPE_CHECKING:
     from tlcache.core.machine import Compute
     from tlcache.data.folders import DataSource
+    from tlcache.features.stores import FeatureSpec
     from tlcache.heads.recipe import Recipe
     from tlcache.networks.scoring import JudgedSplit
 
@@ -273,7 +274,14 @@ class TransformOptions:
         Raises:
             OptionError: If ``--mean`` or ``--std`` is no numbers.
         """
-        return transform_changes(self.resize, self.crop, self.interpolation, self.mean, self.std)
+        changes = {
+            "resize": self.resize,
+            "crop": self.crop,
+            "interpolation": self.interpolation,
+            "mean": self.mean and numbers("--mean", self.mean),
+            "std": self.std and numbers("--std", self.std),
+        }
+        return {name: value for name, value in changes.items() if value is not None}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -289,6 +297,27 @@ class FeatureOptions(TransformOptions, ComputeOptions):
     engine: Engine = "auto"
     rehash: Rehash = False
     skip_unreadable: SkipUnreadable = False
+
+    def spec(self) -> FeatureSpec:
+        """The same for the library.
+
+        Raises:
+            OptionError: If a word among them makes no sense.
+        """
+        from tlcache.features.stores import FeatureSpec
+
+        return FeatureSpec(
+            trunk=self.trunk,
+            weights=self.weights,
+            cache=self.cache_dir,
+            views=self.views,
+            transform=self.changes(),
+            precision=self.precision,
+            dtype=self.dtype,
+            skip_unreadable=self.skip_unreadable,
+            rehash=self.rehash,
+            compute=self.compute(),
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -467,7 +496,7 @@ def whole_numbers(option: str, text: str, remedy: str) -> tuple[int, ...]:
         OptionError: If a part is none.
     """
     try:
-        return tuple(int(part) for part in text.split(","))
+        return tuple(_whole(part) for part in text.split(","))
     except ValueError:
         raise OptionError(
             option,
@@ -475,6 +504,16 @@ def whole_numbers(option: str, text: str, remedy: str) -> tuple[int, ...]:
             found=text or "nothing",
             remedy=remedy,
         ) from None
+
+
+def _whole(text: str) -> int:
+    """A whole number, be it written ``20``, ``2e1`` or ``20.0``."""
+    try:
+        return int(text)
+    except ValueError:
+        if not float(text).is_integer():
+            raise
+        return int(float(text))
 
 
 def words(text: str) -> tuple[str, ...]:

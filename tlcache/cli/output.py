@@ -11,12 +11,15 @@ import shutil
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tlcache.cli import options as o
 from tlcache.core.errors import one_line
 from tlcache.core.progress import OpenTick, Reporter, no_tick, progress_bar
 from tlcache.evaluation.roles import selection_note, split_role
+
+if TYPE_CHECKING:
+    from tlcache.features.read import Embedding
 
 # Half a character, of a file name that is no UTF-8; what some readers take for the end of a line.
 _TO_ESCAPE = re.compile("[\ud800-\udfff\x85\u2028\u2029]")
@@ -81,6 +84,23 @@ class JsonOutput(Output):
     """The voice of a command that has no ``--quiet``."""
 
     quiet: bool = False
+
+
+def tell_embedding(out: Output, embedding: Embedding) -> None:
+    """What was embedded and what was there, for people."""
+    done = embedding.describe()
+    speed = f" at {done['images_per_second']:.0f} images/s" if done["embedded"] else ""
+    left_out = f", {len(embedding.unreadable)} cannot be read" if embedding.unreadable else ""
+    out.line(
+        f"{done['images']} images: {done['embedded']} embedded{speed}, "
+        f"{done['reused']} were in the cache{left_out} ({done['seconds']:.1f} s)"
+    )
+
+
+def counts_of(embedding: Embedding) -> dict[str, Any]:
+    """The same, for programs."""
+    counts = embedding.describe()
+    return {name: counts[name] for name in ("embedded", "reused", "unreadable")}
 
 
 def tell_result(out: Output, result: dict[str, Any], folder: Path) -> None:

@@ -1,106 +1,123 @@
-"""``tlcache sweep``: heads of many settings from one cache, the best one chosen and kept."""
+"""``sweep``: heads of many settings from one cache, the best one chosen and kept.
+
+After the command, what it shows: the best settings in a table, and all of them as heat maps.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from tlcache.cli import options as o
-from tlcache.cli.options import some_of
-from tlcache.cli.output import Output
-from tlcache.cli.sweep_table import heat_map_of, tell_sweep
+from tlcache.cli.output import Output, counts_of, tell_embedding, tell_scores
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from tlcache.data.folders import ImageDataset
-    from tlcache.features.read import Embedding, Features
-    from tlcache.networks.scoring import Scored
-    from tlcache.studies.sweep import Sweep
+    from tlcache.studies.settings import Setting
+    from tlcache.studies.sweep import Candidate, Sweep
 
-EXAMPLES = "tlcache sweep hymenoptera_data --lr 1e-4,1e-3,1e-2 --weight-decay 0,1e-2 --folds 5"
-
-LIST = "values with commas between them"
+_SHOWN = 10
 
 
-def run(
-    data: o.Data,
-    split: o.Split = None,
-    lr: Annotated[str, typer.Option(help=f"Learning rates of SGD: {LIST}.")] = "1e-4,1e-3,1e-2",
-    weight_decay: Annotated[str, typer.Option(help="L2 penalties of SGD.")] = "0,1e-4,1e-2",
+@dataclasses.dataclass(frozen=True)
+class _Settings:
+    """What the heads are trained with: lists, of which every combination is tried."""
+
+    lr: Annotated[
+        str, o.in_training(help="Learning rates of SGD: values with commas between them.")
+    ] = "1e-4,1e-3,1e-2"
+    weight_decay: Annotated[str, o.in_training(help="L2 penalties of SGD.")] = "0,1e-4,1e-2"
     schedule: Annotated[
         str,
-        typer.Option(
+        o.in_training(
             help="Of the learning rate: step, constant or cosine.",
-            autocompletion=some_of("step", "constant", "cosine"),
+            autocompletion=o.some_of("step", "constant", "cosine"),
         ),
-    ] = "step",
-    batch_size: Annotated[str, typer.Option(help="Images a step of SGD.")] = "4",
+    ] = "step"
+    batch_size: Annotated[str, o.in_training(help="Images a step of SGD.")] = "4"
     features: Annotated[
         str,
-        typer.Option(
+        o.in_training(
             help="raw: as they are; standardised: by the training rows' mean and deviation; "
             "l2: each row scaled to length 1.",
-            autocompletion=some_of("raw", "standardised", "l2"),
+            autocompletion=o.some_of("raw", "standardised", "l2"),
         ),
-    ] = "raw,standardised",
+    ] = "raw,standardised"
     solver: Annotated[
         str,
-        typer.Option(
+        o.in_training(
             help="sgd, as in `train`; lbfgs: logistic regression.",
-            autocompletion=some_of("sgd", "lbfgs"),
+            autocompletion=o.some_of("sgd", "lbfgs"),
         ),
-    ] = "sgd,lbfgs",
+    ] = "sgd,lbfgs"
     c: Annotated[
-        str, typer.Option("--c", help="Of lbfgs: scikit-learn's C, the inverse of its penalty.")
-    ] = "1e-4,1e-3,1e-2,0.1,1,10,100",
+        str, o.in_training("--c", help="Of lbfgs: scikit-learn's C, the inverse of its penalty.")
+    ] = "1e-4,1e-3,1e-2,0.1,1,10,100"
     draw: Annotated[
         int | None,
-        typer.Option(
+        o.in_training(
             help="Instead of every combination, so many at random; --lr, --weight-decay and --c "
             "are bounds then.",
             show_default=False,
         ),
-    ] = None,
-    seeds: Annotated[int, typer.Option(help="Heads of SGD a setting; their mean counts.")] = 1,
+    ] = None
+    seeds: Annotated[int, o.in_training(help="Heads of SGD a setting; their mean counts.")] = 1
+    epochs: o.Epochs = 25
+    momentum: o.Momentum = 0.9
+    step_size: o.StepSize = 7
+    gamma: o.Gamma = 0.1
+
+    def listed(self, seed: int) -> list[Setting]:
+        """Every setting to try.
+
+        Raises:
+            OptionError: If a list holds what makes no sense.
+        """
+        from tlcache.heads.recipe import Recipe
+        from tlcache.studies.settings import Space, drawn, grid
+
+        base = Recipe(
+            epochs=self.epochs,
+            momentum=self.momentum,
+            step_size=self.step_size,
+            gamma=self.gamma,
+            seed=seed,
+        )
+        space = Space(
+            base=base,
+            lr=o.numbers("--lr", self.lr),
+            weight_decay=o.numbers("--weight-decay", self.weight_decay),
+            schedule=o.words(self.schedule),
+            batch_size=o.whole_numbers("--batch-size", self.batch_size, "write it like 4,16"),
+            features=o.words(self.features),
+            solver=o.words(self.solver),
+            c=o.numbers("--c", self.c),
+            seeds=self.seeds,
+        )
+        return grid(space) if self.draw is None else drawn(space, self.draw)
+
+
+@o.command("tlcache sweep hymenoptera_data --lr 1e-4,1e-3,1e-2 --weight-decay 0,1e-2 --folds 5")
+def sweep(
+    source: o.Source,
+    settings: _Settings,
+    features: o.ViewedFeatures,
+    kept: o.RunOptions,
+    out: Output,
     folds: Annotated[
         int,
-        typer.Option(
+        o.in_training(
             help="Choose by cross-validation on train in so many folds, which leaves val to score. "
             "0: val chooses, where there is one."
         ),
     ] = 0,
-    epochs: o.Epochs = 25,
-    momentum: o.Momentum = 0.9,
-    step_size: o.StepSize = 7,
-    gamma: o.Gamma = 0.1,
-    seed: o.Seed = 0,
-    trunk: o.Trunk = "resnet18",
-    weights: o.Weights = "imagenet",
-    cache_dir: o.CacheDir = Path("cache"),
-    views: o.Views = 0,
-    precision: o.Precision = "fp32",
-    dtype: o.Dtype = "float32",
-    device: o.Device = "auto",
-    engine: o.Engine = "auto",
-    workers: o.Workers = "auto",
-    skip_unreadable: o.SkipUnreadable = False,
-    rehash: o.Rehash = False,
-    resize: o.Resize = None,
-    crop: o.Crop = None,
-    interpolation: o.Interpolation = None,
-    mean: o.Mean = None,
-    std: o.Std = None,
     figure: Annotated[
-        Path | None, typer.Option(help="A PNG of the heat map.", show_default="in the run's folder")
+        Path | None, o.in_output(help="A PNG of the heat map.", show_default="in the run's folder")
     ] = None,
-    run_dir: o.RunDir = None,
-    no_figures: o.NoFigures = False,
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
 ) -> None:
     """Train heads of many settings side by side, choose one, and score it on what did not choose.
 
@@ -108,103 +125,34 @@ def run(
     or without val, cross-validation on train chooses. Heads are those of the last epoch.
     """
     options = o.plain(locals())
-    from tlcache.cli.embed import embedding_of, summary
-    from tlcache.heads.recipe import Recipe
-    from tlcache.reports.run import start_run
-    from tlcache.studies.settings import Space, drawn, grid
-    from tlcache.studies.sweep import check_images, folds_of, sweep_heads
+    from tlcache.features.embed import embedding_of
+    from tlcache.reports.run import Run, finish_run, start_run
+    from tlcache.studies.sweep import check_dataset, scored_splits, sweep_heads
 
-    out = Output(as_json, quiet)
-    space = Space(
-        base=Recipe(epochs=epochs, momentum=momentum, step_size=step_size, gamma=gamma, seed=seed),
-        lr=o.numbers("--lr", lr),
-        weight_decay=o.numbers("--weight-decay", weight_decay),
-        schedule=_words(schedule),
-        batch_size=_whole("--batch-size", batch_size),
-        features=_words(features),
-        solver=_words(solver),
-        c=o.numbers("--c", c),
-        seeds=seeds,
-    )
-    settings = grid(space) if draw is None else drawn(space, draw)
-
-    def check(dataset: ImageDataset) -> None:
-        labels = dataset.labels[dataset.indices("train")]
-        check_images(labels, dataset.classes, folds_of(dataset.present_splits(), folds))
-
+    listed = settings.listed(source.seed)
     embedding = embedding_of(
-        out,
-        data,
-        split=split,
-        seed=seed,
-        unsplit=True,
-        check=check,
-        trunk=trunk,
-        weights=weights,
-        cache=cache_dir,
-        views=views,
-        precision=precision,
-        dtype=dtype,
-        engine=engine,
-        device=device,
-        workers=o.worker_count(workers),
-        skip_unreadable=skip_unreadable,
-        rehash=rehash,
-        transform=o.transform_changes(resize, crop, interpolation, mean, std),
+        source.named(unsplit=True),
+        features.spec(),
+        out.reporter,
+        check=lambda dataset: check_dataset(dataset, folds),
     )
-    check(embedding.snapshot.dataset)  # of a snapshot, which is not checked above
-    out.line(summary(embedding))
-    folder = start_run(run_dir, "sweep", embedding.snapshot.dataset.name)
+    dataset = embedding.snapshot.dataset
+    check_dataset(dataset, folds)  # of a snapshot, which is not checked above
+    tell_embedding(out, embedding)
+    folder = start_run(kept.run_dir, "sweep", dataset.name)
     started = time.perf_counter()
     read = embedding.read()
     seconds = {"embed": embedding.seconds, "read": time.perf_counter() - started}
     with out.progress("sweeping", "epochs") as tick:
-        swept = sweep_heads(read, settings, seeds=seeds, folds=folds, fold_seed=seed, progress=tick)
-    picture = None if no_figures and figure is None else heat_map_of(swept)
-    result = _finished(folder, embedding, read, swept, options, seconds, not no_figures)
-    if picture is not None:
-        _save(picture, folder, figure, no_figures)
-    tell_sweep(out, swept, result, folder)
-    counts = embedding.describe()
-    out.result({name: counts[name] for name in ("embedded", "reused", "unreadable")} | result)
-
-
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(word.strip() for word in text.split(","))
-
-
-def _whole(option: str, text: str) -> tuple[int, ...]:
-    from tlcache.core.errors import OptionError
-
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise OptionError(
-            option,
-            expected="whole numbers with commas between them",
-            found=text or "nothing",
-            remedy="write it like 4,16",
-        ) from None
-
-
-def _finished(
-    folder: Path,
-    embedding: Embedding,
-    features: Features,
-    swept: Sweep,
-    options: dict[str, Any],
-    seconds: dict[str, float],
-    figures: bool,
-) -> dict[str, Any]:
-    """The run's folder, and what programs may rely on."""
-    from tlcache.reports.run import Run, finish_run
-
-    scored = _scored(features, swept)
-    unseen = [name for name in scored if name not in swept.fitted_on]
+        swept = sweep_heads(
+            read, listed, seeds=settings.seeds, folds=folds, fold_seed=source.seed, progress=tick
+        )
+    picture = None if kept.no_figures and figure is None else _heat_map(swept)
+    scored = scored_splits(read, swept)
     run = Run(
         command="sweep",
         options=options,
-        dataset=embedding.snapshot.dataset,
+        dataset=dataset,
         model=embedding.model(swept.head),
         history=swept.history,
         best_epoch=None,
@@ -212,33 +160,96 @@ def _finished(
         seconds=seconds | swept.seconds,
         selected_on=swept.selected_on,
         fitted_on=swept.fitted_on,
-        pictured=(unseen or ["train"])[-1],
+        pictured=([name for name in scored if name not in swept.fitted_on] or ["train"])[-1],
         identity=embedding.stores[0].identity.key,
-        more={
-            "best": swept.best.index,
-            "ranked": swept.ranked,
-            "settings": [candidate.describe() for candidate in swept.candidates],
-        },
+        more=swept.describe(),
     )
-    return finish_run(folder, run, figures=figures)
+    result = finish_run(folder, run, figures=not kept.no_figures)
+    _save(picture, figure, None if kept.no_figures else folder / "heatmap.png")
+    _tell(out, swept, result, folder)
+    out.result(counts_of(embedding) | result)
 
 
-def _scored(features: Features, swept: Sweep) -> dict[str, Scored]:
-    """Of train, and of each split that the head was not trained on."""
-    from tlcache.networks.scoring import Scored
-
-    return {
-        name: Scored(swept.head.logits(rows), labels, features.split_paths(name))
-        for name in features.present_splits()
-        if name == "train" or name not in swept.fitted_on
-        for rows, labels in [features.split(name)]
-    }
-
-
-def _save(picture: Figure, folder: Path, figure: Path | None, no_figures: bool) -> None:
+def _save(picture: Figure | None, *paths: Path | None) -> None:
     from tlcache.figures.style import save_png
 
-    if figure is not None:
-        save_png(picture, figure)
-    if not no_figures:
-        save_png(picture, folder / "heatmap.png")
+    for path in paths:
+        if picture is not None and path is not None:
+            save_png(picture, path)
+
+
+def _tell(out: Output, swept: Sweep, result: dict[str, Any], folder: Path) -> None:
+    """The best settings, what became of the one that was chosen, and where it is."""
+    table = [swept.candidates[i] for i in swept.ranked[:_SHOWN]]
+    words = [_setting(candidate.setting) for candidate in table]
+    width = max(map(len, words))
+    heads = sum(len(candidate.seeds) for candidate in swept.candidates)
+    out.line(
+        f"{len(swept.candidates)} settings, {heads} heads in {swept.seconds['sweep']:.2f} s; "
+        f"the best by {swept.selected_on}, which chose among them:"
+    )
+    out.line(f"{'':4}  {'':{width}}  accuracy (95%)         loss")
+    for candidate, text in zip(table, words, strict=True):
+        out.line(f"{candidate.index:4}  {text:{width}}  {_numbers(candidate)}")
+    if failed := sum(candidate.failed for candidate in swept.candidates):
+        out.note(f"failed to train, by a loss without a finite least: {failed} of the settings")
+    again = "fitted again to" if len(swept.fitted_on) > 1 or "cross" in swept.selected_on else "of"
+    out.line(f"kept: setting {swept.best.index}, {again} {' and '.join(swept.fitted_on)}")
+    tell_scores(out, result, f"among {len(swept.candidates)}")
+    _note_honesty(out, swept, result)
+    out.line(f"model, metrics and pictures: {folder}")
+
+
+def _note_honesty(out: Output, swept: Sweep, result: dict[str, Any]) -> None:
+    if "test" in result["evaluation"]:
+        return
+    if swept.selected_on == "val":
+        out.note(
+            "no test split: val chose, so its accuracy flatters; --folds 5 lets train choose and "
+            "leaves val to score, and `tlcache crossval` or --split 0.7,0.15,0.15 give other scores"
+        )
+    elif "val" not in result["evaluation"]:
+        out.note(
+            "no test split: the folds chose, so their accuracy flatters, and nothing is left to "
+            "score the head; a test/ folder or --split 0.7,0.15,0.15 would be"
+        )
+
+
+def _setting(setting: Setting) -> str:
+    """A setting in a few words."""
+    values = setting.describe()
+    head = f"{values.pop('solver'):5}  {values.pop('features'):12}"
+    words = {"c": "C", "lr": "lr", "weight_decay": "decay", "schedule": "", "batch_size": "batch"}
+    rest = [
+        f"{words[name]} {value:.3g}".strip()
+        if isinstance(value, float)
+        else f"{words[name]} {value}"
+        for name, value in values.items()
+    ]
+    return f"{head}  {'  '.join(text.strip() for text in rest)}"
+
+
+def _numbers(candidate: Candidate) -> str:
+    if candidate.failed:
+        return "failed to train"
+    low, high = candidate.accuracy_ci95
+    return f"{candidate.accuracy:.3f} ({low:.3f}-{high:.3f})  {candidate.loss:7.4f}"
+
+
+def _heat_map(swept: Sweep) -> Figure:
+    """Learning rate by weight decay for SGD, C by features for L-BFGS."""
+    from tlcache.figures.heatmap import HeatMap, heat_maps
+
+    maps = []
+    for title, across, down, names in (
+        ("SGD", "learning rate", "weight decay", ("lr", "weight_decay")),
+        ("L-BFGS", "C", "features", ("c", "features")),
+    ):
+        mine = [x for x in swept.candidates if (x.setting.recipe is not None) == (title == "SGD")]
+        if mine:
+            values = [candidate.setting.describe() for candidate in mine]
+            columns, rows = ([value[name] for value in values] for name in names)
+            accuracies = [math.nan if x.failed else x.accuracy for x in mine]
+            chosen = mine.index(swept.best) if swept.best in mine else None
+            maps.append(HeatMap(title, across, down, columns, rows, accuracies, chosen))
+    return heat_maps(maps, f"Best accuracy over all other values ({swept.selected_on} chose)")

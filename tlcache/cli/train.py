@@ -1,111 +1,58 @@
-"""``tlcache train``: embed what is missing, then train the head on the cached features."""
+"""``train`` and ``finetune``: a head on cached features, or the whole network on images."""
 
 from __future__ import annotations
 
+import dataclasses
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
 
 from tlcache.cli import options as o
-from tlcache.cli.output import Output, tell_result
+from tlcache.cli.output import Output, counts_of, tell_embedding, tell_result
 
 if TYPE_CHECKING:
-    from tlcache.heads.recipe import EpochRecord
+    from tlcache.heads.recipe import EpochRecord, StartRecord
+    from tlcache.networks.finetune import Finetuned
 
 STREAMED_ROWS = 1 << 16
 
-EXAMPLES = "tlcache train hymenoptera_data --trunk mobilenet_v2 --weights mobilenet_v2.pth"
 
-
-def run(
-    data: o.Data,
-    split: o.Split = None,
-    trunk: o.Trunk = "resnet18",
-    weights: o.Weights = "imagenet",
-    cache_dir: o.CacheDir = Path("cache"),
-    views: o.Views = 0,
-    precision: o.Precision = "fp32",
-    dtype: o.Dtype = "float32",
-    epochs: o.Epochs = 25,
-    batch_size: o.BatchSize = 4,
-    lr: o.LearningRate = 0.001,
-    momentum: o.Momentum = 0.9,
-    weight_decay: o.WeightDecay = 0.0,
-    step_size: o.StepSize = 7,
-    gamma: o.Gamma = 0.1,
-    seed: o.Seed = 0,
-    device: o.Device = "auto",
-    engine: o.Engine = "auto",
-    workers: o.Workers = "auto",
-    skip_unreadable: o.SkipUnreadable = False,
-    rehash: o.Rehash = False,
-    resize: o.Resize = None,
-    crop: o.Crop = None,
-    interpolation: o.Interpolation = None,
-    mean: o.Mean = None,
-    std: o.Std = None,
+@o.command("tlcache train hymenoptera_data --trunk mobilenet_v2 --weights mobilenet_v2.pth")
+def train(
+    source: o.Source,
+    features: o.ViewedFeatures,
+    recipe: o.RecipeOptions,
+    kept: o.WatchedRun,
+    out: Output,
     stream: o.Stream = False,
-    run_dir: o.RunDir = None,
-    csv: o.Csv = None,
-    tensorboard: o.TensorBoard = None,
-    no_figures: o.NoFigures = False,
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
 ) -> None:
     """Train a head on cached features; images that are not in the cache are embedded first."""
     options = o.plain(locals())
-    from tlcache.cli.embed import embedding_of, summary
-    from tlcache.heads.recipe import Recipe
+    from tlcache.features.embed import embedding_of
     from tlcache.heads.train import train_head
-    from tlcache.networks.scoring import Scored
+    from tlcache.networks.scoring import score_rows
     from tlcache.reports.run import Run, finish_run, start_run
     from tlcache.reports.watching import watched
 
-    out = Output(as_json, quiet)
-    block = STREAMED_ROWS if stream else 0
-    recipe = Recipe(epochs, batch_size, lr, momentum, weight_decay, step_size, gamma, seed, block)
-    with watched(csv, tensorboard) as watch:
-
-        def tell(record: EpochRecord) -> None:
-            watch(record)
-            out.line(record.line(epochs))
-
-        embedding = embedding_of(
-            out,
-            data,
-            split=split,
-            seed=seed,
-            trunk=trunk,
-            weights=weights,
-            cache=cache_dir,
-            views=views,
-            precision=precision,
-            dtype=dtype,
-            engine=engine,
-            device=device,
-            workers=o.worker_count(workers),
-            skip_unreadable=skip_unreadable,
-            rehash=rehash,
-            transform=o.transform_changes(resize, crop, interpolation, mean, std),
-        )
-        out.line(summary(embedding))
-        folder = start_run(run_dir, "train", embedding.snapshot.dataset.name)
+    wanted = recipe.recipe(source.seed, STREAMED_ROWS if stream else 0)
+    with watched(kept.csv, kept.tensorboard) as watch:
+        embedding = embedding_of(source.named(), features.spec(), out.reporter)
+        tell_embedding(out, embedding)
+        folder = start_run(kept.run_dir, "train", embedding.snapshot.dataset.name)
         started = time.perf_counter()
-        features = embedding.read(embedding.stores[0].folder if stream else None)
+        read = embedding.read(embedding.stores[0].folder if stream else None)
         read_seconds = time.perf_counter() - started
         trained = train_head(
-            features.to_train_on(),
-            features.split("train")[1],
-            *features.split("val"),
-            recipe,
-            classes=len(features.classes),
-            on_epoch=tell,
+            read.to_train_on(),
+            read.split("train")[1],
+            *read.split("val"),
+            wanted,
+            classes=len(read.classes),
+            on_epoch=_teller(out, watch, wanted.epochs),
         )
-    scored = {
-        name: Scored(trained.head.logits(rows), labels, features.split_paths(name))
-        for name in features.present_splits()
-        for rows, labels in [features.split(name)]
-    }
     run = Run(
         command="train",
         options=options,
@@ -113,11 +60,180 @@ def run(
         model=embedding.model(trained.head),
         history=trained.history,
         best_epoch=trained.best_epoch,
-        scored=scored,
+        scored=score_rows(trained.head, read),
         seconds={"embed": embedding.seconds, "read": read_seconds, "train": trained.seconds},
         identity=embedding.stores[0].identity.key,
     )
-    result = finish_run(folder, run, figures=not no_figures)
+    result = finish_run(folder, run, figures=not kept.no_figures)
     tell_result(out, result, folder)
-    counts = embedding.describe()
-    out.result({name: counts[name] for name in ("embedded", "reused", "unreadable")} | result)
+    out.result(counts_of(embedding) | result)
+
+
+def _teller(
+    out: Output, watch: Callable[[EpochRecord], None], epochs: int
+) -> Callable[[EpochRecord], None]:
+    """What hears of each epoch that ends: the curves, then the user."""
+
+    def tell(record: EpochRecord) -> None:
+        watch(record)
+        out.line(record.line(epochs))
+
+    return tell
+
+
+@dataclasses.dataclass(frozen=True)
+class _Kept(o.WatchedRun):
+    resume: Annotated[
+        bool, o.in_output("--resume", help="Go on with the stopped run in --run-dir.")
+    ] = False
+
+
+@dataclasses.dataclass(frozen=True)
+class _Network(o.TransformOptions, o.ComputeOptions):
+    """The network to train, and how its images are read."""
+
+    start: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="MODEL",
+            help="Start from the head of a run, and from its network if that was finetuned.",
+            show_default="a random head",
+        ),
+    ] = None
+    trunk: Annotated[
+        str | None,
+        typer.Option(
+            help="A torchvision network, timm/<name>, or efficientnet_lite0.",
+            show_default="that of --from, else resnet18",
+        ),
+    ] = None
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            help="imagenet, a file (.pth or .safetensors), or random[:SEED].",
+            show_default="those of --from, else imagenet",
+        ),
+    ] = None
+    cache_dir: o.CacheDir = Path("cache")
+    freeze: Annotated[
+        bool, typer.Option("--freeze", help="Train the head only; the trunk runs all the same.")
+    ] = False
+    bn: Annotated[
+        Literal["eval", "train"],
+        typer.Option(
+            help="With --freeze: eval keeps the trunk fixed; train lets its BatchNorm statistics "
+            "drift, as the tutorial does."
+        ),
+    ] = "eval"
+    skip_unreadable: o.SkipUnreadable = False
+
+
+@o.command(
+    "tlcache finetune hymenoptera_data --from runs/ants --epochs 5 --batch-size 8 --lr 0.002"
+)
+def finetune(
+    source: o.Source,
+    network: _Network,
+    recipe: o.RecipeOptions,
+    kept: _Kept,
+    out: Output,
+) -> None:
+    """Train the whole network end to end; every epoch pays for every pixel.
+
+    With --from, the head that was trained on cached features comes first (LP-FT: Kumar et al.,
+    2022): a random one sends large gradients through the network and distorts what it has learned.
+    What it does on val before the first epoch is said as epoch 0. The model that is kept is the
+    best epoch's on val, and epoch 0 is none of them.
+    """
+    options = o.plain(locals())
+    options["from"] = options.pop("start")
+    from tlcache.evaluation.roles import seen_of_val
+    from tlcache.heads.model import load_model
+    from tlcache.networks import finetune as tuning
+    from tlcache.networks.scoring import score_present
+    from tlcache.reports.run import CHECKPOINT, Run, finish_run, read_run, start_run
+    from tlcache.reports.watching import watched
+
+    wanted, start, compute = recipe.recipe(source.seed), network.start, network.compute()
+    with watched(kept.csv, kept.tensorboard, resume=kept.resume) as watch:
+        dataset = source.named().scan(out.note)
+        before = None if start is None else load_model(start)
+        asked = tuning.Wanted(network.trunk, network.weights, network.changes())
+        memo = network.cache_dir / "weights"
+        trunk = tuning.trunk_to_tune(before, dataset.classes, asked, memo, out.note)
+        options |= {"trunk": trunk.name, "weights": trunk.weights}
+        if start is not None:
+            for seen in seen_of_val(read_run(start), dataset.root, source.split, source.seed):
+                out.note(f"warning: {start} {seen}")
+        folder = start_run(kept.run_dir, "finetune", dataset.name, resume=kept.resume)
+        out.line(f"run: {folder} (if it stops: the same command with --run-dir {folder} --resume)")
+        with out.progress("finetuning") as tick:
+            tuned = tuning.finetune(
+                dataset,
+                trunk,
+                wanted,
+                head=before.head if before else None,
+                freeze=network.freeze,
+                bn=network.bn,
+                device=compute.device,
+                workers=compute.workers,
+                skip_unreadable=network.skip_unreadable,
+                checkpoint=folder / CHECKPOINT,
+                on_start=lambda first: out.line(f"{first.line(wanted.epochs)} {_interval(first)}"),
+                on_resume=watch,
+                on_epoch=_teller(out, watch, wanted.epochs),
+                progress=tick,
+            )
+    model = tuned.model(trunk, dataset.classes, before)
+    skip, tell = network.skip_unreadable, out.reporter
+    scored = score_present(model, trunk, dataset, compute=compute, skip_unreadable=skip, tell=tell)
+    run = Run(
+        command="finetune",
+        options=options,
+        dataset=dataset,
+        model=model,
+        history=tuned.history,
+        best_epoch=tuned.best_epoch,
+        scored=scored,
+        seconds={"train": tuned.seconds},
+        more=_start_values(start, tuned.start),
+    )
+    result = finish_run(folder, run, figures=not kept.no_figures)
+    (folder / CHECKPOINT).unlink(missing_ok=True)
+    tell_result(out, result, folder)
+    _tell_gain(out, start, tuned)
+    out.result(result | {"unreadable": [{"path": p, "reason": r} for p, r in tuned.unreadable]})
+
+
+def _interval(record: StartRecord) -> str:
+    low, high = _bounds(record)
+    return f"(95% {low:.3f}-{high:.3f}, n={record.n})"
+
+
+def _bounds(record: StartRecord) -> tuple[float, float]:
+    from tlcache.evaluation.metrics import wilson_interval
+
+    return wilson_interval(round(record.val_accuracy * record.n), record.n)
+
+
+def _start_values(start: Path | None, record: StartRecord | None) -> dict[str, Any]:
+    """The starting point, for programs."""
+    if start is None or record is None:
+        return {}
+    accuracy = {"val_accuracy": record.val_accuracy, "val_accuracy_ci95": list(_bounds(record))}
+    return {"start": {"model": str(start), "val_loss": record.val_loss, **accuracy}}
+
+
+def _tell_gain(out: Output, start: Path | None, tuned: Finetuned) -> None:
+    """What finetuning gained over the model that it started from."""
+    if start is None or tuned.start is None:
+        return
+    before, best = tuned.start, tuned.history[tuned.best_epoch - 1]
+    gain = best.val_accuracy - before.val_accuracy
+    out.line(
+        f"val accuracy before finetuning {before.val_accuracy:.3f} {_interval(before)}, "
+        f"in the best epoch {gain:+.3f}; `tlcache compare` says what chance has to do with it"
+    )
+    if gain <= 0:
+        out.note(f"no epoch did better on val than {start} as it came")

@@ -107,6 +107,28 @@ def standing_of(
     return Standing(on, selected_on, role, note)
 
 
+def seen_of_val(about: dict[str, Any], root: Path, split: str | None, seed: int) -> list[str]:
+    """Why a run, of which ``about`` is the ``run.json``, has perhaps learned images of a val split.
+
+    Args:
+        root: Folder of the images; ``split`` and ``seed`` divide them.
+
+    Returns:
+        Lines that follow the run's name.
+    """
+    options, lines = about.get("options"), []
+    theirs = options if isinstance(options, dict) else {}
+    then = theirs.get("split"), theirs.get("seed")
+    if split is not None and about.get("data") == str(root) and then != (split, seed):
+        lines.append(
+            f"was trained on another split of these images (--split {then[0]} --seed {then[1]}), "
+            "so it has learned some of val"
+        )
+    if "val" in about.get("fitted_on", ()):
+        lines.append("was trained on val too, so val says nothing good or bad of it")
+    return lines
+
+
 def _is_its_data(about: dict[str, Any], data: Path) -> bool:
     """Whether these are the run's images, as far as can be told: it may have been elsewhere."""
     root = Path(about["data"])

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from tlcache.core.errors import DataError, OptionError, strerror, to_install
 from tlcache.core.files import open_atomically
+from tlcache.core.machine import physical_memory
 from tlcache.core.progress import Tick
-from tlcache.features.read import LabelledRows
+from tlcache.features.read import Embedding, LabelledRows
 
 Rows = LabelledRows[NDArray[Any]]
 
@@ -227,3 +228,9 @@ def _no_name(path: Path, name: str, expected: str) -> DataError:
         found=repr(name),
         remedy="rename it, or name a file of another format (.npz keeps any name)",
     )
+
+
+def spool_for(embedding: Embedding, file: Path) -> Path | None:
+    """A folder for features that would crowd the memory: that of the file, which needs the room."""
+    size = 4 * embedding.trunk.dim * int(embedding.snapshot.readable().sum())
+    return file.absolute().parent if size > physical_memory() / 4 else None

@@ -11,7 +11,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +20,22 @@ from numpy.typing import NDArray
 from tlcache.core.errors import ModelError, OptionError
 from tlcache.core.machine import resolve_device
 from tlcache.core.notebook import training_html
-from tlcache.core.progress import Tick
+from tlcache.core.progress import Report, Tick, no_report
 from tlcache.data.folders import ImageDataset
 from tlcache.heads.model import Head, Model, initial_head
 from tlcache.heads.recipe import EpochRecord, Recipe, StartRecord
 from tlcache.networks.checkpoints import Plan, load_checkpoint, save_checkpoint
-from tlcache.networks.checks import check_split, check_trunk
+from tlcache.networks.checks import (
+    check_classes,
+    check_name,
+    check_split,
+    check_transform,
+    check_trunk,
+)
 from tlcache.networks.loading import ImageLoader, Workers, worker_count
 from tlcache.networks.loop import BatchNorm, Run, Tuning
 from tlcache.networks.network import gpu_settings, restore_network
+from tlcache.trunks.info import note_random
 from tlcache.trunks.load import Trunk, load_trunk
 from tlcache.trunks.weights import state_digest
 
@@ -76,6 +83,54 @@ def trunk_of(model: Model, weights: str | None = None, memo: Path | None = None)
     trunk = load_trunk(model.trunk, weights or model.weights, memo)
     check_trunk(model, trunk)
     return dataclasses.replace(trunk, transform=model.transform)
+
+
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+    """The network that a user asks for; what is left open is that of the model to start from.
+
+    Attributes:
+        trunk: Its name; resnet18 where there is no model.
+        weights: Where they are; imagenet where there is no model.
+        transform: Fields of the images' transform that shall be others than the network's.
+    """
+
+    trunk: str | None = None
+    weights: str | None = None
+    transform: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def trunk_to_tune(
+    model: Model | None,
+    classes: Sequence[str],
+    wanted: Wanted,
+    memo: Path | None = None,
+    note: Report = no_report,
+) -> Trunk:
+    """The trunk to finetune: that of the model to start from, which must fit, or one by its name.
+
+    Args:
+        classes: Of the images.
+        memo: Folder of the memo of digested weights.
+        note: Is told of a network that has learned nothing.
+
+    Raises:
+        ModelError: If the model is of other classes, or not of what is wanted.
+        TlcacheError: If the trunk cannot be had; see :func:`trunk_of`.
+    """
+    if model is None:
+        name, weights = wanted.trunk or "resnet18", wanted.weights or "imagenet"
+        note_random(weights, note)
+        trunk = load_trunk(name, weights, memo)
+        transform = dataclasses.replace(trunk.transform, **wanted.transform)
+        return dataclasses.replace(trunk, transform=transform)
+    check_classes(model, classes)
+    check_name(model, model.trunk if wanted.trunk is None else wanted.trunk)
+    asked = dataclasses.replace(model.transform, **wanted.transform)
+    remedy = "leave such options out, or start from a model of that transform"
+    check_transform(model, asked, "the transform", remedy)
+    note_random(wanted.weights or model.weights, note)
+    return trunk_of(model, wanted.weights, memo)
 
 
 @dataclasses.dataclass(frozen=True)

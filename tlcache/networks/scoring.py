@@ -25,7 +25,7 @@ from tlcache.evaluation.metrics import softmax
 from tlcache.features.embed import embedding_of
 from tlcache.features.extract import features_of
 from tlcache.features.missing import Pass, open_pass
-from tlcache.features.read import Embedding, open_snapshot
+from tlcache.features.read import Embedding, Features, open_snapshot
 from tlcache.features.stores import FeatureSpec, describe_trunk, stores_of
 from tlcache.heads.model import Head, Model
 from tlcache.networks.checks import check_classes, check_transform, check_trunk, no_split
@@ -34,6 +34,8 @@ from tlcache.trunks.info import TrunkInfo, note_random
 
 if TYPE_CHECKING:
     import torch
+
+    from tlcache.trunks.load import Trunk
 
 
 AUTO, SILENT = Compute(), Reporter()
@@ -256,6 +258,43 @@ def score_split(
             remedy="replace or remove them, or pass --skip-unreadable",
         )
     return Scored(np.stack(logits), dataset.labels[kept], [dataset.paths[i] for i in kept])
+
+
+def score_present(
+    model: Model,
+    trunk: Trunk,
+    dataset: ImageDataset,
+    *,
+    compute: Compute = AUTO,
+    skip_unreadable: bool = False,
+    tell: Reporter = SILENT,
+) -> dict[str, Scored]:
+    """:func:`score_split` of each split that a data set has, by a model tuned from a trunk."""
+    network = trunk.module if model.digest == trunk.digest else load_network(model)
+    scored = {}
+    for split in dataset.present_splits():
+        with tell.progress(f"evaluating {split}") as tick:
+            scored[split] = score_split(
+                model,
+                network,
+                dataset,
+                split,
+                compute=compute,
+                skip_unreadable=skip_unreadable,
+                progress=tick,
+            )
+    return scored
+
+
+def score_rows(
+    head: Head, features: Features, splits: Sequence[str] | None = None
+) -> dict[str, Scored]:
+    """What a head says of features that have been read: by default, of each split there is."""
+    return {
+        name: Scored(head.logits(rows), labels, features.split_paths(name))
+        for name in splits or features.present_splits()
+        for rows, labels in [features.split(name)]
+    }
 
 
 def score_images(

@@ -12,7 +12,7 @@ import hashlib
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -139,22 +139,13 @@ def denormalise(pixels: NDArray[np.float32], transform: Transform) -> NDArray[np
     return values.astype(np.uint8).transpose(1, 2, 0)
 
 
-class FoundPair(NamedTuple):
-    """Two images of a data set.
-
-    Attributes:
-        rows: Of both.
-        verdict: What they are to each other.
-        bad: Whether that falsifies a result.
-    """
-
-    rows: tuple[int, int]
-    verdict: str
-    bad: bool
-
-
-def pair_picture(dataset: ImageDataset, pairs: Sequence[FoundPair], title: str) -> Figure:
+def pair_picture(
+    dataset: ImageDataset, pairs: Sequence[tuple[tuple[int, int], str, bool]], title: str
+) -> Figure:
     """Pairs of images side by side, with their paths, splits and classes.
+
+    Args:
+        pairs: Of each, its rows, what they are to each other, and whether that falsifies a result.
 
     Raises:
         DataError: If there is no pair.

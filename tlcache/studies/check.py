@@ -10,7 +10,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,10 +24,10 @@ from tlcache.cache.copies import (
     in_two_classes,
     rows_of_features,
 )
-from tlcache.cache.snapshots import Snapshot
+from tlcache.cache.snapshots import Snapshot, load_snapshot, take_snapshot
 from tlcache.core.errors import DataError, OptionError
-from tlcache.core.progress import Tick, part_of
-from tlcache.data.folders import SPLITS, ImageDataset
+from tlcache.core.progress import Reporter, Tick, part_of
+from tlcache.data.folders import SPLITS, DataSource, ImageDataset
 from tlcache.data.headers import read_headers
 from tlcache.studies.neighbours import MEMORY, MOST_PAIRS, Pairs, Rows, pairs_over
 
@@ -280,3 +280,79 @@ def unsound(found: Inspection) -> DataError:
         found=", ".join(f"{n:,} {one if n == 1 else many}" for n, one, many in said if n),
         remedy="keep one of each pair, or put both into the same split and class, then train again",
     )
+
+
+def digested(source: DataSource, tell: Reporter) -> Snapshot:
+    """A data set's snapshot without its features: no network runs, and no cache is touched.
+
+    Raises:
+        OptionError: If a snapshot, which has its own splits, is to be split.
+        TlcacheError: If the data cannot be read.
+    """
+    if not source.path.is_file():
+        dataset = source.scan(tell.note)
+        with tell.progress("reading files") as tick:
+            return take_snapshot(dataset, progress=tick)
+    if source.fractions is not None:
+        raise OptionError(
+            "--split",
+            expected="none beside a snapshot, which has its own",
+            found=",".join(f"{x:g}" for x in source.fractions),
+            remedy="leave it out, or name the folder of images",
+        )
+    return load_snapshot(source.path)
+
+
+class FoundPair(NamedTuple):
+    """Two images of a data set.
+
+    Attributes:
+        rows: Of both.
+        verdict: What they are to each other.
+        bad: Whether that falsifies a result.
+    """
+
+    rows: tuple[int, int]
+    verdict: str
+    bad: bool
+
+
+def pairs_to_show(
+    found: Inspection, snapshot: Snapshot, features: Rows | None = None, most: int = 12
+) -> tuple[str, list[FoundPair]]:
+    """A title, and the worst pairs of an inspection, first those that make results wrong.
+
+    Where there is none, the nearest, which tell whether the threshold suits: for them, features
+    (n, D) are needed in the order of :func:`rows_of_features`.
+    """
+    if pairs := _worst(found)[:most]:
+        if pairs[0].bad:
+            return "Images that are alike, the worst pairs first (red: results are wrong)", pairs
+        return "Copies and near duplicates in one split", pairs
+    if features is not None:
+        near = near_duplicates(snapshot, features, 1e-3, most=most)
+        pairs = _found(near.across, bad=False) + _found(near.within, bad=False)
+        pairs = sorted(pairs, key=lambda pair: pair.verdict, reverse=True)[:most]
+    return "The most similar pairs: none is over the threshold", pairs
+
+
+def _worst(found: Inspection) -> list[FoundPair]:
+    dataset, pairs = found.dataset, dict[tuple[int, int], FoundPair]()
+    for column, groups, verdict in (
+        (dataset.splits, found.leaking, "one file in two splits"),
+        (dataset.labels, found.contradicting, "one file in two classes"),
+        (None, found.repeated, "one file twice"),
+    ):
+        for group in groups:
+            other = group[column[group] != column[group[0]]][0] if column is not None else group[1]
+            rows = int(group[0]), int(other)
+            pairs.setdefault(rows, FoundPair(rows, verdict, column is not None))
+    listed = list(pairs.values())
+    if found.near is not None:
+        listed += _found(found.near.across, bad=True) + _found(found.near.within, bad=False)
+    return sorted(listed, key=lambda pair: not pair.bad)
+
+
+def _found(pairs: Pairs, *, bad: bool) -> list[FoundPair]:
+    listed = zip(pairs.rows.tolist(), pairs.similarities.tolist(), strict=True)
+    return [FoundPair((a, b), f"similarity {value:.3f}", bad) for (a, b), value in listed]

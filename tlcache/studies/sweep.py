@@ -31,7 +31,7 @@ from tlcache.heads.model import Head
 from tlcache.heads.recipe import EpochRecord
 from tlcache.heads.rows import HeadData, Labels, Scaling, head_data, scaling_of
 from tlcache.heads.train import train_heads
-from tlcache.networks.scoring import Scored
+from tlcache.networks.scoring import Scored, score_rows
 from tlcache.studies.settings import Setting
 
 FOLDS = 5
@@ -126,6 +126,11 @@ class Sweep:
         """The one that was chosen."""
         return self.candidates[self.ranked[0]]
 
+    def describe(self) -> dict[str, Any]:
+        """What programs may rely on, as plain JSON values."""
+        settings = [candidate.describe() for candidate in self.candidates]
+        return {"best": self.best.index, "ranked": self.ranked, "settings": settings}
+
 
 def sweep_heads(
     features: Features,
@@ -180,12 +185,8 @@ def sweep_heads(
 
 def scored_splits(features: Features, swept: Sweep) -> dict[str, Scored]:
     """What the kept head says of train, and of each split that it was not trained on."""
-    return {
-        name: Scored(swept.head.logits(rows), labels, features.split_paths(name))
-        for name in features.present_splits()
-        if name == "train" or name not in swept.fitted_on
-        for rows, labels in [features.split(name)]
-    }
+    unseen = [s for s in features.present_splits() if s == "train" or s not in swept.fitted_on]
+    return score_rows(swept.head, features, unseen)
 
 
 def check_dataset(dataset: ImageDataset, folds: int) -> None:

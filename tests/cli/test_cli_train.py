@@ -3,41 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner, Result
+from called import Call, failed
 
-from tlcache.cli import app
 from tlcache.heads.model import load_model
 
-Call = Callable[..., Result]
-SMALL = ("--trunk", "mobilenet_v3_small", "--weights", "random:3", "--resize", "36", "--crop", "32")
+FIRST = ("--trunk", "mobilenet_v3_small", "--weights", "random:3", "--resize", "36", "--crop", "32")
 SHORT = ("--epochs", "2", "--batch-size", "8", "--workers", "1", "--no-figures")
 
 
 @pytest.fixture
-def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_data: Path) -> Call:
+def call(call: Call, tiny_data: Path) -> Call:
     """Run tlcache in a folder with a run ``head`` of the tiny data's cached features."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: object) -> Result:
-        return CliRunner().invoke(app, [str(a) for a in arguments])
-
-    trained = run("train", tiny_data, *SMALL, "--no-figures", "--run-dir", "head")
+    trained = call("train", tiny_data, *FIRST, "--no-figures", "--run-dir", "head")
     assert trained.exit_code == 0, trained.output
-    return run
-
-
-def _failed(result: Result, *words: str) -> None:
-    assert result.exit_code == 1, result.output
-    line = result.stderr.strip().splitlines()[-1]
-    assert line.startswith("error: "), result.stderr
-    for word in words:
-        assert word in line, line
+    return call
 
 
 def test_the_cached_head_is_the_start_and_what_finetuning_gained_is_said(
@@ -94,8 +78,8 @@ def test_a_stopped_run_goes_on_to_the_same_model(
     with monkeypatch.context() as patch:
         patch.setattr(tlcache.networks.finetune, "save_checkpoint", save_and_stop)
         assert call(*tune, "--run-dir", "part").exit_code == 130
-    without = ("finetune", tiny_data, *SMALL, *SHORT, "--run-dir", "part", "--resume")
-    _failed(call(*without), "expected a checkpoint of this very run, found one with first head")
+    without = ("finetune", tiny_data, *FIRST, *SHORT, "--run-dir", "part", "--resume")
+    failed(call(*without), "expected a checkpoint of this very run, found one with first head")
     resumed = call(*tune, "--run-dir", "part", "--resume")
     assert resumed.exit_code == 0, resumed.output
     assert "epoch 0/2  as it came" in resumed.stdout and "epoch 1/2" not in resumed.stdout
@@ -114,10 +98,10 @@ def test_what_does_not_fit_the_model_is_refused(call: Call, tiny_data: Path) -> 
         (["head", "--weights", "w.pth"], "w.pth: expected a weights file"),
         (["head", "--crop", "64"], "the transform: expected crop 32, found crop 64; leave such"),
     ):
-        _failed(call(*start, *options), words)
+        failed(call(*start, *options), words)
     for split in ("train", "val"):
         (tiny_data / split / "ants").rename(tiny_data / split / "wasps")
-    _failed(call(*start, "head"), "classes: expected ants, bees (2 in all), found bees, wasps")
+    failed(call(*start, "head"), "classes: expected ants, bees (2 in all), found bees, wasps")
     assert not Path("no").exists()
 
 
@@ -125,7 +109,7 @@ def test_a_head_of_a_snapshot_asks_where_the_weights_are(call: Call, tiny_data: 
     snapshot = next(Path("cache").glob("*/snapshots/*.h5"))
     assert call("train", snapshot, "--no-figures", "--run-dir", "portable").exit_code == 0
     start = ("finetune", tiny_data, "--from", "portable", *SHORT, "--epochs", "1")
-    _failed(call(*start), "--weights: expected the weights of mobilenet_v3_small that the model's")
+    failed(call(*start), "--weights: expected the weights of mobilenet_v3_small that the model's")
     done = call(*start, "--weights", "random:3", "--run-dir", "tuned")
     assert done.exit_code == 0, done.output
 
@@ -134,7 +118,7 @@ def test_val_images_that_the_start_has_learned_are_warned_of(call: Call, tiny_da
     flat = tiny_data.with_name("flat")
     (tiny_data / "train").rename(flat)
     split = ("--split", "0.5,0.5", "--no-figures")
-    trained = call("train", flat, *SMALL, *split, "--seed", "1", "--run-dir", "flat-head")
+    trained = call("train", flat, *FIRST, *split, "--seed", "1", "--run-dir", "flat-head")
     assert trained.exit_code == 0, trained.output
     tune = ("finetune", flat, "--from", "flat-head", *SHORT, "--epochs", "1", *split)
     words = "flat-head was trained on another split of these images (--split 0.5,0.5 --seed 1)"

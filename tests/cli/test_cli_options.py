@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from tlcache.cache.identity import DTYPES
 from tlcache.cli import app
-from tlcache.cli.data import NAMES as DATA_SETS
+from tlcache.cli.data import EXAMPLES as DATA_SETS
 from tlcache.data.folders import SPLITS
 from tlcache.export.export import SUFFIXES
 from tlcache.features.projection import METHODS

@@ -1,40 +1,23 @@
-"""What a user of `tlcache check` meets, and the line with which other commands point to it."""
+"""What a user of ``check`` and ``export-features`` meets, and the line that points to ``check``."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from called import SMALL, Call, failed
 from PIL import Image
-from small_cache import small_cache
-from typer.testing import CliRunner, Result
+from small_cache import DIM, IDENTITY, IMAGES, TRAINED
 
-from tlcache.cli import app
-
-RANDOM = ("--trunk", "mobilenet_v3_small", "--weights", "random", "--resize", "36", "--crop", "32")
-Call = Callable[..., Result]
-
-
-@pytest.fixture
-def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
-    """Run tlcache in a folder of its own."""
-    monkeypatch.chdir(tmp_path)
-    return lambda *words: CliRunner().invoke(app, [*map(str, words)])
+from tlcache.features.read import open_snapshot
 
 
 def copied(data: Path, source: str, *targets: str) -> None:
     for target in targets:
         shutil.copy(data / source, data / target)
-
-
-def error_of(result: Result) -> str:
-    assert result.exit_code == 1, result.output
-    line = result.stderr.strip().splitlines()[-1]
-    assert line.startswith("error: ")
-    return line
 
 
 def test_digests_alone_find_nothing_in_sound_data_and_need_no_network(
@@ -70,11 +53,14 @@ def test_everything_that_is_amiss_is_listed_and_leaks_exit_with_1(
     image.putalpha(255)
     image.save(tiny_data / "train" / "ants" / "alpha.png")
     amiss = ("--imbalance", "1", "--threshold", "0.5", "--figure", "pairs.png")
-    command = ("check", tiny_data, *RANDOM, *amiss)
+    command = ("check", tiny_data, *SMALL, *amiss)
     result = call(*command)
-    line = error_of(result)
-    assert "expected each image in one split and one class" in line
-    assert "1 image in two splits, " in line and ", 1 image in two classes;" in line
+    failed(
+        result,
+        "expected each image in one split and one class",
+        "1 image in two splits, ",
+        ", 1 image in two classes;",
+    )
     for text in (
         "images in two splits: 1\n    train/ants/0.jpg = train/bees/wrong.jpg = val/ants/leak.jpg",
         "images in two classes: 1\n    train/ants/0.jpg",
@@ -105,15 +91,15 @@ def test_everything_that_is_amiss_is_listed_and_leaks_exit_with_1(
 def test_a_near_duplicate_across_splits_alone_exits_with_1(call: Call, tiny_data: Path) -> None:
     image = Image.open(tiny_data / "train" / "ants" / "4.png")
     image.save(tiny_data / "val" / "ants" / "saved again.bmp")  # the same pixels
-    line = error_of(call("check", tiny_data, *RANDOM, "--threshold", "1"))
-    assert "found 1 near duplicate in two splits; keep one of each pair" in line
+    result = call("check", tiny_data, *SMALL, "--threshold", "1")
+    failed(result, "found 1 near duplicate in two splits; keep one of each pair")
     assert call("check", tiny_data, "--no-features").exit_code == 0
 
 
 def test_the_picture_of_sound_data_is_of_the_most_similar_pairs(
     call: Call, tiny_data: Path
 ) -> None:
-    command = ("check", tiny_data, *RANDOM, "--threshold", "1", "--figure", "pairs.png")
+    command = ("check", tiny_data, *SMALL, "--threshold", "1", "--figure", "pairs.png")
     result = call(*command)
     assert result.exit_code == 0, result.output
     with Image.open("pairs.png") as picture:
@@ -127,9 +113,9 @@ def test_the_picture_of_sound_data_is_of_the_most_similar_pairs(
 
 def test_a_folder_of_classes_is_checked_as_it_is(call: Call, tiny_data: Path) -> None:
     copied(tiny_data, "train/ants/0.jpg", "train/bees/copy.jpg")
-    for words in (("--no-features",), RANDOM):
+    for words in (("--no-features",), SMALL):
         result = call("check", tiny_data / "train", *words)
-        assert "found 1 image in two classes;" in error_of(result)
+        failed(result, "found 1 image in two classes;")
         assert result.stdout.startswith("17 images (train 17), 2 classes\n")
 
 
@@ -137,27 +123,25 @@ def test_names_that_would_break_a_line_are_escaped(call: Call, tiny_data: Path) 
     copied(tiny_data, "train/ants/0.jpg", "val/ants/two\nlines.jpg")
     result = call("check", tiny_data, "--no-features")
     assert "    train/ants/0.jpg = val/ants/two\\nlines.jpg\n" in result.stdout
-    (line,) = [x for x in call("embed", tiny_data, *RANDOM).stderr.splitlines() if "image is" in x]
+    (line,) = [x for x in call("embed", tiny_data, *SMALL).stderr.splitlines() if "image is" in x]
     assert "val/ants/two\\nlines.jpg): what is measured there flatters" in line
 
 
 def test_a_picture_that_cannot_be_written_costs_no_result(call: Call, tiny_data: Path) -> None:
-    command = ("check", tiny_data, *RANDOM, "--threshold", "1", "--figure", "nowhere/pairs.png")
+    command = ("check", tiny_data, *SMALL, "--threshold", "1", "--figure", "nowhere/pairs.png")
     result = call(*command, "--json")
-    assert "pairs.png: expected a file that can be written" in error_of(result)
+    failed(result, "pairs.png: expected a file that can be written")
     assert json.loads(result.stdout)["sound"] is True
 
 
-def test_a_snapshot_is_checked_without_its_images(call: Call) -> None:
-    small_cache(Path("cache"))
-    (path,) = Path("cache").glob("*/snapshots/*.h5")
+def test_a_snapshot_is_checked_without_its_images(call: Call, pets: Path) -> None:
     for words in ((), ("--no-features",), ("--stream",)):
-        result = call("check", path, *words)
+        result = call("check", pets, *words)
         assert result.exit_code == 0, result.output
         assert "no images at /data/pets: their sizes and kinds were not looked at" in result.stderr
         assert "smaller" not in result.stdout
-    line = error_of(call("check", path, "--no-features", "--split", "0.8,0.2"))
-    assert "--split: expected none beside a snapshot" in line
+    split = call("check", pets, "--no-features", "--split", "0.8,0.2")
+    failed(split, "--split: expected none beside a snapshot, which has its own, found 0.8,0.2")
 
 
 @pytest.mark.parametrize(
@@ -176,13 +160,13 @@ def test_a_snapshot_is_checked_without_its_images(call: Call) -> None:
 def test_values_that_make_no_sense_are_refused_before_anything_is_embedded(
     call: Call, tiny_data: Path, words: tuple[str, ...], found: str
 ) -> None:
-    result = call("check", tiny_data, *RANDOM[:4], *words)
-    assert found in error_of(result)
+    result = call("check", tiny_data, *SMALL[:4], *words)
+    failed(result, found)
     assert result.stdout == "" and not Path("cache").exists()
 
 
 def test_other_commands_warn_of_a_leak_in_one_line(call: Call, tiny_data: Path) -> None:
-    sound = call("train", tiny_data, *RANDOM, "--no-figures", "--epochs", "1")
+    sound = call("train", tiny_data, *SMALL, "--no-figures", "--epochs", "1")
     assert sound.exit_code == 0 and "warning" not in sound.output
     copied(tiny_data, "train/ants/0.jpg", "val/ants/leak.jpg", "val/ants/leak 2.jpg")
     copied(tiny_data, "train/bees/1.jpg", "val/bees/other.jpg")
@@ -193,11 +177,11 @@ def test_other_commands_warn_of_a_leak_in_one_line(call: Call, tiny_data: Path) 
     )
     for command in ("embed", "train", "knn"):
         more = ("--no-figures", "--epochs", "1") if command == "train" else ()
-        result = call(command, tiny_data, *RANDOM, *more, "--json")
+        result = call(command, tiny_data, *SMALL, *more, "--json")
         assert result.exit_code == 0, result.output
         assert result.stderr.splitlines().count(expected) == 1, command
         json.loads(result.stdout)
-        quiet = call(command, tiny_data, *RANDOM, *more, "--quiet")
+        quiet = call(command, tiny_data, *SMALL, *more, "--quiet")
         assert quiet.output == ""
 
 
@@ -235,8 +219,60 @@ def test_the_real_photos_have_no_leak_and_one_ant_is_nearly_twice(
     assert knn["evaluation"]["val"]["accuracy"] == pytest.approx(0.948, abs=0.01)
 
 
-def test_help_says_when_the_exit_code_is_1_and_ends_with_a_real_command(call: Call) -> None:
-    result = call("check", "--help")
-    assert result.exit_code == 0
-    assert "Exits with 1 if" in result.stdout
-    assert "tlcache check hymenoptera_data" in result.stdout
+@pytest.mark.parametrize("spooled", [False, True])
+def test_a_snapshot_s_features_are_written_without_its_images(
+    call: Call, pets: Path, spooled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if spooled:
+        monkeypatch.setattr("tlcache.features.files.physical_memory", lambda: 4 * IMAGES * DIM)
+    result = call("export-features", pets, "f.npz", "--json")
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)
+    assert (told["file"], told["images"], told["dim"]) == ("f.npz", IMAGES, DIM)
+    assert told["splits"] == {"train": TRAINED, "val": IMAGES - TRAINED}
+    assert told["bytes"] == Path("f.npz").stat().st_size
+    assert told["identity"] == IDENTITY.key
+    features = open_snapshot(pets).read()
+    with np.load("f.npz") as file:
+        np.testing.assert_array_equal(file["features"], features.features)
+        assert file["paths"].tolist() == features.paths
+        assert file["identity"].item() == IDENTITY.to_json().decode()
+    assert sorted(p.name for p in Path().iterdir()) == ["cache", "f.npz"]
+
+
+def test_one_split_is_written_and_what_stands_in_the_way_is_refused(call: Call, pets: Path) -> None:
+    done = call("export-features", pets, "val.npz", "--on", "val")
+    assert done.exit_code == 0, done.output
+    assert done.stdout.splitlines()[-1].startswith(
+        f"val.npz: {IMAGES - TRAINED} rows of {DIM} numbers ({IMAGES - TRAINED} of val), "
+    )
+    with np.load("val.npz") as file:
+        assert set(file["splits"].tolist()) == {"val"}
+    assert call("export-features", pets, "val.npz", "--force", "--quiet").exit_code == 0
+    for words, found in (
+        ((pets, "val.npz"), "val.npz: expected a new file, found one that is there"),
+        ((pets, "f.npz", "--on", "test"), "expected images in test/, found only train"),
+        ((pets, "f.npz", "--on", "tset"), "--on: expected train, val, test or all"),
+        ((pets, "f.csv"), "f.csv: expected a file's name that ends in one of .npz"),
+        (("nowhere", "f.npz"), "nowhere: expected"),
+    ):
+        failed(call("export-features", *words), found)
+    assert not Path("f.npz").exists()
+
+
+def test_photos_are_embedded_first_and_a_folder_of_classes_is_all_train(
+    call: Call, tiny_data: Path
+) -> None:
+    small = (*SMALL, "--json")
+    told = json.loads(call("export-features", tiny_data, "all.h5", *small).stdout)
+    assert (told["embedded"], told["images"], told["splits"]) == (24, 24, {"train": 16, "val": 8})
+    flat = json.loads(call("export-features", tiny_data / "train", "flat.h5", *small).stdout)
+    assert (flat["embedded"], flat["splits"]) == (0, {"train": 16})
+    (tiny_data / "val" / "ants" / "0.jpg").write_bytes(b"")
+    unread = "expected images that can be read, found 1 that cannot"
+    assert unread in call("export-features", tiny_data, "bad.h5", *small).stderr
+    assert not Path("bad.h5").exists()
+    skipped = json.loads(
+        call("export-features", tiny_data, "bad.h5", *small, "--skip-unreadable").stdout
+    )
+    assert (skipped["images"], skipped["unreadable"][0]["path"]) == (23, "val/ants/0.jpg")

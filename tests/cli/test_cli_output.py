@@ -6,15 +6,13 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from small_cache import small_cache
-from typer.testing import CliRunner, Result
+from called import RANDOM, Call, tlcache
+from typer.testing import Result
 
-from tlcache.cli import app
 from tlcache.cli.bench import tell
 from tlcache.cli.output import Output
 from tlcache.evaluation.metrics import evaluate
@@ -23,20 +21,13 @@ from tlcache.networks.scoring import Scored
 from tlcache.studies.bench import NAMES, Benchmark, Contender
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
-Call = Callable[..., Result]
-TINY = ("--trunk", "mobilenet_v3_small", "--weights", "random")
 
 
-@pytest.fixture
-def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: object) -> Result:
-        result = CliRunner().invoke(app, [str(a) for a in arguments])
-        assert result.exit_code == 0, result.output
-        return result
-
-    return run
+def done(*arguments: object) -> Result:
+    """What a command did that succeeded."""
+    result = tlcache(*arguments)
+    assert result.exit_code == 0, result.output
+    return result
 
 
 def notes(result: Result) -> list[str]:
@@ -44,9 +35,8 @@ def notes(result: Result) -> list[str]:
     return [line for line in result.stderr.splitlines() if "no test split" in line]
 
 
-def test_train_names_the_split_that_chose_and_says_once_what_to_do(call: Call) -> None:
-    store, _ = small_cache(Path("cache"))
-    result = call("train", store.snapshot_path("pets"), "--epochs", 2, "--no-figures")
+def test_train_names_the_split_that_chose_and_says_once_what_to_do(pets: Path) -> None:
+    result = done("train", pets, "--epochs", 2, "--no-figures")
     lines = [line for line in result.stdout.splitlines() if ": accuracy " in line]
     assert [line.split(":")[0].strip() for line in lines] == [
         "train (trained on)",
@@ -59,17 +49,17 @@ def test_train_names_the_split_that_chose_and_says_once_what_to_do(call: Call) -
 
 def test_with_a_test_split_it_comes_last_as_the_result(call: Call, tiny_data: Path) -> None:
     shutil.copytree(tiny_data / "val", tiny_data / "test")
-    result = call("train", tiny_data, *TINY, "--epochs", 1, "--no-figures", "--run-dir", "run")
+    result = done("train", tiny_data, *RANDOM, "--epochs", 1, "--no-figures", "--run-dir", "run")
     lines = [line for line in result.stdout.splitlines() if ": accuracy " in line]
     assert [line.split(":")[0].strip() for line in lines][1:] == [
         "val (chose the epoch)",
         "test (the result)",
     ]
     assert notes(result) == []
-    judged = call("evaluate", "run", tiny_data, "--on", "test")
+    judged = done("evaluate", "run", tiny_data, "--on", "test")
     assert judged.stdout.startswith("test (the result): accuracy ")
     assert "chosen by these images" not in judged.stderr
-    found = json.loads(call("bench", tiny_data, *TINY, "--epochs", 1, "--json").stdout)
+    found = json.loads(done("bench", tiny_data, *RANDOM, "--epochs", 1, "--json").stdout)
     assert (found["judged_on"], found["selected_on"]) == ("test", "val")
     low, high = found["comparison"]["difference_ci95"]
     assert low <= found["comparison"]["difference"] <= high
@@ -101,9 +91,8 @@ def test_bench_says_which_split_its_accuracies_are_of(capsys: pytest.CaptureFixt
     assert "no test split" not in said.err
 
 
-def test_the_script_that_repeats_heads_gives_their_mean_an_interval(tmp_path: Path) -> None:
-    store, _ = small_cache(tmp_path / "cache")
-    words = [store.snapshot_path("pets"), "--heads=3", "--epochs=2", "--json"]
+def test_the_script_that_repeats_heads_gives_their_mean_an_interval(pets: Path) -> None:
+    words = [pets, "--heads=3", "--epochs=2", "--json"]
     run = subprocess.run(
         [sys.executable, str(SCRIPTS / "repeat_heads.py"), *map(str, words)],
         capture_output=True,
