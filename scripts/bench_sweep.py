@@ -183,17 +183,18 @@ def _lbfgs(features: Features, path: list[float], rounds: int) -> Values:
 
 
 def _by_scikit_learn(rows: Any, labels: Any, path: list[float], tolerance: float) -> list[Head]:
-    """Warm-started from the strongest penalty on."""
+    """On centred rows, warm-started from the strongest penalty on."""
     from sklearn.linear_model import LogisticRegression
 
     model = LogisticRegression(tol=tolerance, max_iter=100_000, warm_start=True)
-    exact, heads = rows.astype(np.float64), []
+    centre, heads = rows.mean(axis=0, dtype=np.float64), []
+    centred = rows - centre
     for c in path:
-        model.set_params(C=c).fit(exact, labels)
+        model.set_params(C=c).fit(centred, labels)
         weight, bias = model.coef_.copy(), model.intercept_.copy()
         if len(weight) == 1:  # of two classes, the difference
             weight, bias = np.vstack([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
-        heads.append(Head(weight, bias))
+        heads.append(Head(weight, bias - weight @ centre))
     return heads
 
 
