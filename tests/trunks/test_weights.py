@@ -255,7 +255,7 @@ def test_all_faults_of_a_state_are_told_at_once() -> None:
     words = (
         "w.pth: expected the weights of small (8 tensors), "
         "found 2 missing (0.weight, 1.running_var), "
-        "7 unexpected (x0, x1, x2, x3, x4, …), "
+        "7 unexpected (x0, x1, x2, x3, x4, x5 and 1 more), "
         "2 of another shape (0.bias 5 for 4, 1.bias 4 torch.int64 for 4); "
         "name the network that the file was made for with --trunk, or another file"
     )

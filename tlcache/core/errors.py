@@ -116,9 +116,12 @@ def one_line(text: str, keep: str = "") -> str:
     return "".join(c if c.isprintable() or c in keep else repr(c)[1:-1] for c in text)
 
 
-def strerror(error: OSError) -> str:
-    """What the system says is wrong, without the paths: ``No space left on device``."""
-    return error.strerror or str(error) or type(error).__name__
+def strerror(error: Exception) -> str:
+    """What is wrong, in the system's words and without its paths: ``No space left on device``.
+
+    For an error that is not the system's, that error's own words.
+    """
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def error_in_a_line(error: Exception) -> str:

@@ -2,7 +2,7 @@
 
 The HDF5 library parses the file's structure only; it never does I/O on a data set, so no external
 file, filter or virtual source can come into play. The arrays that come back are read-only views of
-the very bytes that were checked. Covers no files and no checksums (``files``, ``feature_store``).
+the very bytes that were checked. Covers no files (``files``) and no checksums.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Which image has which label in which split, read from a folder shaped for ImageFolder.
 
-Covers no image's content: digests are taken by ``snapshots``, pixels made by ``images``.
+Images are listed here, wherever they are wanted. Covers no image's content: digests are taken by
+the cache's ``snapshots``, pixels made by ``images``.
 """
 
 from __future__ import annotations
@@ -23,56 +24,6 @@ from tlcache.data.splits import check_shares, divide, sample
 
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 """Torchvision's."""
-
-
-def no_folder(folder: Path) -> DataError:
-    """A path that is no folder, and where it ends."""
-    found, remedy = "a file", "name the folder that holds train/ and val/"
-    if not folder.exists():
-        above = next(p for p in folder.absolute().parents if p.is_dir())
-        found = f"no such folder; the nearest that exists is {above}, which holds {_held(above)}"
-        remedy = "correct the path (`tlcache data` fetches an example)"
-    return DataError(folder, "a folder of images", found, remedy)
-
-
-def check_classes(folder: Path, classes: list[str]) -> None:
-    """Refuse fewer than two classes.
-
-    Raises:
-        DataError: If there are fewer.
-    """
-    if len(classes) < 2:
-        raise DataError(
-            folder,
-            "a folder for each of at least two classes",
-            f"one class only ({classes[0]})" if classes else _held(folder),
-            "put the images of each class into a folder of its own",
-        )
-
-
-def not_a_dataset(folder: Path, subfolders: list[str]) -> DataError:
-    """A folder without train/ or val/, and what may have been meant."""
-    remedy = "pass --split 0.8,0.2 if these are the classes"
-    if inside := [s for s in subfolders if (folder / s / "train").is_dir()]:
-        remedy = f"did you mean {folder / inside[0]}?"
-    elif "train" in subfolders:
-        remedy = "call the folder of held-out images val"
-    elif not subfolders:
-        remedy = "name the folder that holds the images"
-    return DataError(folder, "folders train/ and val/", _held(folder), remedy)
-
-
-def no_images(folder: Path) -> DataError:
-    """A folder without an image in or below it."""
-    images = f"images ({' '.join(IMAGE_EXTENSIONS)})"
-    return DataError(folder, images, _held(folder), "put images there, or remove the folder")
-
-
-def _held(folder: Path) -> str:
-    """What a folder holds, in a few words."""
-    return listed(sorted(path.name for path in folder.iterdir())) or "an empty folder"
-
-
 SPLITS = ("train", "val", "test")
 
 _Found = tuple[int, int, str]  # split, label, path
@@ -186,16 +137,6 @@ class DataSource:
         return dataset
 
 
-def images_below(folder: Path) -> list[str]:
-    """Every image anywhere below a folder, hidden ones aside: relative paths with ``/``, sorted.
-
-    Raises:
-        DataError: If there is none, or no such folder.
-    """
-    with _reading(folder):
-        return _images(folder)[0]
-
-
 def subset(
     dataset: ImageDataset,
     train: int,
@@ -228,12 +169,22 @@ def subset(
     )
 
 
+def images_below(folder: Path) -> list[str]:
+    """Every image anywhere below a folder, hidden ones aside: relative paths with ``/``, sorted.
+
+    Raises:
+        DataError: If there is none, or no such folder.
+    """
+    with _reading(folder):
+        return _images(folder)[0]
+
+
 def _scan_splits(folder: Path) -> tuple[list[str], list[_Found], int]:
     subfolders, ignored = _subfolders(folder)
     if "train" not in subfolders or "val" not in subfolders:
-        raise not_a_dataset(folder, subfolders)
+        raise _not_a_dataset(folder, subfolders)
     classes, _ = _subfolders(folder / "train")
-    check_classes(folder / "train", classes)
+    _check_classes(folder / "train", classes)
     labels = {name: label for label, name in enumerate(classes)}
     found: list[_Found] = []
     for split, name in enumerate(SPLITS):
@@ -249,19 +200,12 @@ def _scan_splits(folder: Path) -> tuple[list[str], list[_Found], int]:
                 "remove the folder, rename it, or add the class to train",
             )
         if not names:
-            raise no_images(folder / name)
+            raise _no_images(folder / name)
         for cls in names:
             paths, stray = _images(folder / name / cls)
             found += [(split, labels[cls], f"{name}/{cls}/{path}") for path in paths]
             ignored += stray
     return classes, found, ignored
-
-
-def _is_unsplit(folder: Path) -> bool:
-    """Whether it holds no split; nor is it the folder above a data set, named by mistake."""
-    names, _ = _subfolders(folder)
-    above = any((folder / name / "train").is_dir() for name in names)
-    return not above and "train" not in names and "val" not in names
 
 
 def _scan_classes(
@@ -277,7 +221,7 @@ def _scan_classes(
             "train and val folders, which are a split already",
             "leave out --split, or name a folder that holds the classes themselves",
         )
-    check_classes(folder, classes)
+    _check_classes(folder, classes)
     found: list[_Found] = []
     for label, cls in enumerate(classes):
         paths, stray = _images(folder / cls)
@@ -297,12 +241,19 @@ def _scan_classes(
     return classes, sorted(found), ignored
 
 
+def _is_unsplit(folder: Path) -> bool:
+    """Whether it holds no split; nor is it the folder above a data set, named by mistake."""
+    names, _ = _subfolders(folder)
+    above = any((folder / name / "train").is_dir() for name in names)
+    return not above and "train" not in names and "val" not in names
+
+
 def _subfolders(folder: Path) -> tuple[list[str], int]:
     """Names of the visible folders, sorted, and how many files lie beside them."""
     with os.scandir(folder) as entries:
-        listed = [(e.name, _is_folder(e)) for e in entries]
-    names = [name for name, is_folder in listed if is_folder and not name.startswith(".")]
-    return sorted(names), sum(not is_folder for _, is_folder in listed)
+        inside = [(e.name, _is_folder(e)) for e in entries]
+    names = [name for name, is_folder in inside if is_folder and not name.startswith(".")]
+    return sorted(names), sum(not is_folder for _, is_folder in inside)
 
 
 def _images(folder: Path) -> tuple[list[str], int]:
@@ -326,7 +277,7 @@ def _images(folder: Path) -> tuple[list[str], int]:
                 else:
                     ignored += 1
     if not paths:
-        raise no_images(folder)
+        raise _no_images(folder)
     return sorted(paths), ignored
 
 
@@ -347,7 +298,7 @@ def _reading(folder: Path) -> Iterator[None]:
     """Say in words what keeps a folder from being read."""
     try:
         if not folder.is_dir():
-            raise no_folder(folder)
+            raise _no_folder(folder)
         yield
     except OSError as error:
         raise DataError(
@@ -356,3 +307,51 @@ def _reading(folder: Path) -> Iterator[None]:
             strerror(error),
             "check its permissions",
         ) from error
+
+
+def _no_folder(folder: Path) -> DataError:
+    """A path that is no folder, and where it ends."""
+    found, remedy = "a file", "name the folder that holds train/ and val/"
+    if not folder.exists():
+        above = next(p for p in folder.absolute().parents if p.is_dir())
+        found = f"no such folder; the nearest that exists is {above}, which holds {_held(above)}"
+        remedy = "correct the path (`tlcache data` fetches an example)"
+    return DataError(folder, "a folder of images", found, remedy)
+
+
+def _not_a_dataset(folder: Path, subfolders: list[str]) -> DataError:
+    """A folder without train/ or val/, and what may have been meant."""
+    remedy = "pass --split 0.8,0.2 if these are the classes"
+    if inside := [s for s in subfolders if (folder / s / "train").is_dir()]:
+        remedy = f"did you mean {folder / inside[0]}?"
+    elif "train" in subfolders:
+        remedy = "call the folder of held-out images val"
+    elif not subfolders:
+        remedy = "name the folder that holds the images"
+    return DataError(folder, "folders train/ and val/", _held(folder), remedy)
+
+
+def _check_classes(folder: Path, classes: list[str]) -> None:
+    """Refuse fewer than two classes.
+
+    Raises:
+        DataError: If there are fewer.
+    """
+    if len(classes) < 2:
+        raise DataError(
+            folder,
+            "a folder for each of at least two classes",
+            f"one class only ({classes[0]})" if classes else _held(folder),
+            "put the images of each class into a folder of its own",
+        )
+
+
+def _no_images(folder: Path) -> DataError:
+    """A folder without an image in or below it."""
+    images = f"images ({' '.join(IMAGE_EXTENSIONS)})"
+    return DataError(folder, images, _held(folder), "put images there, or remove the folder")
+
+
+def _held(folder: Path) -> str:
+    """What a folder holds, in a few words."""
+    return listed(sorted(path.name for path in folder.iterdir())) or "an empty folder"

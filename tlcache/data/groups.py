@@ -1,6 +1,6 @@
 """Groups of images that belong together, such as photos of one series: from a CSV, or a pattern.
 
-Covers no folds (``folds``): a group is a word, and images with the same word are one group.
+Covers no folds (``splits``): a group is a word, and images with the same word are one group.
 """
 
 from __future__ import annotations

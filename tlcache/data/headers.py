@@ -57,10 +57,8 @@ def read_header(path: Path) -> Header:
     except UnidentifiedImageError:
         empty = path.stat().st_size == 0
         return Header(0, 0, reason="an empty file (0 bytes)" if empty else "no image")
-    except OSError as error:
-        return Header(0, 0, reason=strerror(error))
     except Exception as error:  # a parser given damaged bytes raises whatever it likes
-        return Header(0, 0, reason=str(error) or type(error).__name__)
+        return Header(0, 0, reason=strerror(error))
 
 
 def read_headers(paths: Sequence[Path]) -> Iterator[Header]:

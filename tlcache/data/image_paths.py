@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from tlcache.core.errors import DataError
+from tlcache.data.folders import images_below
 
 _BYTES_AT_ONCE = 1 << 16
 
@@ -62,8 +63,6 @@ def listed_paths(argument: str) -> list[str]:
 
 
 def _below(folder: str) -> list[str]:
-    from tlcache.data.folders import images_below
-
     return [os.path.join(folder, name) for name in images_below(Path(folder))]  # noqa: PTH118
 
 

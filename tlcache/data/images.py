@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from tlcache.core.errors import ImageError, InputError
+from tlcache.core.errors import ImageError, InputError, strerror
 
 MAX_PIXELS = 178_956_970
 """Larger images are refused before a pixel is decoded: Pillow's limit for decompression bombs."""
@@ -58,9 +58,44 @@ class ImageInMemory:
             except (ImageError, MemoryError):
                 raise
             except Exception as error:  # a file that was opened and is damaged, or closed by now
-                raise _unreadable(self.name, str(error) or type(error).__name__) from error
+                raise _unreadable(self.name, strerror(error)) from error
         height, width, _ = pixels.shape
         return b"P6\n%d %d\n255\n" % (width, height) + pixels.tobytes()
+
+
+def as_images(X: Any) -> list[Path | ImageInMemory]:
+    """The N images that X holds; none is read.
+
+    Args:
+        X: Paths, Pillow's images or (H, W, 3) uint8 arrays, mixed at will, in a list or tuple, a
+            one-dimensional array or series, or a table with one column; or (N, H, W, 3) uint8.
+
+    Raises:
+        InputError: If X is nothing of the kind, or empty.
+    """
+    if hasattr(X, "to_numpy"):  # a series or a table
+        X = X.to_numpy()
+    if isinstance(X, np.ndarray) and X.ndim == 2 and X.shape[1] == 1:
+        X = X[:, 0]
+    known = isinstance(X, np.ndarray) and (X.ndim == 1 or (X.ndim == 4 and X.dtype == np.uint8))
+    if not (known or isinstance(X, list | tuple)):
+        shape = f"{X.dtype} of shape {X.shape}" if isinstance(X, np.ndarray) else type(X).__name__
+        raise InputError("X", "a list of paths or images", shape, "put them into a list")
+    if not len(X):
+        raise InputError("X", "at least one image", "none", "pass some")
+    return [_image(i, item) for i, item in enumerate(X)]
+
+
+def _image(i: int, item: Any) -> Path | ImageInMemory:
+    if isinstance(item, str | os.PathLike) and "\0" not in (path := str(os.fspath(item))) != "":
+        return Path(path)
+    pixels = isinstance(item, np.ndarray) and item.dtype == np.uint8 and item.size > 0
+    if isinstance(item, Image.Image) or (pixels and item.ndim == 3 and item.shape[2] == 3):
+        return ImageInMemory(f"X[{i}]", item)
+    array = isinstance(item, np.ndarray)
+    found = f"{item.dtype} of shape {item.shape}" if array else repr(item)[:60]
+    expected = "a path, a Pillow image, or (H, W, 3) uint8"
+    raise InputError(f"X[{i}]", expected, found, "correct it or leave it out")
 
 
 def decode(data: bytes, where: object) -> NDArray[np.uint8]:
@@ -132,7 +167,7 @@ def _decoded_by_pillow(data: bytes, where: object) -> Image.Image:
     except UnidentifiedImageError as error:
         raise _unreadable(where, "bytes that are no image") from error
     except Exception as error:  # a decoder given damaged bytes raises whatever it likes
-        raise _unreadable(where, str(error) or type(error).__name__) from error
+        raise _unreadable(where, strerror(error)) from error
 
 
 def _rgb(image: Image.Image, where: object) -> Image.Image:
@@ -160,38 +195,3 @@ def _too_large(where: object, found: str) -> ImageError:
         found=found,
         remedy="make it smaller, or pass --skip-unreadable",
     )
-
-
-def as_images(X: Any) -> list[Path | ImageInMemory]:
-    """The N images that X holds; none is read.
-
-    Args:
-        X: Paths, Pillow's images or (H, W, 3) uint8 arrays, mixed at will, in a list or tuple, a
-            one-dimensional array or series, or a table with one column; or (N, H, W, 3) uint8.
-
-    Raises:
-        InputError: If X is nothing of the kind, or empty.
-    """
-    if hasattr(X, "to_numpy"):  # a series or a table
-        X = X.to_numpy()
-    if isinstance(X, np.ndarray) and X.ndim == 2 and X.shape[1] == 1:
-        X = X[:, 0]
-    known = isinstance(X, np.ndarray) and (X.ndim == 1 or (X.ndim == 4 and X.dtype == np.uint8))
-    if not (known or isinstance(X, list | tuple)):
-        shape = f"{X.dtype} of shape {X.shape}" if isinstance(X, np.ndarray) else type(X).__name__
-        raise InputError("X", "a list of paths or images", shape, "put them into a list")
-    if not len(X):
-        raise InputError("X", "at least one image", "none", "pass some")
-    return [_image(i, item) for i, item in enumerate(X)]
-
-
-def _image(i: int, item: Any) -> Path | ImageInMemory:
-    if isinstance(item, str | os.PathLike) and "\0" not in (path := str(os.fspath(item))) != "":
-        return Path(path)
-    pixels = isinstance(item, np.ndarray) and item.dtype == np.uint8 and item.size > 0
-    if isinstance(item, Image.Image) or (pixels and item.ndim == 3 and item.shape[2] == 3):
-        return ImageInMemory(f"X[{i}]", item)
-    array = isinstance(item, np.ndarray)
-    found = f"{item.dtype} of shape {item.shape}" if array else repr(item)[:60]
-    expected = "a path, a Pillow image, or (H, W, 3) uint8"
-    raise InputError(f"X[{i}]", expected, found, "correct it or leave it out")

@@ -2,8 +2,8 @@
 
 A memo in the cache spares the next run from importing torch and digesting the weights again. It is
 believed only while the weights file is the very file that was digested: same path, size, mtime,
-ctime and inode, and at rest for two seconds before it was read. Covers no loading (``trunk``) and
-does not import torch.
+ctime and inode, and at rest for two seconds before it was read. Covers no loading (``load``),
+and imports no torch.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from time import time_ns
 from typing import Any
 
-from tlcache.core.errors import CacheError, DamageError, TlcacheError, TrunkError
+from tlcache.core.errors import CacheError, DamageError, TlcacheError, TrunkError, strerror
 from tlcache.core.files import read_capped, write_atomically
 from tlcache.core.progress import Report
 from tlcache.data.transforms import Transform
@@ -286,4 +286,4 @@ def _reason(path: Path, error: OSError | ValueError) -> str:
     if isinstance(error, (FileNotFoundError, NotADirectoryError)):
         nearest = next(p for p in path.parents if p.exists())
         return f"nothing there (what exists of the path is {nearest})"
-    return getattr(error, "strerror", None) or str(error)
+    return strerror(error)

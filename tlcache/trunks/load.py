@@ -66,7 +66,7 @@ def load_trunk(
         name: A torchvision classification network, ``timm/NAME`` or ``efficientnet_lite0``.
         weights: ``imagenet`` (the network's published weights, downloaded once), ``random``,
             ``random:SEED`` or a file: ``.safetensors``, or a state dict by ``torch.save``.
-        memo_dir: Where to remember the digest for ``trunk_memo.recall``; it is not read here.
+        memo_dir: Where to remember the digest for ``info.recall``; it is not read here.
 
     Raises:
         TrunkError: If the network is unknown, or the weights cannot be had or do not fit it.

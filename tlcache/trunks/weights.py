@@ -1,6 +1,6 @@
 """Weights as tensors by name: read from a file, fitted into a network, digested.
 
-Files are read as data: no code in them runs. Covers no network (``trunk``) and no download
+Files are read as data: no code in them runs. Covers no network (``load``) and no download
 (``published``).
 """
 
@@ -21,11 +21,9 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from tlcache.core.errors import TrunkError, error_in_a_line
+from tlcache.core.errors import TrunkError, error_in_a_line, listed
 
 State = dict[str, Tensor]
-
-_SHOWN = 5
 
 
 def state_digest(state: Mapping[str, Tensor]) -> str:
@@ -115,7 +113,9 @@ def fit_state(
         raise TrunkError(
             where,
             expected=f"the weights of {network} ({len(own)} tensors)",
-            found=", ".join(_listed(fault, names) for fault, names in faults.items() if names),
+            found=", ".join(
+                f"{len(of)} {fault} ({listed(of)})" for fault, of in faults.items() if of
+            ),
             remedy="name the network that the file was made for with --trunk, or another file",
         )
     with torch.no_grad():
@@ -134,7 +134,7 @@ def check_finite(state: Mapping[str, Tensor], where: object) -> None:
         raise TrunkError(
             where,
             expected="finite weights",
-            found=_listed("with NaN or infinite values", bad),
+            found=f"{len(bad)} with NaN or infinite values ({listed(bad)})",
             remedy="the training that made them diverged; use other weights",
         )
 
@@ -163,11 +163,6 @@ def _is_plain(value: object) -> bool:
 def _form(tensor: Tensor) -> str:
     shape = " x ".join(map(str, tensor.shape)) or "scalar"
     return shape if tensor.is_floating_point() else f"{shape} {tensor.dtype}"
-
-
-def _listed(what: str, names: list[str]) -> str:
-    more = ", …" if len(names) > _SHOWN else ""
-    return f"{len(names)} {what} ({', '.join(names[:_SHOWN])}{more})"
 
 
 def _unreadable(path: Path, found: str) -> TrunkError:
