@@ -109,13 +109,11 @@ def fit_state(
             if _form(given[name]) != _form(own[name])
         ],
     }
-    if any(faults.values()):
+    if found := [f"{len(of)} {fault} ({listed(of)})" for fault, of in faults.items() if of]:
         raise TrunkError(
             where,
             expected=f"the weights of {network} ({len(own)} tensors)",
-            found=", ".join(
-                f"{len(of)} {fault} ({listed(of)})" for fault, of in faults.items() if of
-            ),
+            found=", ".join(found),
             remedy="name the network that the file was made for with --trunk, or another file",
         )
     with torch.no_grad():
