@@ -1,6 +1,7 @@
 """What chose a model, and what its accuracies may therefore be taken for: words, no numbers.
 
-A split that chose an epoch or a setting flatters what it chose, so its accuracy is no result.
+A split that chose an epoch or a setting flatters what it chose, so its accuracy is no result. What
+a split was to a run is told from the values of its ``run.json``; reading that is ``reports``'.
 """
 
 from __future__ import annotations

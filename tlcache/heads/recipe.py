@@ -157,9 +157,4 @@ def _whole(value: object, least: int) -> bool:
 
 def _check(good: bool, name: str, expected: str, found: object) -> None:
     if not good:
-        raise OptionError(
-            name,
-            expected=expected,
-            found=str(found),
-            remedy="correct it, or leave it out for the default",
-        )
+        raise OptionError(name, expected, str(found), "correct it, or leave it out for the default")

@@ -200,12 +200,7 @@ def _steps_for(
         seconds = numpy_seconds(rows, dim, data.classes, recipes)
         compiled = can_compile() and seconds > WORTH_SECONDS
     elif compiled and not can_compile():
-        raise OptionError(
-            "compiled steps",
-            expected="numba",
-            found="no such package",
-            remedy=to_install("fast"),
-        )
+        raise OptionError("compiled steps", "numba", "no such package", to_install("fast"))
     return (compiled_steps(), usable_cpus()) if compiled else (steps, 1)
 
 

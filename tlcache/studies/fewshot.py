@@ -128,7 +128,7 @@ def few_shot_curve(
     started, recipe = time.perf_counter(), recipe or Recipe()
     wanted = sorted(set(shots))
     check_draws(wanted, episodes, least_steps)
-    check_counts(labels, wanted[-1], classes)
+    _check_counts(labels, wanted[-1], classes)
     drawn = [draw_shots(labels, wanted[-1], recipe.seed, episode) for episode in range(episodes)]
     heads = [(k, episode) for k in wanted for episode in range(episodes)]
     shown = [drawn[episode][:, :k].ravel() for k, episode in heads]
@@ -203,12 +203,7 @@ def check_draws(shots: Sequence[int], episodes: int, least_steps: int = LEAST_ST
             )
 
 
-def check_counts(labels: Labels, most: int, classes: Sequence[str]) -> None:
-    """Refuse more shots than a class has training images.
-
-    Raises:
-        DataError: If one has fewer.
-    """
+def _check_counts(labels: Labels, most: int, classes: Sequence[str]) -> None:
     counts = np.bincount(labels, minlength=len(classes))
     few = [f"{n} of {name}" for name, n in zip(classes, counts, strict=True) if n < most]
     if few:
@@ -228,13 +223,11 @@ def check_dataset(dataset: ImageDataset, on: str, shots: Sequence[int]) -> None:
         shots: Of each class.
 
     Raises:
-        OptionError: If heads cannot be judged on that split.
         DataError: If it has no image, or a class has fewer training images than shots.
     """
-    check_on(on)
     if on not in dataset.present_splits():
         raise no_split(dataset, on)
-    check_counts(dataset.labels[dataset.indices("train")], max(shots), dataset.classes)
+    _check_counts(dataset.labels[dataset.indices("train")], max(shots), dataset.classes)
 
 
 def check_on(on: str) -> None:

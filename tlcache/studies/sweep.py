@@ -160,8 +160,8 @@ def sweep_heads(
         raise OptionError("settings", expected="one or more", found="none", remedy="name some")
     started, numbered = time.perf_counter(), dict(enumerate(settings))
     splits = features.present_splits()
-    folds = folds_of(splits, folds)
-    check_images(features.split("train")[1], features.classes, folds)
+    folds = _folds_of(splits, folds)
+    _check_images(features.split("train")[1], features.classes, folds)
     by_val, count = not folds, folds or 1
     parts = iter([_rows(features, "val")]) if by_val else _folds(features, count, fold_seed)
     candidates, kept = _candidates(numbered, parts, count, seeds, progress)
@@ -197,26 +197,15 @@ def check_dataset(dataset: ImageDataset, folds: int) -> None:
         OptionError: If there are fewer than two folds.
     """
     labels = dataset.labels[dataset.indices("train")]
-    check_images(labels, dataset.classes, folds_of(dataset.present_splits(), folds))
+    _check_images(labels, dataset.classes, _folds_of(dataset.present_splits(), folds))
 
 
-def folds_of(splits: Sequence[str], folds: int) -> int:
+def _folds_of(splits: Sequence[str], folds: int) -> int:
     """How many folds of train choose, if so many are asked for: 0 where val chooses."""
     return folds or (0 if "val" in splits else FOLDS)
 
 
-def check_images(labels: Labels, classes: Sequence[str], folds: int) -> None:
-    """Refuse training images that nothing can be chosen on.
-
-    Args:
-        labels: (n,) of the training images, indices into ``classes``.
-        classes: Their names.
-        folds: That they are to be divided into; 0 for none.
-
-    Raises:
-        DataError: If all are of one class, or a class has fewer images than folds.
-        OptionError: If there are fewer than two folds.
-    """
+def _check_images(labels: Labels, classes: Sequence[str], folds: int) -> None:
     present = [classes[label] for label in np.unique(labels)]
     if len(present) < 2:
         raise DataError(
