@@ -1,18 +1,23 @@
-"""What a shell is told when a user presses Tab."""
+"""Options in groups, and what a shell is told of them when a user presses Tab."""
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Annotated
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from tlcache.cache.identity import DTYPES
 from tlcache.cli import app
+from tlcache.cli import options as o
 from tlcache.cli.data import EXAMPLES as DATA_SETS
 from tlcache.data.folders import SPLITS
 from tlcache.export.export import SUFFIXES
@@ -47,6 +52,54 @@ OFFERED = {
     "data": DATA_SETS,
     "cache": ("ls", "info", "verify", "diff", "gc"),
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class Words:
+    word: Annotated[str, o.in_data(help="A word.")] = "a"
+    number: int = 3  # no option
+
+
+@dataclasses.dataclass(frozen=True)
+class More(Words):
+    number: Annotated[int, o.in_output("--count", help="A number.")] = 4
+
+
+def test_a_command_is_handed_its_groups_and_may_lay_them_flat_again() -> None:
+    seen: list[object] = []
+
+    @o.command("tlcache say a --own 2")
+    def say_it(first: Annotated[Path, typer.Argument()], more: More, own: float = 1.5) -> None:
+        seen.extend([more, o.plain(locals())])
+
+    app = typer.Typer()
+    app.command(say_it.name)(say_it.run)
+    result = CliRunner().invoke(app, ["here", "--count", "5", "--own", "2"])
+    assert (say_it.name, result.exit_code) == ("say-it", 0), result.output
+    assert seen[0] == More("a", 5)
+    assert seen[1] == {"first": "here", "word": "a", "number": 5, "own": 2.0} | {"seen": seen}
+    shown = CliRunner().invoke(app, ["--help"]).stdout
+    assert shown.index("--own") < shown.index("─ Data ─") < shown.index("─ Output ─")
+
+
+def test_a_field_that_is_no_option_keeps_its_default() -> None:
+    seen: list[Words] = []
+
+    def say(words: Words) -> None:
+        seen.append(words)
+
+    run = o.spread(say)
+    assert list(inspect.signature(run).parameters) == ["word"]
+    run(word="b")
+    assert seen == [Words("b", 3)]
+    assert o.plain({"words": seen[0]}) == {"word": "b"}
+
+
+def test_two_groups_with_one_option_are_refused() -> None:
+    def twice(one: Words, other: More) -> None: ...
+
+    with pytest.raises(ValueError, match="duplicate parameter name: 'word'"):
+        o.spread(twice)
 
 
 def in_bash(typed: str) -> list[str]:

@@ -143,21 +143,26 @@ class _AnyFeatures(o.FeatureOptions):
     skip_unreadable: bool = True  # no option: they are what a check tells
 
 
+@dataclasses.dataclass(frozen=True)
+class _Limits:
+    threshold: Annotated[
+        float, typer.Option(help="Cosine similarity from which features are near duplicates.")
+    ] = 0.9
+    no_features: Annotated[
+        bool,
+        typer.Option("--no-features", help="Look for no near duplicates; no network is needed."),
+    ] = False
+    imbalance: Annotated[
+        float, typer.Option(help="How many times the smallest class the largest may be.")
+    ] = 3.0
+
+
 @o.command("tlcache check hymenoptera_data --figure pairs.png")
 def check(
     source: _Checked,
     features: _AnyFeatures,
+    limits: _Limits,
     out: Output,
-    threshold: Annotated[
-        float, typer.Option(help="Cosine similarity from which features are near duplicates.")
-    ] = 0.9,
-    no_features: Annotated[
-        bool,
-        typer.Option("--no-features", help="Look for no near duplicates; no network is needed."),
-    ] = False,
-    imbalance: Annotated[
-        float, typer.Option(help="How many times the smallest class the largest may be.")
-    ] = 3.0,
     stream: o.Stream = False,
     figure: Annotated[
         Path | None,
@@ -177,19 +182,19 @@ def check(
     from tlcache.studies import check as study
     from tlcache.studies.neighbours import check_threshold
 
-    check_threshold(threshold, "--threshold")
-    study.check_imbalance(imbalance, "--imbalance")
+    check_threshold(limits.threshold, "--threshold")
+    study.check_imbalance(limits.imbalance, "--imbalance")
     asked, rows, near = source.named(unsplit=True), None, None
-    if no_features:
+    if limits.no_features:
         snapshot, transform = study.digested(asked, out.reporter), Transform(**features.changes())
     else:
         embedding = embedding_of(asked, features.spec(), out.reporter, warn=False)
         snapshot, transform = embedding.snapshot, embedding.stores[0].identity.transform
         rows = embedding.read(embedding.stores[0].folder if stream else None).features
         with out.progress("comparing", "pairs") as tick:
-            near = study.near_duplicates(snapshot, rows, threshold, progress=tick)
+            near = study.near_duplicates(snapshot, rows, limits.threshold, progress=tick)
     with out.progress("reading headers") as tick:
-        found = study.inspect(snapshot, near, transform.crop, imbalance, progress=tick)
+        found = study.inspect(snapshot, near, transform.crop, limits.imbalance, progress=tick)
     _tell(out, found)
     out.result(found.describe())
     if figure is not None:

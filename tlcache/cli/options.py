@@ -245,6 +245,7 @@ class ComputeOptions:
     """Where a network runs."""
 
     device: Device = "auto"
+    engine: str = "auto"  # no option, but where features are made
     workers: Workers = "auto"
 
     def compute(self) -> Compute:
@@ -255,7 +256,16 @@ class ComputeOptions:
         """
         from tlcache.core.machine import Compute
 
-        return Compute(self.device, getattr(self, "engine", "auto"), worker_count(self.workers))
+        if self.workers == "auto":
+            return Compute(self.device, self.engine)
+        if not (self.workers.isdecimal() and int(self.workers)):
+            raise OptionError(
+                "--workers",
+                expected="auto, or 1 or more",
+                found=self.workers,
+                remedy="leave it out for auto",
+            )
+        return Compute(self.device, self.engine, int(self.workers))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -291,7 +301,7 @@ class FeatureOptions(TransformOptions, ComputeOptions):
     trunk: Trunk = "resnet18"
     weights: Weights = "imagenet"
     cache_dir: CacheDir = Path("cache")
-    views: int = 0  # no option, but in the class below
+    views: int = 0  # no option here
     precision: Precision = "fp32"
     dtype: Dtype = "float32"
     engine: Engine = "auto"
@@ -474,21 +484,6 @@ def fractions(split: str | None) -> tuple[float, ...] | None:
     return None if split is None else numbers("--split", split)
 
 
-def worker_count(text: str) -> int | None:
-    """``auto`` as None, a number as it is.
-
-    Raises:
-        OptionError: If it is neither, or below 1.
-    """
-    if text == "auto":
-        return None
-    if text.isdecimal() and int(text) >= 1:
-        return int(text)
-    raise OptionError(
-        "--workers", expected="auto, or 1 or more", found=text, remedy="leave it out for auto"
-    )
-
-
 def whole_numbers(option: str, text: str, remedy: str) -> tuple[int, ...]:
     """``1,2,5`` as whole numbers.
 
@@ -519,21 +514,3 @@ def _whole(text: str) -> int:
 def words(text: str) -> tuple[str, ...]:
     """``raw, l2`` as words."""
     return tuple(word.strip() for word in text.split(","))
-
-
-def transform_changes(
-    resize: int | None,
-    crop: int | None,
-    interpolation: str | None,
-    mean: str | None,
-    std: str | None,
-) -> dict[str, Any]:
-    """The fields of a transform that were asked for."""
-    changes = {
-        "resize": resize,
-        "crop": crop,
-        "interpolation": interpolation,
-        "mean": mean and numbers("--mean", mean),
-        "std": std and numbers("--std", std),
-    }
-    return {name: value for name, value in changes.items() if value is not None}

@@ -17,16 +17,12 @@ if TYPE_CHECKING:
     from tlcache.studies.knn import KnnResult, Score
 
 
-@o.command("tlcache crossval photos --folds 5 --repeats 3 --group-pattern '^([^_]+)_'")
-def crossval(
-    source: o.Source,
-    features: o.FeatureOptions,
-    recipe: o.RecipeOptions,
-    out: Output,
-    folds: Annotated[int, typer.Option(help="Parts; each is held out once.")] = 5,
+@dataclasses.dataclass(frozen=True)
+class _Folds:
+    folds: Annotated[int, typer.Option(help="Parts; each is held out once.")] = 5
     repeats: Annotated[
         int, typer.Option(help="Times over, each with other folds, first heads and orders.")
-    ] = 3,
+    ] = 3
     groups: Annotated[
         Path | None,
         typer.Option(
@@ -34,7 +30,7 @@ def crossval(
             help="Columns path and group: images of a group stay in one fold.",
             show_default=False,
         ),
-    ] = None,
+    ] = None
     group_pattern: Annotated[
         str | None,
         typer.Option(
@@ -43,7 +39,16 @@ def crossval(
             "in the path below the class folder.",
             show_default=False,
         ),
-    ] = None,
+    ] = None
+
+
+@o.command("tlcache crossval photos --folds 5 --repeats 3 --group-pattern '^([^_]+)_'")
+def crossval(
+    source: o.Source,
+    features: o.FeatureOptions,
+    recipe: o.RecipeOptions,
+    plan: _Folds,
+    out: Output,
     figure: Annotated[
         Path | None, o.in_output(help="A PNG of the folds.", show_default=False)
     ] = None,
@@ -55,13 +60,14 @@ def crossval(
     from tlcache.features.embed import embedding_of
     from tlcache.studies import crossval as study
 
-    study.check_plan(folds, repeats)
-    grouping, wanted = study.Grouping(groups, group_pattern), recipe.recipe(source.seed)
+    study.check_plan(plan.folds, plan.repeats)
+    grouping = study.Grouping(plan.groups, plan.group_pattern)
+    wanted = recipe.recipe(source.seed)
     embedding = embedding_of(
         source.named(unsplit=True),
         features.spec(),
         out.reporter,
-        check=lambda dataset: study.check_dataset(dataset, folds, source.seed, grouping),
+        check=lambda dataset: study.check_dataset(dataset, plan.folds, source.seed, grouping),
         warn=False,  # train and val are one pool: see _note_copies
     )
     tell_embedding(out, embedding)
@@ -74,8 +80,8 @@ def crossval(
             pool.features,
             pool.labels,
             classes=pool.classes,
-            folds=folds,
-            repeats=repeats,
+            folds=plan.folds,
+            repeats=plan.repeats,
             groups=of_group,
             recipe=wanted,
             progress=tick,
@@ -142,29 +148,34 @@ def _draw_folds(result: CrossValidation, path: Path | None) -> None:
     save_png(fold_spread(accuracies.reshape(len(result.repeats), -1), means), path)
 
 
-@o.command("tlcache fewshot photos --shots 1,2,5,10,20 --episodes 50 --figure fewshot.png")
-def fewshot(
-    source: o.Source,
-    features: o.ViewedFeatures,
-    recipe: o.RecipeOptions,
-    out: Output,
+@dataclasses.dataclass(frozen=True)
+class _Draws:
     shots: Annotated[
         str, typer.Option(help="Images of each class to train on, one number a point.")
-    ] = "1,2,5,10,20",
-    episodes: Annotated[int, typer.Option(help="Draws of each point, with a head each.")] = 50,
+    ] = "1,2,5,10,20"
+    episodes: Annotated[int, typer.Option(help="Draws of each point, with a head each.")] = 50
     on: Annotated[
         str,
         typer.Option(
             help="What heads are judged on: val or test.", autocompletion=o.one_of("val", "test")
         ),
-    ] = "val",
+    ] = "val"
     least_steps: Annotated[
         int,
         typer.Option(
             help="Steps of an epoch at least: fewer shots are taken several times over, lest the "
             "curve tell of steps that were not taken. 1: the plain recipe."
         ),
-    ] = 10,
+    ] = 10
+
+
+@o.command("tlcache fewshot photos --shots 1,2,5,10,20 --episodes 50 --figure fewshot.png")
+def fewshot(
+    source: o.Source,
+    features: o.ViewedFeatures,
+    recipe: o.RecipeOptions,
+    draws: _Draws,
+    out: Output,
     figure: Annotated[
         Path | None, o.in_output(help="A PNG of the curve.", show_default=False)
     ] = None,
@@ -177,10 +188,10 @@ def fewshot(
     from tlcache.networks.checks import no_split
     from tlcache.studies.fewshot import check_dataset, check_draws, check_on, few_shot_curve
 
-    counts = o.whole_numbers("--shots", shots, "write them like 1,2,5,10,20")
-    check_draws(counts, episodes, least_steps)
-    check_on(on)
-    wanted = recipe.recipe(source.seed)
+    counts = o.whole_numbers("--shots", draws.shots, "write them like 1,2,5,10,20")
+    check_draws(counts, draws.episodes, draws.least_steps)
+    check_on(draws.on)
+    on, wanted = draws.on, recipe.recipe(source.seed)
     embedding = embedding_of(
         source.named(),
         features.spec(),
@@ -198,13 +209,13 @@ def fewshot(
             *read.split(on),
             classes=read.classes,
             shots=counts,
-            episodes=episodes,
+            episodes=draws.episodes,
             recipe=wanted,
-            least_steps=least_steps,
+            least_steps=draws.least_steps,
             progress=tick,
         )
     _tell_curve(out, curve, on, "test" in read.present_splits())
-    about = {"judged_on": on, "recipe": wanted.describe(), "least_steps": least_steps}
+    about = {"judged_on": on, "recipe": wanted.describe(), "least_steps": draws.least_steps}
     about["seconds"] = {"embed": embedding.seconds, "fewshot": curve.seconds}
     out.result(curve.describe() | about)
     _draw_curve(curve, on, figure)

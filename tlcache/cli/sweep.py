@@ -66,6 +66,13 @@ class _Settings:
         ),
     ] = None
     seeds: Annotated[int, o.in_training(help="Heads of SGD a setting; their mean counts.")] = 1
+    folds: Annotated[
+        int,
+        o.in_training(
+            help="Choose by cross-validation on train in so many folds, which leaves val to score. "
+            "0: val chooses, where there is one."
+        ),
+    ] = 0
     epochs: o.Epochs = 25
     momentum: o.Momentum = 0.9
     step_size: o.StepSize = 7
@@ -108,13 +115,6 @@ def sweep(
     features: o.ViewedFeatures,
     kept: o.RunOptions,
     out: Output,
-    folds: Annotated[
-        int,
-        o.in_training(
-            help="Choose by cross-validation on train in so many folds, which leaves val to score. "
-            "0: val chooses, where there is one."
-        ),
-    ] = 0,
     figure: Annotated[
         Path | None, o.in_output(help="A PNG of the heat map.", show_default="in the run's folder")
     ] = None,
@@ -129,7 +129,7 @@ def sweep(
     from tlcache.reports.run import Run, finish_run, start_run
     from tlcache.studies.sweep import check_dataset, scored_splits, sweep_heads
 
-    listed = settings.listed(source.seed)
+    listed, folds = settings.listed(source.seed), settings.folds
     embedding = embedding_of(
         source.named(unsplit=True),
         features.spec(),

@@ -14,8 +14,11 @@ from tlcache.cli import options as o
 from tlcache.cli.output import Output, counts_of, tell_embedding, tell_result
 
 if TYPE_CHECKING:
+    from tlcache.data.folders import ImageDataset
+    from tlcache.heads.model import Model
     from tlcache.heads.recipe import EpochRecord, StartRecord
     from tlcache.networks.finetune import Finetuned
+    from tlcache.trunks.load import Trunk
 
 STREAMED_ROWS = 1 << 16
 
@@ -133,11 +136,7 @@ class _Network(o.TransformOptions, o.ComputeOptions):
     "tlcache finetune hymenoptera_data --from runs/ants --epochs 5 --batch-size 8 --lr 0.002"
 )
 def finetune(
-    source: o.Source,
-    network: _Network,
-    recipe: o.RecipeOptions,
-    kept: _Kept,
-    out: Output,
+    source: o.Source, network: _Network, recipe: o.RecipeOptions, kept: _Kept, out: Output
 ) -> None:
     """Train the whole network end to end; every epoch pays for every pixel.
 
@@ -148,28 +147,20 @@ def finetune(
     """
     options = o.plain(locals())
     options["from"] = options.pop("start")
-    from tlcache.evaluation.roles import seen_of_val
-    from tlcache.heads.model import load_model
-    from tlcache.networks import finetune as tuning
+    from tlcache.networks.finetune import finetune as tune
     from tlcache.networks.scoring import score_present
-    from tlcache.reports.run import CHECKPOINT, Run, finish_run, read_run, start_run
+    from tlcache.reports.run import CHECKPOINT, Run, finish_run, start_run
     from tlcache.reports.watching import watched
 
     wanted, start, compute = recipe.recipe(source.seed), network.start, network.compute()
     with watched(kept.csv, kept.tensorboard, resume=kept.resume) as watch:
         dataset = source.named().scan(out.note)
-        before = None if start is None else load_model(start)
-        asked = tuning.Wanted(network.trunk, network.weights, network.changes())
-        memo = network.cache_dir / "weights"
-        trunk = tuning.trunk_to_tune(before, dataset.classes, asked, memo, out.note)
+        before, trunk = _beginning(out, network, dataset, source)
         options |= {"trunk": trunk.name, "weights": trunk.weights}
-        if start is not None:
-            for seen in seen_of_val(read_run(start), dataset.root, source.split, source.seed):
-                out.note(f"warning: {start} {seen}")
         folder = start_run(kept.run_dir, "finetune", dataset.name, resume=kept.resume)
         out.line(f"run: {folder} (if it stops: the same command with --run-dir {folder} --resume)")
         with out.progress("finetuning") as tick:
-            tuned = tuning.finetune(
+            tuned = tune(
                 dataset,
                 trunk,
                 wanted,
@@ -204,6 +195,25 @@ def finetune(
     tell_result(out, result, folder)
     _tell_gain(out, start, tuned)
     out.result(result | {"unreadable": [{"path": p, "reason": r} for p, r in tuned.unreadable]})
+
+
+def _beginning(
+    out: Output, network: _Network, dataset: ImageDataset, source: o.Source
+) -> tuple[Model | None, Trunk]:
+    """The model to start from, if any, and the trunk; says what of val the model has learned."""
+    from tlcache.evaluation.roles import seen_of_val
+    from tlcache.heads.model import load_model
+    from tlcache.networks.finetune import Wanted, trunk_to_tune
+    from tlcache.reports.run import read_run
+
+    start, memo = network.start, network.cache_dir / "weights"
+    model = None if start is None else load_model(start)
+    wanted = Wanted(network.trunk, network.weights, network.changes())
+    trunk = trunk_to_tune(model, dataset.classes, wanted, memo, out.note)
+    if start is not None:
+        for seen in seen_of_val(read_run(start), dataset.root, source.split, source.seed):
+            out.note(f"warning: {start} {seen}")
+    return model, trunk
 
 
 def _interval(record: StartRecord) -> str:
