@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import OrderedDict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from PIL import Image
 from torch import nn
 
 from tlcache.data.transforms import Transform
+from tlcache.heads.model import Model, initial_head
 from tlcache.trunks.info import remember
 from tlcache.trunks.load import Trunk
 from tlcache.trunks.weights import state_digest
@@ -41,6 +43,20 @@ def small_trunk(dropout: float = 0.3, seed: int = 0) -> Trunk:
         transform=TRANSFORM,
         module=module,
     )
+
+
+def small_model(of: Trunk | None = None, /, **changes: Any) -> Model:
+    """A head of ants and bees, not trained, on the small network."""
+    trunk = of or small_trunk()
+    own: dict[str, Any] = {
+        "head": initial_head(2, DIM, 0),
+        "classes": ("ants", "bees"),
+        "trunk": trunk.name,
+        "weights": trunk.weights,
+        "digest": trunk.digest,
+        "transform": trunk.transform,
+    }
+    return Model(**(own | changes))
 
 
 def load_small(name: str = "small", weights: str = "", memo_dir: Path | None = None) -> Trunk:

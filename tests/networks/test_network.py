@@ -1,33 +1,26 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from small_trunk import DIM, small_trunk
+from numpy.typing import NDArray
+from small_trunk import DIM, small_model, small_trunk
 from torch import Tensor
 
-from tlcache.core.errors import DataError, ModelError
-from tlcache.data.folders import scan
+from tlcache.core.errors import ModelError
 from tlcache.heads.model import Model, initial_head
-from tlcache.networks.checks import check_split
 from tlcache.networks.network import gpu_settings, join, restore_network
-from tlcache.trunks.load import Trunk
 
 
-def _model(trunk: Trunk, *, finetuned: bool) -> Model:
+def _tuned(seed: int = 0, **changes: Any) -> Model:
+    """A model with a network of its own."""
+    trunk = small_trunk(seed=seed)
     state = {name: tensor.numpy() for name, tensor in trunk.module.state_dict().items()}
-    return Model(
-        head=initial_head(2, DIM, 0),
-        classes=("ants", "bees"),
-        trunk=trunk.name,
-        weights=trunk.weights,
-        digest=trunk.digest,
-        transform=trunk.transform,
-        network=state if finetuned else None,
-    )
+    return small_model(trunk, network=state, **changes)
 
 
 def _images() -> Tensor:
@@ -56,15 +49,13 @@ def test_a_joined_network_scales_features_for_a_head_that_wants_length_one() -> 
     np.testing.assert_allclose(found, head.logits(features), atol=1e-6)
     plain = dataclasses.replace(head, normalise=False).logits(features)
     assert np.abs(found - plain).max() > 1e-3
-    assert {name.partition(".")[0] for name in join(trunk.module, head).state_dict()} == {
-        "trunk",
-        "head",
-    }
+    names = join(trunk.module, head).state_dict()
+    assert {name.partition(".")[0] for name in names} == {"trunk", "head"}
 
 
 def test_a_finetuned_network_is_restored_onto_any_trunk_of_its_name() -> None:
     tuned, other = small_trunk(seed=1), small_trunk(seed=2)
-    restored = restore_network(other, _model(tuned, finetuned=True))
+    restored = restore_network(other, _tuned(seed=1))
     with torch.no_grad():
         assert torch.equal(restored(_images()), tuned.module(_images()))
         assert not torch.equal(other.module(_images()), tuned.module(_images()))
@@ -73,10 +64,10 @@ def test_a_finetuned_network_is_restored_onto_any_trunk_of_its_name() -> None:
 
 def test_a_frozen_model_goes_with_the_weights_it_was_trained_on() -> None:
     trunk = small_trunk(seed=1)
-    assert restore_network(trunk, _model(trunk, finetuned=False)) is trunk.module
+    assert restore_network(trunk, small_model(trunk)) is trunk.module
     other = small_trunk(seed=2)
     with pytest.raises(ModelError) as raised:
-        restore_network(other, _model(trunk, finetuned=False))
+        restore_network(other, small_model(trunk))
     assert str(raised.value) == (
         f"the model's trunk: expected small with weights {trunk.digest[:8]}, "
         f"found {other.digest[:8]}; load the network and weights that the model was trained on"
@@ -84,33 +75,28 @@ def test_a_frozen_model_goes_with_the_weights_it_was_trained_on() -> None:
 
 
 def test_a_model_of_another_network_is_refused() -> None:
-    model = dataclasses.replace(_model(small_trunk(), finetuned=True), trunk="resnet18")
     with pytest.raises(ModelError, match="expected resnet18, found small; load the network"):
-        restore_network(small_trunk(), model)
-
-
-def _drop(state: dict[str, np.ndarray]) -> None:
-    del state["conv.weight"]
-
-
-def _reshape(state: dict[str, np.ndarray]) -> None:
-    state["conv.weight"] = state["conv.weight"][:, :2]
-
-
-def _not_finite(state: dict[str, np.ndarray]) -> None:
-    state["conv.weight"] = state["conv.weight"] * np.float32(np.nan)
+        restore_network(small_trunk(), _tuned(trunk="resnet18"))
 
 
 @pytest.mark.parametrize(
     ("damage", "found"),
     [
-        (_drop, r"1 missing \(conv\.weight\)"),
-        (_reshape, r"1 of another shape \(conv\.weight 6 x 2 x 3 x 3 for 6 x 3 x 3 x 3\)"),
-        (_not_finite, r"1 with NaN or infinite values \(conv\.weight\)"),
+        (lambda s: s.pop("conv.weight"), r"1 missing \(conv\.weight\)"),
+        (
+            lambda s: s.update({"conv.weight": s["conv.weight"][:, :2]}),
+            r"1 of another shape \(conv\.weight 6 x 2 x 3 x 3 for 6 x 3 x 3 x 3\)",
+        ),
+        (
+            lambda s: s.update({"conv.weight": s["conv.weight"] * np.float32(np.nan)}),
+            r"1 with NaN or infinite values \(conv\.weight\)",
+        ),
     ],
 )
-def test_a_state_that_does_not_fit_is_refused(damage, found: str) -> None:  # type: ignore[no-untyped-def]
-    model = _model(small_trunk(), finetuned=True)
+def test_a_state_that_does_not_fit_is_refused(
+    damage: Callable[[dict[str, NDArray[Any]]], object], found: str
+) -> None:
+    model = _tuned()
     assert model.network is not None
     damage(model.network)
     with pytest.raises(ModelError, match=rf"the model's network: .* found {found}; finetune again"):
@@ -118,17 +104,8 @@ def test_a_state_that_does_not_fit_is_refused(damage, found: str) -> None:  # ty
 
 
 def test_a_state_that_is_not_the_models_is_refused() -> None:
-    model = dataclasses.replace(_model(small_trunk(), finetuned=True), digest="0" * 64)
     with pytest.raises(ModelError, match="expected small with weights 00000000, found"):
-        restore_network(small_trunk(), model)
-
-
-def test_an_empty_split_is_refused(tiny_data: Path) -> None:
-    with pytest.raises(DataError) as raised:
-        check_split(scan(tiny_data), "test")
-    assert str(raised.value) == (
-        f"{tiny_data}: expected images in test, found none; put images there, or name another split"
-    )
+        restore_network(small_trunk(), _tuned(digest="0" * 64))
 
 
 def test_torchs_settings_come_back() -> None:

@@ -1,31 +1,21 @@
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from small_trunk import DIM, TRANSFORM, small_trunk
+from small_trunk import TRANSFORM, small_model, small_trunk
 
-from tlcache.core.errors import DataError, ImageError, ModelError
+from tlcache.core.errors import DataError, ImageError
 from tlcache.core.machine import Compute
 from tlcache.data.folders import scan
 from tlcache.data.images import decode
 from tlcache.data.transforms import apply
-from tlcache.heads.model import Model, initial_head
-from tlcache.networks.checks import check_classes, check_trunk
 from tlcache.networks.scoring import score_split
 
 TRUNK = small_trunk()
-MODEL = Model(
-    head=initial_head(2, DIM, 0),
-    classes=("ants", "bees"),
-    trunk=TRUNK.name,
-    weights=TRUNK.weights,
-    digest=TRUNK.digest,
-    transform=TRANSFORM,
-)
+MODEL = small_model(TRUNK)
 
 
 def test_logits_are_those_of_the_head_on_the_eval_transform(tiny_data: Path) -> None:
@@ -51,11 +41,3 @@ def test_unreadable_images_are_an_error_unless_skipped(tiny_data: Path) -> None:
 def test_a_split_that_is_not_there_is_refused(tiny_data: Path) -> None:
     with pytest.raises(DataError, match="expected images in test/, found only train and val"):
         score_split(MODEL, TRUNK.module, scan(tiny_data), "test")
-
-
-def test_other_classes_and_another_trunk_are_refused() -> None:
-    with pytest.raises(ModelError, match=r"expected ants, bees .2 in all., found bees"):
-        check_classes(MODEL, ("bees", "ants"))
-    other = dataclasses.replace(TRUNK.info, digest="0" * 64)
-    with pytest.raises(ModelError, match="it was trained on, found small with 00000000"):
-        check_trunk(MODEL, other)

@@ -36,7 +36,7 @@ def train(
     options = o.plain(locals())
     from tlcache.features.embed import embedding_of
     from tlcache.heads.train import train_head
-    from tlcache.networks.scoring import score_rows
+    from tlcache.networks.scoring import score_splits
     from tlcache.reports.run import Run, finish_run, start_run
     from tlcache.reports.watching import watched
 
@@ -63,7 +63,7 @@ def train(
         model=embedding.model(trained.head),
         history=trained.history,
         best_epoch=trained.best_epoch,
-        scored=score_rows(trained.head, read),
+        scored=score_splits(trained.head, read),
         seconds={"embed": embedding.seconds, "read": read_seconds, "train": trained.seconds},
         identity=embedding.stores[0].identity.key,
     )

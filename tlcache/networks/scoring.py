@@ -143,10 +143,10 @@ def score(
     check_transform(model, embedding.stores[0].identity.transform)
     features = embedding.read()
     check_classes(model, features.classes)
-    rows, labels = features.split(split.on)
-    if not len(rows):
+    scored = score_features(model.head, features, split.on)
+    if not scored.paths:
         raise no_split(embedding.snapshot.dataset, split.on)
-    return Scored(model.head.logits(rows), labels, features.split_paths(split.on))
+    return scored
 
 
 def _embedded(
@@ -165,6 +165,21 @@ def _embedded(
         compute=compute,
     )
     return embedding_of(split.source, spec, tell)
+
+
+def score_features(head: Head, features: Features, split: str) -> Scored:
+    """What a head says of the cached features of a split."""
+    rows, labels = features.split(split)
+    return Scored(head.logits(rows), labels, features.split_paths(split))
+
+
+def score_splits(
+    head: Head, features: Features, splits: Sequence[str] | None = None
+) -> dict[str, Scored]:
+    """The same of some splits: by default, of each that there is."""
+    return {
+        name: score_features(head, features, name) for name in splits or features.present_splits()
+    }
 
 
 def aligned(a: Scored, b: Scored) -> NDArray[np.float32]:
@@ -284,17 +299,6 @@ def score_present(
                 progress=tick,
             )
     return scored
-
-
-def score_rows(
-    head: Head, features: Features, splits: Sequence[str] | None = None
-) -> dict[str, Scored]:
-    """What a head says of features that have been read: by default, of each split there is."""
-    return {
-        name: Scored(head.logits(rows), labels, features.split_paths(name))
-        for name in splits or features.present_splits()
-        for rows, labels in [features.split(name)]
-    }
 
 
 def score_images(

@@ -26,7 +26,7 @@ from tlcache.heads.model import Head
 from tlcache.heads.recipe import EpochRecord, Recipe
 from tlcache.heads.train import train_head
 from tlcache.networks.finetune import finetune
-from tlcache.networks.scoring import Scored, load_network, score_split
+from tlcache.networks.scoring import Scored, load_network, score_features, score_split
 from tlcache.trunks.load import Trunk, load_trunk
 
 NAMES = ("cached", "frozen", "finetune", "lp-ft")
@@ -237,10 +237,9 @@ def _cached(
     trained = train_head(*arrays, recipe, classes=classes, on_epoch=on_epoch)
     again = train_head(*arrays, dataclasses.replace(recipe, seed=recipe.seed + 1), classes=classes)
     judged_on = final_split(features.present_splits())
-    rows, labels = features.split(judged_on)
-    scored = Scored(trained.head.logits(rows), labels, features.split_paths(judged_on))
+    scored = score_features(trained.head, features, judged_on)
     seconds = {"embed": embedding.seconds, "read": read_seconds, "train": trained.seconds}
-    judged = evaluate(scored.logits, labels, dataset.classes)
+    judged = evaluate(scored.logits, scored.labels, dataset.classes)
     return _Cached(Contender("cached", seconds, scored, judged), trained.head, again.seconds)
 
 

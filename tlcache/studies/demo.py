@@ -26,7 +26,7 @@ from tlcache.heads.model import Model
 from tlcache.heads.recipe import Recipe
 from tlcache.heads.train import TrainedHead, train_head
 from tlcache.networks.finetune import finetune
-from tlcache.networks.scoring import Scored, load_network, score_split
+from tlcache.networks.scoring import Scored, load_network, score_features, score_split
 from tlcache.trunks.load import Trunk, load_trunk
 
 FINETUNED_IMAGES = 160
@@ -155,8 +155,7 @@ def demonstrate(
         Step("train another, 25 epochs", again.seconds, _judged(features, again, judged_on)),
         _finetuned(part, loaded, judged_on, compute, tell),
     )
-    rows, labels = features.split("val")
-    scored = Scored(first.head.logits(rows), labels, features.split_paths("val"))
+    scored = score_features(first.head, features, "val")
     return Demonstration(embedding, first, embedding.model(first.head), scored, steps, judged_on)
 
 

@@ -31,7 +31,7 @@ from tlcache.heads.model import Head
 from tlcache.heads.recipe import EpochRecord
 from tlcache.heads.rows import HeadData, Labels, Scaling, head_data, scaling_of
 from tlcache.heads.train import train_heads
-from tlcache.networks.scoring import Scored, score_rows
+from tlcache.networks.scoring import Scored, score_splits
 from tlcache.studies.settings import Setting
 
 FOLDS = 5
@@ -186,7 +186,7 @@ def sweep_heads(
 def scored_splits(features: Features, swept: Sweep) -> dict[str, Scored]:
     """What the kept head says of train, and of each split that it was not trained on."""
     unseen = [s for s in features.present_splits() if s == "train" or s not in swept.fitted_on]
-    return score_rows(swept.head, features, unseen)
+    return score_splits(swept.head, features, unseen)
 
 
 def check_dataset(dataset: ImageDataset, folds: int) -> None:
