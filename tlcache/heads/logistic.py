@@ -95,8 +95,9 @@ def _check_memory(features: Array) -> None:
 def _fit(rows: Exact, labels: Labels, strength: float, start: Exact) -> tuple[Exact, bool, int]:
     """The least loss for one C, from a start: (C, D + 1) weights, the bias the last column.
 
-    Scikit-learn's solver takes the same steps, but ends by the largest number of the gradient,
-    which bounds no loss: see ``scripts/bench_sweep.py``.
+    Scikit-learn's ``LogisticRegression`` takes the same steps, but ends by the largest number of
+    the gradient, which bounds no loss: as tight as the largest C asks for, it takes longer
+    (``scripts/bench_sweep.py``).
     """
     from scipy.optimize import minimize
 
