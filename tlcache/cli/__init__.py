@@ -1,6 +1,9 @@
-"""The command line: one file per command, which parses, calls the library and prints.
+"""The command line: commands beside their kin, each of which parses, calls the library and prints.
 
-Nothing heavy is imported before a command runs, so that ``--help`` answers at once.
+``options`` has the options, their groups, and how a function becomes a command; ``output`` has what
+commands print. Begin with ``data.embed``. Here commands stand in their panels, and here each ends:
+an error as one line, Ctrl-C and SIGTERM too. No command imports another's module, and none imports
+anything heavy before it runs, so that ``--help`` answers at once.
 """
 
 from __future__ import annotations
@@ -17,17 +20,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from tlcache.cli import (
-    bench,
-    cache,
-    data,
-    judge,
-    pictures,
-    runs,
-    studies,
-    sweep,
-    train,
-)
+from tlcache.cli import bench, cache, data, judge, pictures, runs, studies, sweep, train
 from tlcache.cli.options import Command
 from tlcache.core.errors import TlcacheError
 
