@@ -19,9 +19,8 @@ from small_cache import (
     sweep,
 )
 
-from tlcache.cache.compaction import retire
+from tlcache.cache.compaction import Named, Shard, Survey, retire
 from tlcache.cache.gc import Sweep, collect_garbage
-from tlcache.cache.rows import Named, Shard, Survey
 from tlcache.cache.shards import read_shard
 from tlcache.cache.store import FeatureStore
 from tlcache.core.errors import CacheError

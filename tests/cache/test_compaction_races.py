@@ -26,8 +26,7 @@ from small_cache import (
 )
 from steps import Interrupt, Kill, Killed, Turns, call_before_each_step
 
-from tlcache.cache.compaction import _superfluous
-from tlcache.cache.rows import Shard
+from tlcache.cache.compaction import Shard, _superfluous
 from tlcache.cache.shards import Rows
 from tlcache.cache.store import FeatureStore
 

@@ -19,7 +19,16 @@ from small_cache import (
 )
 
 from tlcache.cache.contents import open_folder
-from tlcache.cache.rows import Asked, Held, inspect, look_up, read_names, row_names
+from tlcache.cache.rows import (
+    Asked,
+    Held,
+    inspect,
+    look_up,
+    named_images,
+    named_rows,
+    read_names,
+    row_names,
+)
 from tlcache.cache.snapshots import save_snapshot
 from tlcache.cache.store import FeatureStore
 
@@ -56,9 +65,11 @@ def test_names_that_end_in_zero_bytes_are_told_apart() -> None:
     images[1, 31] = 1
     names = row_names(images, np.array([0, 0, 256], np.int32))
     assert len(np.unique(names)) == 3
-    found = Held(np.unique(names), 3, 1, [], np.zeros(3, bool))
-    assert found.find(names).all() and found.images() == 2
-    assert not found.find(row_names(images[:1], np.array([1], np.int32))).any()
+    assert Held(np.unique(names), 3, 1, []).images() == 2
+    zeros = dataclasses.replace(snapshot(count=1), digests=images[:1])
+    named = named_images([zeros])
+    assert named_rows(names, named, augmented=False).tolist() == [True, False, False]
+    assert named_rows(names, named, augmented=True).tolist() == [True, False, True]
 
 
 def test_a_damaged_shard_is_a_fault_and_stays_where_it_is(stores: Stores) -> None:
@@ -84,18 +95,20 @@ def test_a_link_to_nowhere_is_a_fault(stores: Stores, tmp_path: Path) -> None:
     assert "0.h5" in held(stores[0]).faults[0].where
 
 
-def test_all_rows_that_a_snapshot_names_are_found_and_marked(stores: Stores) -> None:
+def test_all_rows_that_a_snapshot_names_are_found(stores: Stores) -> None:
     own, augmented = held(stores[0]), held(stores[1])
     assert look_up(snapshot(), own, augmented) == Asked(IMAGES + TRAINED * VIEWS, 0)
-    assert own.asked_for.all() and augmented.asked_for.all()
+    images = named_images([snapshot()])
+    assert named_rows(own.names, images, augmented=False).all()
+    assert named_rows(augmented.names, images, augmented=True).all()
 
 
-def test_rows_that_a_snapshot_does_not_name_are_not_marked(stores: Stores) -> None:
-    own, augmented = held(stores[0]), held(stores[1])
-    look_up(snapshot(views=0, count=7), own, augmented)
-    assert own.asked_for.sum() == 7
+def test_rows_that_no_snapshot_names_are_told(stores: Stores) -> None:
+    images = named_images([snapshot(views=0, count=7)])
+    assert named_rows(held(stores[0]).names, images, augmented=False).sum() == 7
     # Any view of an image is named with it, asked for this time or not.
-    assert augmented.asked_for.sum() == VIEWS * min(7, TRAINED)
+    found = named_rows(held(stores[1]).names, images, augmented=True)
+    assert found.sum() == VIEWS * min(7, TRAINED)
 
 
 def test_missing_rows_are_counted_with_an_example(stores: Stores) -> None:

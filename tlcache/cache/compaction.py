@@ -8,10 +8,11 @@ There is no lock, and any number of compactions, embeds and readers may run at o
   run counts on deleting. Of the new shards that hold a row, the youngest is never deleted: whoever
   did would have committed a younger one. A reader that meets a vanished shard lists the folder
   again until nothing is new, and so finds that youngest one.
-- Rows that no snapshot names go in a way that lets ``embed`` name them meanwhile (``retirement``).
+- Rows that no snapshot names go in a way that lets ``embed`` name them meanwhile: their shards are
+  hidden, it is asked again what is named, and only then are they deleted or shown again.
 
 Whatever is killed leaves extra copies or hidden shards: the next run shows these again, and
-finishes. Covers neither which rows are named nor other files (``garbage``).
+finishes. Covers neither which rows are named (``rows``) nor other files (``gc``).
 """
 
 from __future__ import annotations
@@ -20,31 +21,27 @@ import contextlib
 import dataclasses
 import hashlib
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tlcache.cache.identity import Identity
-from tlcache.cache.rows import (
-    NAME_BYTES,
-    Named,
-    Shard,
-    Survey,
-    joined_ids,
-    read_if_there,
-    take_survey,
-    to_rewrite,
-)
-from tlcache.cache.shards import Rows, pack_shard
-from tlcache.core.errors import CacheError, strerror
-from tlcache.core.files import list_folder, write_atomically
+from tlcache.cache.rows import NAME_BYTES, Names, row_names
+from tlcache.cache.shards import Rows, pack_shard, read_shard
+from tlcache.core.errors import CacheError, DamageError, strerror
+from tlcache.core.files import is_gone, list_folder, write_atomically
 from tlcache.core.progress import Report, no_report
 
 TARGET_BYTES = 64 << 20
 """Of features and names in a new shard."""
+HIDDEN = ".hidden"
 
 _NONCE_BYTES = 16
+
+Named = Callable[[Names], NDArray[np.bool_]]
+"""Which rows the snapshots name, as they are when it is called."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,12 +107,102 @@ def compact(
 
 def _sizes(folder: Path) -> dict[Path, int]:
     """Of the shards, in the order of names."""
-    paths = list_folder(folder / "shards")
-    return {
-        path: path.lstat().st_size
-        for path in paths
-        if path.suffix == ".h5" and path.name[0] != "." and path.exists()
-    }
+    paths = list_folder(folder / "shards", ".h5")
+    return {path: path.lstat().st_size for path in paths if path.exists()}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Shard:
+    """A sound shard, and which of the survey's names its rows have, (n,)."""
+
+    path: Path
+    ids: NDArray[np.int64]
+
+
+@dataclasses.dataclass(frozen=True)
+class Survey:
+    """What the shards hold.
+
+    Attributes:
+        shards: All that are sound, in the order of names.
+        names: (m,): the different names of their rows.
+        named: (m,): which of them a snapshot names.
+    """
+
+    shards: list[Shard]
+    names: Names
+    named: NDArray[np.bool_]
+
+    def counts(self, shards: Sequence[Shard]) -> tuple[int, int, int]:
+        """Rows in the shards: all, those that no snapshot names, and different named ones."""
+        ids = _ids(shards)
+        named = self.named[ids]
+        return len(ids), int((~named).sum()), len(np.unique(ids[named]))
+
+
+def take_survey(
+    paths: Sequence[Path], identity: Identity, named: Named, note: Report = no_report
+) -> Survey:
+    """Read all shards, for the names of their rows.
+
+    Args:
+        paths: The shards, in the order of names.
+        identity: That the rows belong to.
+        named: Is asked after the shards were read, so that a row that was named before it was
+            committed is seen as named.
+        note: Is told, in one line, of each damaged shard.
+
+    Raises:
+        CacheError: If a shard cannot be read.
+    """
+    names, found = [np.empty(0, f"S{NAME_BYTES}")], []
+    for path in paths:
+        try:
+            rows = _read_if_there(path, identity)
+        except DamageError as error:
+            note(f"left alone: {error}")
+            continue
+        if rows is not None:
+            names.append(row_names(rows.images, rows.views))
+            found.append(path)
+    different, ids = np.unique(np.concatenate(names), return_inverse=True)
+    parts = np.split(ids, np.cumsum([len(part) for part in names]))[1:-1]
+    shards = [Shard(path, part) for path, part in zip(found, parts, strict=True)]
+    return Survey(shards, different, named(different))
+
+
+def _read_if_there(path: Path, identity: Identity) -> Rows | None:
+    """A shard's rows; None if it has vanished: whoever deleted it has them elsewhere.
+
+    Raises:
+        CacheError: If it cannot be read.
+        DamageError: If it is damaged.
+    """
+    try:
+        return read_shard(path, identity)
+    except CacheError as error:
+        if not is_gone(error):
+            raise
+    return None
+
+
+def to_rewrite(survey: Survey, per_shard: int) -> list[Shard]:
+    """The shards with a row to drop, every shard with a copy of a row, and the small ones.
+
+    A shard of less than a quarter of ``per_shard`` rows is small. Two of them fit into one, so
+    there are always fewer shards or rows afterwards.
+    """
+    copies = np.bincount(_ids(survey.shards), minlength=len(survey.named))
+    spare = (copies > 1) | ~survey.named
+    spoilt = {shard for shard in survey.shards if spare[shard.ids].any()}
+    small = {shard for shard in survey.shards if 4 * len(shard.ids) < per_shard}
+    chosen = spoilt | small if spoilt or len(small) > 1 else set()
+    return [shard for shard in survey.shards if shard in chosen]
+
+
+def _ids(shards: Sequence[Shard]) -> NDArray[np.int64]:
+    """The ids of all rows of the shards, one after the other."""
+    return np.concatenate([np.zeros(0, np.int64), *(shard.ids for shard in shards)])
 
 
 def _rewrite(
@@ -127,7 +214,7 @@ def _rewrite(
     ends: dict[Shard, int] = {}
     try:
         for shard in chosen:
-            rows = read_if_there(shard.path, packer.identity)
+            rows = _read_if_there(shard.path, packer.identity)
             if rows is None:
                 continue
             keep = np.zeros(len(shard.ids), bool)
@@ -207,9 +294,6 @@ def _joined(parts: Sequence[Rows]) -> Rows:
     )
 
 
-HIDDEN = ".hidden"
-
-
 def retire(
     shards: Sequence[Shard], made: Sequence[Path], survey: Survey, named: Named
 ) -> list[Shard]:
@@ -244,6 +328,24 @@ def retire(
     return gone
 
 
+def _superfluous(
+    shards: Sequence[Shard], made: Sequence[Path], survey: Survey, named: Named
+) -> list[Shard]:
+    """Those of the shards that may go: what is kept of them is there, the rest is unnamed still.
+
+    Where a new shard is gone, another run has taken over, and may have judged otherwise.
+    """
+    if not all(path.exists() for path in made):
+        return []
+    ids = np.unique(_ids(shards))
+    dropped = ids[~survey.named[ids]]
+    if not len(dropped):
+        return list(shards)
+    wanted = np.zeros(len(survey.named), bool)
+    wanted[dropped] = named(survey.names[dropped])
+    return [shard for shard in shards if not wanted[shard.ids].any()]
+
+
 def show_hidden(folder: Path) -> None:
     """Give the shards their names back that a killed run has hidden; a live one copes with it.
 
@@ -263,24 +365,6 @@ def delete(path: Path) -> None:
     """
     with _changing(path):
         path.unlink()
-
-
-def _superfluous(
-    shards: Sequence[Shard], made: Sequence[Path], survey: Survey, named: Named
-) -> list[Shard]:
-    """Those of the shards that may go: what is kept of them is there, the rest is unnamed still.
-
-    Where a new shard is gone, another run has taken over, and may have judged otherwise.
-    """
-    if not all(path.exists() for path in made):
-        return []
-    ids = np.unique(joined_ids(shards))
-    dropped = ids[~survey.named[ids]]
-    if not len(dropped):
-        return list(shards)
-    wanted = np.zeros(len(survey.named), bool)
-    wanted[dropped] = named(survey.images[dropped], survey.views[dropped])
-    return [shard for shard in shards if not wanted[shard.ids].any()]
 
 
 def _move(path: Path, target: Path) -> bool:

@@ -11,14 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from tlcache.cache.compaction import Compacted, compact, delete
 from tlcache.cache.identity import Identity, identities, read_identity
-from tlcache.cache.snapshots import load_snapshot
+from tlcache.cache.rows import NamedRows
 from tlcache.cache.store import BAD
-from tlcache.core.errors import CacheError
 from tlcache.core.files import TEMPORARY, list_folder
 from tlcache.core.progress import Report
 
@@ -119,7 +115,7 @@ def collect_garbage(
 
 def _sweep(folder: Path, identity: Identity, *, dry_run: bool, report: Report | None) -> Sweep:
     files = _tidy([folder, folder / "shards", folder / "snapshots"], dry_run)
-    named = _NamedRows(folder.parent, identity)
+    named = NamedRows(folder.parent, identity)
     shards = compact(folder, identity, named, dry_run=dry_run, report=report)
     return Sweep(folder, shards, files, named.unknown if shards.rows else "")
 
@@ -139,61 +135,3 @@ def _tidy(folders: Sequence[Path], dry_run: bool) -> LeftOver:
             if not dry_run:
                 delete(path)
     return LeftOver(counts[BAD], counts[TEMPORARY], size)
-
-
-class _NamedRows:
-    """Which rows of an identity the snapshots name, read anew at each call.
-
-    Attributes:
-        unknown: Why the last call could not tell, and took every row for named; else empty.
-    """
-
-    def __init__(self, cache: Path, identity: Identity) -> None:
-        self._cache, self._identity = cache, identity
-        self._augmented = identity.transform.kind == "train"
-        self.unknown = ""
-
-    def __call__(self, images: NDArray[np.uint8], views: NDArray[np.int32]) -> NDArray[np.bool_]:
-        digests, self.unknown = self._digests()
-        if self.unknown:
-            return np.ones(len(views), bool)
-        wanted = _texts(images)
-        at = np.searchsorted(digests, wanted)
-        named = digests[np.minimum(at, len(digests) - 1)] == wanted
-        return named if self._augmented else named & (views == 0)
-
-    def _digests(self) -> tuple[NDArray[np.bytes_], str]:
-        """Of every image that can be read, in order; and why they are not known."""
-        found = [np.zeros((0, 32), np.uint8)]
-        try:
-            for folder in self._folders():
-                for path in list_folder(folder / "snapshots"):
-                    if path.suffix == ".h5" and path.name[0] != ".":
-                        snapshot = load_snapshot(path)
-                        found.append(snapshot.digests[snapshot.readable()])
-        except CacheError as error:
-            return _texts(found[0]), str(error)
-        digests = np.unique(_texts(np.concatenate(found)))
-        return digests, "" if len(digests) else "no snapshot names a row of it"
-
-    def _folders(self) -> list[Path]:
-        """Those whose snapshots name rows of this identity.
-
-        Raises:
-            CacheError: If it cannot be known which these are.
-        """
-        known = dict(identities(self._cache))
-        if not self._augmented:
-            return [folder for folder, other in known.items() if other == self._identity]
-        for folder in list_folder(self._cache):
-            if folder not in known and (folder / "snapshots").exists():
-                known[folder] = read_identity(folder)  # or says what is wrong with it
-        return [folder for folder, other in known.items() if self._is_sibling(other)]
-
-    def _is_sibling(self, other: Identity) -> bool:
-        return other.transform.kind == "eval" and other.as_train() == self._identity
-
-
-def _texts(digests: NDArray[np.uint8]) -> NDArray[np.bytes_]:
-    """(n, 32) bytes as n texts, which numpy sorts fast."""
-    return np.ascontiguousarray(digests).view("S32")[:, 0]

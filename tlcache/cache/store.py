@@ -128,7 +128,7 @@ class FeatureStore:
         seen, gone = set[Path](), collections.Counter[Path]()
         # Listed until nothing is new: a shard can vanish when another process compacts, and its
         # heir is new.
-        while paths := [path for path in self._listed() if path not in seen]:
+        while paths := [path for path in list_folder(self._shards, ".h5") if path not in seen]:
             seen.update(paths)
             for path, reading in _read_ahead(paths, self.identity):
                 try:
@@ -204,15 +204,11 @@ class FeatureStore:
         )
 
     def _has_own_rows(self) -> bool:
-        for path in self._listed():
+        for path in list_folder(self._shards, ".h5"):
             with contextlib.suppress(CacheError):
                 read_shard(path, self.identity)
                 return True
         return False
-
-    def _listed(self) -> list[Path]:
-        paths = list_folder(self._shards)
-        return [path for path in paths if path.suffix == ".h5" and path.name[0] != "."]
 
     def _set_aside(self, path: Path, error: DamageError) -> None:
         try:

@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tlcache.cache.contents import (
     WEIGHTS,
     IdentityFolder,
@@ -23,7 +25,7 @@ from tlcache.cache.contents import (
     list_files,
 )
 from tlcache.cache.identity import Identity
-from tlcache.cache.rows import Held, look_up, read_names
+from tlcache.cache.rows import Held, look_up, named_images, named_rows, read_names
 from tlcache.cache.shards import MAX_BYTES
 from tlcache.cache.snapshots import Snapshot, load_snapshot
 from tlcache.core.errors import CacheError, DamageError
@@ -179,18 +181,22 @@ def _verify_family(
         held.append((folder, folder.identity, rows))
     # The first folder by name is the one that is used, should there be two of one identity.
     train = (h for f, i, h in held if i.transform.kind == "train" and not f.faults)
-    augmented = next(train, None)
+    augmented, named = next(train, None), [named_images([])]
     for folder, identity, rows in held:
         for path in folder.snapshots:
             snapshot = _load(path, found)
             if snapshot is not None:
                 _verify_rows(path, snapshot, rows, augmented, found)
+                if identity.transform.kind == "eval":
+                    named.append(named_images([snapshot]))
             tick()
         if identity.transform.kind == "eval" and rows.rows and not folder.snapshots:
             found.findings.append(_no_snapshot(folder, rows.rows))
-    for _, _, rows in held:
+    images = np.unique(np.concatenate(named))
+    for _, identity, rows in held:
+        by_snapshots = named_rows(rows.names, images, augmented=identity.transform.kind == "train")
         found.notes["duplicate_rows"] += rows.rows - len(rows.names)
-        found.notes["unnamed_rows"] += int((~rows.asked_for).sum())
+        found.notes["unnamed_rows"] += int((~by_snapshots).sum())
 
 
 def _check_bytes(path: Path) -> None:

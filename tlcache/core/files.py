@@ -124,14 +124,17 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def list_folder(folder: Path) -> list[Path]:
+def list_folder(folder: Path, suffix: str = "") -> list[Path]:
     """What is in a folder, in the order of names; nothing if it is not there.
+
+    Args:
+        suffix: Only what ends so, hidden files aside.
 
     Raises:
         CacheError: If it cannot be listed.
     """
     try:
-        return sorted(folder.iterdir())
+        paths = sorted(folder.iterdir())
     except FileNotFoundError:
         return []
     except OSError as error:
@@ -141,6 +144,7 @@ def list_folder(folder: Path) -> list[Path]:
             found=strerror(error),
             remedy="check its permissions or choose another --cache-dir",
         ) from error
+    return [p for p in paths if not suffix or (p.suffix == suffix and p.name[0] != ".")]
 
 
 def is_gone(error: CacheError) -> bool:
