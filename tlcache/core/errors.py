@@ -119,8 +119,10 @@ def one_line(text: str, keep: str = "") -> str:
 def strerror(error: Exception) -> str:
     """What is wrong, in the system's words and without its paths: ``No space left on device``.
 
-    For an error that is not the system's, that error's own words.
+    Of one of ours, what was expected and what was found; of another, its own words.
     """
+    if isinstance(error, TlcacheError):
+        return f"expected {error.expected}, found {error.found}"
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from tlcache.cache.snapshots import digest_file, look, take_snapshot
 from tlcache.cache.store import FeatureStore
-from tlcache.core.errors import CacheError, ImageError, OptionError, listed
+from tlcache.core.errors import CacheError, ImageError, OptionError, listed, strerror
 from tlcache.core.machine import Compute, resolve_device
 from tlcache.core.progress import no_tick, said_once
 from tlcache.data.folders import ImageDataset
@@ -103,7 +103,7 @@ def _digested(images: Sequence[Path | ImageInMemory]) -> tuple[Digests, list[str
             try:
                 digests[i] = np.frombuffer(hashlib.sha256(image.read_bytes()).digest(), np.uint8)
             except ImageError as error:
-                reasons[i] = f"expected {error.expected}, found {error.found}"
+                reasons[i] = strerror(error)
     return digests, reasons
 
 

@@ -140,10 +140,7 @@ class ImageLoader:
             try:
                 pixels.append(self._pixels(self._dataset.path(i), view))
                 labels.append(int(self._dataset.labels[i]))
-            except ImageError as error:
-                reason = f"expected {error.expected}, found {error.found}"
-                unreadable[self._dataset.paths[i]] = reason
-            except OSError as error:
+            except (ImageError, OSError) as error:
                 unreadable[self._dataset.paths[i]] = strerror(error)
         shape = (0, self._eval.crop, self._eval.crop, 3)
         # As they lie in memory: channels last, which is what the network wants.

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tlcache.core.errors import OptionError, to_install
-from tlcache.core.progress import Report
+from tlcache.core.errors import OptionError, strerror, to_install
+from tlcache.core.progress import Report, no_report
 from tlcache.data.transforms import Transform, normalisation
 from tlcache.trunks.mnn_engine import mnn_runs
 from tlcache.trunks.torch_engine import Run, cpu_run, cuda_runs
@@ -60,7 +60,7 @@ def make_engine(
     precision: str = "fp32",
     device: torch.device,
     images: int = 0,
-    report: Report | None = None,
+    report: Report = no_report,
 ) -> Engine:
     """The engine that is asked for, or for ``auto`` the fastest one that is there.
 
@@ -83,10 +83,7 @@ def make_engine(
         try:
             return _mnn_engine(module, transform.crop, precision)
         except OptionError as error:  # what MNN cannot do well, torch does
-            if report is not None:
-                report(
-                    f"computed by torch, not MNN: expected {error.expected}, found {error.found}"
-                )
+            report(f"computed by torch, not MNN: {strerror(error)}")
     if engine in ("auto", "torch"):
         return _torch_engine(module, transform, precision, device)
     if not suits_mnn:

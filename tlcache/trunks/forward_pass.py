@@ -197,9 +197,7 @@ def _crops(
                 wanted = image, transforms[which], digest, view
                 # As they lie in memory: channels last.
                 yield at, cropped(*wanted) if raw else apply(*wanted).transpose(1, 2, 0)
-        except ImageError as error:
-            reasons[at] = f"expected {error.expected}, found {error.found}"
-        except OSError as error:
+        except (ImageError, OSError) as error:
             reasons[at] = strerror(error)
 
 

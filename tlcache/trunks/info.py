@@ -21,7 +21,7 @@ from typing import Any
 
 from tlcache.core.errors import CacheError, DamageError, TlcacheError, TrunkError, strerror
 from tlcache.core.files import read_capped, write_atomically
-from tlcache.core.progress import Report
+from tlcache.core.progress import Report, no_report
 from tlcache.data.transforms import Transform
 
 FORMAT = 1
@@ -140,9 +140,7 @@ def note_random(weights: str, note: Report) -> None:
         note(f"weights: {weights}, of a network that has learned nothing")
 
 
-def recall(
-    memo_dir: Path, name: str, weights: str, report: Report | None = None
-) -> TrunkInfo | None:
+def recall(memo_dir: Path, name: str, weights: str, report: Report = no_report) -> TrunkInfo | None:
     """What :func:`remember` kept, or None where nothing is, or nothing that can be believed.
 
     Args:
@@ -155,7 +153,7 @@ def recall(
     try:
         info = _read(path)
     except CacheError as error:  # a memo that is absent or damaged is as good as none
-        if report is not None and isinstance(error, DamageError):
+        if isinstance(error, DamageError):
             report(f"passed over: {error}")
         return None
     return replace(info, weights=weights) if not info.source or info.source.holds() else None
