@@ -12,7 +12,7 @@ from tlcache.core.machine import Compute
 from tlcache.data.folders import scan
 from tlcache.data.images import decode
 from tlcache.data.transforms import apply
-from tlcache.networks.scoring import score_split
+from tlcache.networks.scoring import Scored, aligned, score_split
 
 TRUNK = small_trunk()
 MODEL = small_model(TRUNK)
@@ -41,3 +41,27 @@ def test_unreadable_images_are_an_error_unless_skipped(tiny_data: Path) -> None:
 def test_a_split_that_is_not_there_is_refused(tiny_data: Path) -> None:
     with pytest.raises(DataError, match="expected images in test/, found only train and val"):
         score_split(MODEL, TRUNK.module, scan(tiny_data), "test")
+
+
+def said(paths: list[str], labels: list[int], logits: list[float]) -> Scored:
+    return Scored(
+        np.array(logits, np.float32)[:, None], np.array(labels, np.int32), [*map(str, paths)]
+    )
+
+
+def test_images_are_aligned_by_their_paths() -> None:
+    a = said(["x", "y", "z"], [0, 1, 0], [1, 2, 3])
+    b = said(["z", "x", "y"], [0, 0, 1], [30, 10, 20])
+    assert aligned(a, b)[:, 0].tolist() == [10, 20, 30]
+
+
+def test_other_images_or_labels_are_refused() -> None:
+    a = said(["x", "y"], [0, 1], [1, 2])
+    with pytest.raises(DataError) as caught:
+        aligned(a, said(["x"], [0], [1]))
+    assert str(caught.value) == (
+        "the images of A and B: expected the same ones, found 1 that only one was judged on, y the "
+        "first; compare again, when no other program changes the images"
+    )
+    with pytest.raises(DataError, match=r"the label of y: expected the same one .* found 1 and 0"):
+        aligned(a, said(["y", "x"], [0, 0], [1, 2]))

@@ -173,12 +173,15 @@ def _finetuned(
     part: ImageDataset, trunk: Trunk, judged_on: str, compute: Compute, tell: Reporter
 ) -> Step:
     """One epoch of finetuning."""
-    how: dict[str, Any] = {"device": compute.device, "workers": compute.workers}
+    device, workers = compute.device, compute.workers
     with tell.progress("finetuning") as tick:
-        tuned = finetune(part, trunk, Recipe(epochs=1), progress=tick, **how)
+        tuned = finetune(
+            part, trunk, Recipe(epochs=1), progress=tick, device=device, workers=workers
+        )
     model = tuned.model(trunk, part.classes)
     with tell.progress("evaluating") as tick:
-        scored = score_split(model, load_network(model), part, judged_on, progress=tick, **how)
+        network = load_network(model)
+        scored = score_split(model, network, part, judged_on, compute=compute, progress=tick)
     return Step(
         f"finetune, 1 epoch on {len(part.indices('train'))} of the training images",
         tuned.seconds,

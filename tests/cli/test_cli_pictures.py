@@ -1,46 +1,31 @@
+"""What a user of `tlcache map` meets."""
+
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from called import Call
 from PIL import Image
-from small_cache import small_cache
-from typer.testing import CliRunner, Result
 
 import tlcache
 import tlcache.figures
 import tlcache.reports.pictures
-from tlcache.cli import app
 from tlcache.features.projection import project
 from tlcache.figures.feature_map import feature_map_figure
 from tlcache.heads.model import load_model
 from tlcache.networks.scoring import bare
 
-Call = Callable[..., Result]
-
 
 @pytest.fixture
-def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: object) -> Result:
-        return CliRunner().invoke(app, [str(a) for a in arguments])
-
-    return run
-
-
-@pytest.fixture
-def pets(call: Call) -> Path:
-    """A snapshot of ten images, six in train and four in val, and a head: the folder run."""
-    store, _ = small_cache(Path("cache"))
-    data = store.snapshot_path("pets")
-    trained = call("train", data, "--epochs", 2, "--no-figures", "--run-dir", "run")
+def pets(call: Call, pets: Path) -> Path:
+    """The snapshot of ten images, and a head: the folder run."""
+    trained = call("train", pets, "--epochs", 2, "--no-figures", "--run-dir", "run")
     assert trained.exit_code == 0, trained.output
-    return data
+    return pets
 
 
 @pytest.mark.parametrize("method", ["pca", "tsne"])
