@@ -18,7 +18,6 @@ from tlcache.cli import options as o
 from tlcache.cli.output import Output, accuracy_text
 from tlcache.core.errors import OptionError, one_line
 from tlcache.core.progress import no_tick
-from tlcache.data.image_paths import named_paths
 
 if TYPE_CHECKING:
     from tlcache.evaluation.comparison import Comparison
@@ -262,6 +261,7 @@ def predict(
 
     Images that cannot be read are reported in their place, and make the exit code 1.
     """
+    from tlcache.data.image_paths import named_paths
     from tlcache.heads.model import load_model
     from tlcache.networks.scoring import feature_store_of, load_network, score_images
 
