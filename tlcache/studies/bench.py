@@ -262,7 +262,7 @@ def _loop(
         head=from_cache.head if from_cache else None,
         freeze=name == "frozen",
         device=compute.device,
-        workers="auto" if compute.workers is None else compute.workers,
+        workers=compute.workers,
         on_epoch=on_epoch,
     )
     took = time.perf_counter() - started

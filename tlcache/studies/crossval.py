@@ -183,16 +183,11 @@ def _summed_up(
     """Of (R, N, C) logits, those of each image by the head of a repeat not trained on it."""
     repeats, n, folds = len(said), len(labels), len(held_out) // len(said)
     right = said.argmax(axis=2) == labels
-    judged = [
-        Fold(
-            i // folds + 1,
-            i % folds + 1,
-            n - len(rows),
-            len(rows),
-            int(right[i // folds, rows].sum()),
-        )
-        for i, rows in enumerate(held_out)
-    ]
+    judged = []
+    for i, rows in enumerate(held_out):
+        repeat, fold = divmod(i, folds)
+        hit = int(right[repeat, rows].sum())
+        judged.append(Fold(repeat + 1, fold + 1, n - len(rows), len(rows), hit))
     hits, count = right.mean(axis=0), None if groups is None else len(set(groups))
     accuracies = np.array([fold.accuracy for fold in judged]).reshape(repeats, folds)
     pooled, means = _pooled(hits, groups), accuracies.mean(axis=1)
