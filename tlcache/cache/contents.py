@@ -1,7 +1,7 @@
 """What a cache holds: its identity folders, and the files in them.
 
 Nothing here changes a cache: what is damaged is told, not set aside. Covers no judgement of the
-whole (``verification``).
+whole (``verify``).
 """
 
 from __future__ import annotations

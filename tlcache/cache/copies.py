@@ -1,7 +1,7 @@
-"""The same image where it must not be: copies by digest, near duplicates by their features.
+"""Equal images by their digests: copies of a file, and copies where they must not be.
 
 An image that is in train and in val makes val's accuracy flatter. Copies are found from a snapshot
-alone, without reading an image. Covers no files (``headers``).
+alone, without reading an image. Covers no images that are merely alike.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def copies(snapshot: Snapshot) -> list[NDArray[np.int64]]:
 
 
 def copy_ids(digests: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """(n,) numbers that are equal for equal digests (n, 32)."""
+    """(n,): for each digest of (n, 32), where an equal one comes first."""
     ids = np.arange(len(digests))
     # Numbers sort many times faster than texts, and nearly all digests part by their beginning.
     starts = np.ascontiguousarray(digests[:, :8]).view(np.uint64)[:, 0]
@@ -41,6 +41,11 @@ def copy_ids(digests: NDArray[np.uint8]) -> NDArray[np.int64]:
         _, first, inverse = np.unique(names, return_index=True, return_inverse=True)
         ids[doubtful] = doubtful[first[inverse]]
     return ids
+
+
+def first_of_each(digests: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Where each distinct digest of (n, 32) comes first, rising."""
+    return np.flatnonzero(copy_ids(digests) == np.arange(len(digests)))
 
 
 def across_splits(dataset: ImageDataset, group: NDArray[np.int64]) -> bool:

@@ -2,7 +2,7 @@
 
 Labels, splits, file names, batch size, worker count, engine and device are not in it: they do not
 change a feature beyond what its precision's word promises. Covers the identities that a cache
-holds, but not their rows (``feature_store``).
+holds, but not their rows (``store``).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Identity:
 
     Attributes:
         trunk: Name of the network.
-        weights: Hex SHA-256 of its weights and buffers (``trunk.state_digest``).
+        weights: Hex SHA-256 of its weights and buffers (``weights.state_digest``).
         dim: Length D of a feature.
         transform: Of the image; a train transform has as many views as are asked for.
         versions: Of the libraries that decode and compute.

@@ -2,7 +2,7 @@
 
 A row is one feature vector, named by (SHA-256 of the image file's bytes, view). A shard is an HDF5
 file of some rows of one identity, named by the SHA-256 of its own bytes; ``docs/cache-format.md``
-has the bytes. Covers one shard at a time (``feature_store`` has the folder of them).
+has the bytes. Covers one shard at a time (``store`` has the folder of them).
 """
 
 from __future__ import annotations

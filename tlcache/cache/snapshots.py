@@ -35,6 +35,7 @@ SETTLED_NS = 2_000_000_000
 KEEP_SECONDS = 5.0
 """How often, at most, :func:`take_snapshot` hands out what it knows so far."""
 
+_FILES_AT_ONCE = 256
 _MAX_ABOUT = 16 << 20  # JSON can take thirty times the memory of its bytes
 _LEADING_OUT = (b"\0\0", b"\0/", b"\0../", b"/../", b"/..\0", b"\0..\0")  # path after path
 
@@ -49,6 +50,9 @@ _LAYOUT: Layout = {
     "status": (("<u8",), 2),
     "digests": (("|u1",), 2),
 }
+
+Status = tuple[int, int, int, int]
+"""Size in bytes, mtime_ns, ctime_ns and inode of a file."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +93,13 @@ class Snapshot:
             and bool(_settled(self).all())
         )
 
+    def with_reasons(self, reasons: dict[bytes, str]) -> Snapshot:
+        """The same, with why more images cannot be read, by their digests."""
+        rows = zip(self.reasons, self.digests, strict=True)
+        return dataclasses.replace(
+            self, reasons=[old or reasons.get(digest.tobytes(), "") for old, digest in rows]
+        )
+
 
 def take_snapshot(
     dataset: ImageDataset,
@@ -119,7 +130,7 @@ def take_snapshot(
     if known is not None and not rehash:
         _recall(dataset, status, digests, reasons, known)
     unknown = [int(i) for i in np.flatnonzero(~digests.any(axis=1)) if not reasons[i]]
-    read = zip(unknown, digested(dataset, unknown), strict=True)
+    read = zip(unknown, _digested(dataset, unknown), strict=True)
     snapshot = Snapshot(dataset, status, digests, reasons, taken_ns, views)
     due = time.monotonic() + KEEP_SECONDS
     try:
@@ -137,6 +148,65 @@ def take_snapshot(
             keep(_so_far(snapshot))
         raise
     return snapshot
+
+
+def _recall(
+    dataset: ImageDataset,
+    status: NDArray[np.uint64],
+    digests: NDArray[np.uint8],
+    reasons: list[str],
+    known: Snapshot,
+) -> None:
+    """Fill in the digests and reasons of the files that look as they did in ``known``."""
+    at = {path: row for row, path in enumerate(known.dataset.paths)}
+    rows = np.fromiter((at.get(path, -1) for path in dataset.paths), np.int64, len(dataset))
+    same = (rows >= 0) & _settled(known)[rows] & (known.status[rows] == status).all(axis=1)
+    digests[same] = known.digests[rows[same]]
+    for i in np.flatnonzero(same):
+        reasons[i] = reasons[i] or known.reasons[rows[i]]
+
+
+def _settled(snapshot: Snapshot) -> NDArray[np.bool_]:
+    """(n,): which files were so old at the time that a later change must show in their times."""
+    times = snapshot.status[:, 1:3].view(np.int64)  # before 1970: below 0 again
+    return times.max(axis=1) < snapshot.taken_ns - SETTLED_NS
+
+
+def _digested(dataset: ImageDataset, rows: list[int]) -> Iterator[tuple[Status, bytes, str]]:
+    """Status, digest and reason of each file, in order; a few are read at once."""
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        for start in range(0, len(rows), _FILES_AT_ONCE):  # not all: a million futures take 1 GB
+            paths = [dataset.path(i) for i in rows[start : start + _FILES_AT_ONCE]]
+            yield from pool.map(digest_file, paths)
+
+
+def digest_file(path: Path) -> tuple[Status, bytes, str]:
+    """A file's status and SHA-256, or why it has none."""
+    try:
+        with path.open("rb") as file:
+            before = _columns(os.fstat(file.fileno()))
+            digest = hashlib.file_digest(file, "sha256").digest()
+            after = _columns(os.fstat(file.fileno()))
+    except OSError as error:
+        return (0, 0, 0, 0), bytes(32), strerror(error)
+    if before != after:
+        return after, bytes(32), "it changes while it is read"
+    return after, digest, ""
+
+
+def look(path: str) -> tuple[Status, str]:
+    """A file's status, and why it cannot be an image's."""
+    try:
+        status = os.stat(path)  # noqa: PTH116 -- speed
+    except OSError as error:
+        return (0, 0, 0, 0), strerror(error)
+    # To open a pipe would wait for a writer, for ever.
+    return _columns(status), "" if stat.S_ISREG(status.st_mode) else "it is no regular file"
+
+
+def _columns(status: os.stat_result) -> Status:
+    mtime, ctime = status.st_mtime_ns % 2**64, status.st_ctime_ns % 2**64  # before 1970: wrap
+    return status.st_size, mtime, ctime, status.st_ino % 2**64
 
 
 def _so_far(snapshot: Snapshot) -> Snapshot:
@@ -177,6 +247,10 @@ def save_snapshot(path: Path, snapshot: Snapshot) -> None:
     )
     header = MAGIC + hashlib.sha256(body).hexdigest().encode() + b"\n"
     write_atomically(path, header.ljust(HEADER, b"\0"), body)
+
+
+def _joined(texts: Sequence[str]) -> NDArray[np.uint8]:
+    return np.frombuffer(("\0".join(texts) + "\0").encode("utf-8", "surrogateescape"), np.uint8)
 
 
 def load_snapshot(path: Path) -> Snapshot:
@@ -256,32 +330,6 @@ def _check_inside(paths: bytes) -> None:
             raise ValueError(f"a path that leads out of the data set: {path}")
 
 
-def _settled(snapshot: Snapshot) -> NDArray[np.bool_]:
-    """(n,): which files were so old at the time that a later change must show in their times."""
-    times = snapshot.status[:, 1:3].view(np.int64)  # before 1970: below 0 again
-    return times.max(axis=1) < snapshot.taken_ns - SETTLED_NS
-
-
-def _recall(
-    dataset: ImageDataset,
-    status: NDArray[np.uint64],
-    digests: NDArray[np.uint8],
-    reasons: list[str],
-    known: Snapshot,
-) -> None:
-    """Fill in the digests and reasons of the files that look as they did in ``known``."""
-    at = {path: row for row, path in enumerate(known.dataset.paths)}
-    rows = np.fromiter((at.get(path, -1) for path in dataset.paths), np.int64, len(dataset))
-    same = (rows >= 0) & _settled(known)[rows] & (known.status[rows] == status).all(axis=1)
-    digests[same] = known.digests[rows[same]]
-    for i in np.flatnonzero(same):
-        reasons[i] = reasons[i] or known.reasons[rows[i]]
-
-
-def _joined(texts: Sequence[str]) -> NDArray[np.uint8]:
-    return np.frombuffer(("\0".join(texts) + "\0").encode("utf-8", "surrogateescape"), np.uint8)
-
-
 def _split(column: NDArray[np.generic], n: int) -> list[str]:
     data = column.tobytes()
     if not data.endswith(b"\0"):
@@ -298,46 +346,3 @@ def _refused(path: Path, found: str) -> DamageError:
         found=found,
         remedy="embed the folder of images again; its cached rows are kept",
     )
-
-
-Status = tuple[int, int, int, int]
-"""Size in bytes, mtime_ns, ctime_ns and inode."""
-
-_FILES_AT_ONCE = 256
-
-
-def digested(dataset: ImageDataset, rows: list[int]) -> Iterator[tuple[Status, bytes, str]]:
-    """Status, digest and reason of each file, in order; a few are read at once."""
-    with concurrent.futures.ThreadPoolExecutor() as pool:
-        for start in range(0, len(rows), _FILES_AT_ONCE):  # not all: a million futures take 1 GB
-            paths = [dataset.path(i) for i in rows[start : start + _FILES_AT_ONCE]]
-            yield from pool.map(digest_file, paths)
-
-
-def digest_file(path: Path) -> tuple[Status, bytes, str]:
-    """A file's status and SHA-256, or why it has none."""
-    try:
-        with path.open("rb") as file:
-            before = _columns(os.fstat(file.fileno()))
-            digest = hashlib.file_digest(file, "sha256").digest()
-            after = _columns(os.fstat(file.fileno()))
-    except OSError as error:
-        return (0, 0, 0, 0), bytes(32), strerror(error)
-    if before != after:
-        return after, bytes(32), "it changes while it is read"
-    return after, digest, ""
-
-
-def look(path: str) -> tuple[Status, str]:
-    """A file's status, and why it cannot be an image's."""
-    try:
-        status = os.stat(path)  # noqa: PTH116 -- speed
-    except OSError as error:
-        return (0, 0, 0, 0), strerror(error)
-    # To open a pipe would wait for a writer, for ever.
-    return _columns(status), "" if stat.S_ISREG(status.st_mode) else "it is no regular file"
-
-
-def _columns(status: os.stat_result) -> Status:
-    mtime, ctime = status.st_mtime_ns % 2**64, status.st_ctime_ns % 2**64  # before 1970: wrap
-    return status.st_size, mtime, ctime, status.st_ino % 2**64

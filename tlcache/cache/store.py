@@ -1,8 +1,8 @@
-"""The cache of one identity: a folder of shards that are committed whole and read with suspicion.
+"""The cache of one identity: shards that are committed whole and read with suspicion.
 
 There is no index and no lock: any number of writers may commit at once, and readers take the first
-of equal rows in the order of shard names. Covers no bytes of a shard (``shards``);
-``docs/cache-format.md`` has the protocol.
+of equal rows in the order of shard names. Beside the rows stand the snapshots of the data sets that
+name them. Covers no bytes of a shard (``shards``); ``docs/cache-format.md`` has the protocol.
 """
 
 from __future__ import annotations
@@ -339,14 +339,6 @@ def keep_snapshot(snapshot: Snapshot, own: Snapshot | None, store: FeatureStore)
         store.note(f"the snapshot was not kept: {error}")
         return own
     return snapshot
-
-
-def with_reasons(snapshot: Snapshot, reasons: dict[bytes, str]) -> Snapshot:
-    """The snapshot, with why images cannot be read, by their digests."""
-    rows = zip(snapshot.reasons, snapshot.digests, strict=True)
-    return dataclasses.replace(
-        snapshot, reasons=[old or reasons.get(digest.tobytes(), "") for old, digest in rows]
-    )
 
 
 def _forget_draft(store: FeatureStore, dataset: str) -> None:

@@ -21,7 +21,6 @@ from tlcache.cache.store import (
     keep_description,
     keep_snapshot,
     known_snapshots,
-    with_reasons,
 )
 from tlcache.core.errors import DataError, OptionError
 from tlcache.core.machine import Compute
@@ -126,7 +125,7 @@ def embed_dataset(
             reasons = make_rows(load(), jobs, total, stores, spec.compute, tick)
     pass_seconds = time.perf_counter() - pass_started
     if reasons:
-        snapshot = with_reasons(snapshot, reasons)
+        snapshot = snapshot.with_reasons(reasons)
         keep_snapshot(snapshot, own, stores[0])
     done = Embedding(
         trunk=info,

@@ -1,7 +1,8 @@
 """Features of images that belong to no data set: files from anywhere, and images in memory.
 
 They go through the same cache as a data set's, row by row: what is there is not made again,
-whoever made it. Covers no labels, splits or snapshots (``embedding``).
+whoever made it. ``extract`` has all images at once; ``features_of`` takes them as they come.
+Covers no labels, splits or snapshots (``embed``).
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcache.cache.snapshots import digest_file, look, take_snapshot
+from tlcache.cache.copies import first_of_each
+from tlcache.cache.snapshots import digest_file, look
 from tlcache.cache.store import FeatureStore
 from tlcache.core.errors import CacheError, ImageError, OptionError, listed, strerror
 from tlcache.core.machine import Compute, resolve_device
 from tlcache.core.progress import no_tick, said_once
-from tlcache.data.folders import ImageDataset
 from tlcache.data.images import ImageInMemory
-from tlcache.features.missing import Pass, RowBuffer, first_of_each, make_rows
+from tlcache.features.missing import Pass, RowBuffer, make_rows
 from tlcache.features.stores import FeatureSpec, describe_trunk, stores_of
 from tlcache.trunks.engines import ENGINES
 from tlcache.trunks.forward_pass import Job, Made
@@ -33,6 +34,8 @@ from tlcache.trunks.forward_pass import Job, Made
 if TYPE_CHECKING:
     from tlcache.trunks.load import Trunk
 
+BLOCK = 8192
+"""Files that are looked up in the cache at once: each look-up reads all of its rows."""
 
 Digests = NDArray[np.uint8]
 
@@ -88,23 +91,33 @@ def _opened(spec: FeatureSpec) -> tuple[Callable[[], Trunk], FeatureStore]:
     return load, stores_of(dataclasses.replace(spec, views=0), info, note)[0]
 
 
-def _digested(images: Sequence[Path | ImageInMemory]) -> tuple[Digests, list[str]]:
-    """(N, 32): SHA-256 of each image's bytes, zeros where there is a reason."""
-    digests, reasons = np.zeros((len(images), 32), np.uint8), [""] * len(images)
-    files = [i for i, image in enumerate(images) if isinstance(image, Path)]
-    nothing = np.zeros(len(files), np.int32), np.zeros(len(files), np.int8)
-    listed = ImageDataset("files", Path(), (), [str(images[i]) for i in files], *nothing)
-    snapshot = take_snapshot(listed)
-    digests[files] = snapshot.digests
-    for i, reason in zip(files, snapshot.reasons, strict=True):
-        reasons[i] = reason
-    for i, image in enumerate(images):
-        if isinstance(image, ImageInMemory):
-            try:
-                digests[i] = np.frombuffer(hashlib.sha256(image.read_bytes()).digest(), np.uint8)
-            except ImageError as error:
-                reasons[i] = strerror(error)
+def _digested(images: Sequence[str | Path | ImageInMemory]) -> tuple[Digests, list[str]]:
+    """(N, 32): SHA-256 of each image's bytes, zeros where there is a reason; and the reasons."""
+    digests, reasons = np.zeros((len(images), 32), np.uint8), list[str]()
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        for start in range(0, len(images), BLOCK):  # not all: a million futures take 1 GB
+            for digest, reason in pool.map(_digest, images[start : start + BLOCK]):
+                digests[len(reasons)] = np.frombuffer(digest, np.uint8)
+                reasons.append(reason)
     return digests, reasons
+
+
+def _digest(image: str | Path | ImageInMemory) -> tuple[bytes, str]:
+    if isinstance(image, ImageInMemory):
+        try:
+            return hashlib.sha256(image.read_bytes()).digest(), ""
+        except ImageError as error:
+            return bytes(32), strerror(error)
+    reason = _refusal(image)
+    return (bytes(32), reason) if reason else digest_file(Path(image))[1:]
+
+
+def _refusal(path: str | Path) -> str:
+    """Why a file is not to be opened; a pipe would be waited for without end."""
+    try:
+        return look(str(path))[1]
+    except ValueError as error:  # a NUL in its name
+        return str(error)
 
 
 def _check_pass(compute: Compute) -> None:
@@ -128,10 +141,6 @@ def _unreadable(images: Sequence[Path | ImageInMemory], reasons: Sequence[str]) 
         found=f"{len(bad)} that cannot: {listed(bad, '; ', 5)}",
         remedy="replace or remove them; the rows of all others are in the cache",
     )
-
-
-BLOCK = 8192
-"""Files that are looked up in the cache at once: each look-up reads all of its rows."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,7 +182,7 @@ def features_of(
         CacheError: If the cache cannot be read or written.
     """
     for block in _blocks(paths):
-        entries = _looked_up(block, store) if store else [_looked_at(path) for path in block]
+        entries = _entries(block, store)
         jobs = [entry.job for entry in entries if entry.job]
         made = compute(jobs) if jobs else _nothing()
         with contextlib.closing(_kept(made, store) if store else made) as results:
@@ -192,41 +201,22 @@ def _blocks(paths: Iterable[str | Path | None]) -> Iterator[list[str | Path]]:
         yield block
 
 
-def _looked_at(path: str | Path) -> _Entry:
-    reason = _refusal(path)
-    job = None if reason else Job(Path(path), b"", ((0, 0),))
-    return _Entry(FileFeature(path, None, reason), job)
-
-
-def _looked_up(paths: Sequence[str | Path], store: FeatureStore) -> list[_Entry]:
-    with concurrent.futures.ThreadPoolExecutor() as pool:
-        digests, reasons = zip(*pool.map(_digest, paths), strict=True)
-    images = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32)
-    features, found = store.gather(images, np.zeros(len(paths), np.int32))
+def _entries(paths: Sequence[str | Path], store: FeatureStore | None) -> list[_Entry]:
+    """What is known of each file, from the cache where there is one."""
+    if store is None:
+        digests, reasons = [b""] * len(paths), list(map(_refusal, paths))
+        features: list[NDArray[np.float32] | None] = [None] * len(paths)
+    else:
+        images, reasons = _digested(paths)
+        rows, found = store.gather(images, np.zeros(len(paths), np.int32))
+        digests = [digest.tobytes() for digest in images]
+        features = [row if there else None for row, there in zip(rows, found, strict=True)]
     entries = []
-    for path, digest, reason, feature, there in zip(
-        paths, digests, reasons, features, found, strict=True
-    ):
-        if reason:
-            entries.append(_Entry(FileFeature(path, None, reason)))
-        elif there:
-            entries.append(_Entry(FileFeature(path, feature)))
-        else:
-            entries.append(_Entry(FileFeature(path, None), Job(Path(path), digest, ((0, 0),))))
+    for path, digest, reason, feature in zip(paths, digests, reasons, features, strict=True):
+        known = FileFeature(path, None if reason else feature, reason)
+        lacking = not reason and feature is None
+        entries.append(_Entry(known, Job(Path(path), digest, ((0, 0),)) if lacking else None))
     return entries
-
-
-def _digest(path: str | Path) -> tuple[bytes, str]:
-    reason = _refusal(path)
-    return (bytes(32), reason) if reason else digest_file(Path(path))[1:]
-
-
-def _refusal(path: str | Path) -> str:
-    """Why a file is not to be opened; a pipe would be waited for without end."""
-    try:
-        return look(str(path))[1]
-    except ValueError as error:  # a NUL in its name
-        return str(error)
 
 
 def _in_order(entries: Iterable[_Entry], results: Iterable[Made]) -> Iterator[FileFeature]:

@@ -2,7 +2,7 @@
 
 Each holds a row an image with its path, label and split, the classes' names, and the identity of
 the features. A file appears whole or not at all. Rows are written in blocks, from an array that may
-lie on a disk. Covers no reading from the cache (``features``).
+lie on a disk. Covers no reading from the cache (``read``).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from tlcache.core.errors import DataError, OptionError, strerror, to_install
 from tlcache.core.files import open_atomically
 from tlcache.core.machine import physical_memory
-from tlcache.core.progress import Tick
+from tlcache.core.progress import Tick, no_tick
 from tlcache.features.read import Embedding, LabelledRows
 
 Rows = LabelledRows[NDArray[Any]]
@@ -63,7 +63,7 @@ def write_features(
         if "\0" in name:
             raise _no_name(path, name, "a name without NUL characters")
     with open_atomically(path) as file:
-        _WRITERS[path.suffix](path, file, rows, classes, identity, progress or _silent)
+        _WRITERS[path.suffix](path, file, rows, classes, identity, progress or no_tick)
 
 
 def check_target(path: Path, *, force: bool = False) -> None:
@@ -147,7 +147,7 @@ def _add_array(
     }
     with archive.open(info, "w", force_zip64=True) as member:
         np.lib.format.write_array_header_1_0(member, header)
-        for start, block in _blocks(array, tick or _silent):
+        for start, block in _blocks(array, tick or no_tick):
             del start
             member.write(np.ascontiguousarray(block, dtype).tobytes())
 
@@ -165,7 +165,7 @@ def _write_h5(
         made.create_dataset("splits", data=rows.splits.astype("S"), **plain)
         for name, texts in (("classes", np.array(classes, object)), ("paths", rows.paths)):
             strings = made.create_dataset(name, texts.shape, h5py.string_dtype(), **plain)
-            for start, block in _blocks(texts, _silent):
+            for start, block in _blocks(texts, no_tick):
                 encoded = [_bytes_of(path, text) for text in block]
                 strings[start : start + len(block)] = np.array(encoded, object)
         features = made.create_dataset("features", rows.X.shape, "<f4", **plain)
@@ -215,10 +215,6 @@ def _blocks(array: NDArray[Any], tick: Tick) -> Iterator[tuple[int, NDArray[Any]
         block = array[start : start + _BLOCK]
         yield start, block
         tick(start + len(block), len(array))
-
-
-def _silent(done: int, total: int) -> None:
-    """Nobody is to be told."""
 
 
 def _no_name(path: Path, name: str, expected: str) -> DataError:

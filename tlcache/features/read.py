@@ -1,6 +1,6 @@
 """Features read back from the cache: arrays with their labels, and where they came from.
 
-Covers no making of features (``embedding``); reading needs no images, no weights and no trunk.
+Covers no making of features (``embed``); reading needs no images, no weights and no trunk.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from tlcache.cache.copies import first_of_each, rows_of_features
 from tlcache.cache.identity import read_identity
 from tlcache.cache.snapshots import Snapshot, load_snapshot
 from tlcache.cache.store import FeatureStore, open_store
@@ -27,6 +28,26 @@ from tlcache.data.folders import SPLITS
 from tlcache.heads.model import Head, Model
 from tlcache.trunks.info import TrunkInfo
 
+EVERY = "all"
+
+Array = TypeVar("Array")
+
+
+class LabelledRows(NamedTuple, Generic[Array]):
+    """Features and what belongs to them, row by row.
+
+    Attributes:
+        X: (n, D) float32.
+        y: (n,) int64: the number of each image's class.
+        paths: (n,) str objects, in numpy: of the images, as they lie in the data set's folder.
+        splits: (n,) str, in numpy: ``train``, ``val`` or ``test``.
+    """
+
+    X: Array
+    y: Array
+    paths: NDArray[np.object_]
+    splits: NDArray[np.str_]
+
 
 @dataclasses.dataclass(frozen=True)
 class Features:
@@ -35,7 +56,7 @@ class Features:
     Attributes:
         features: (n, D) float32, of the eval transform.
         labels: (n,).
-        splits: (n,), indices into ``samples.SPLITS``, ascending.
+        splits: (n,), indices into ``SPLITS``, ascending.
         paths: Of the n images.
         classes: Their names.
         train_views: (V, t, D) float32: V augmented views of the t training images; None for V = 0.
@@ -65,7 +86,7 @@ class Features:
         """What a head trains on: the augmented views where there are any, else (t, D)."""
         return self.split("train")[0] if self.train_views is None else self.train_views
 
-    def to_numpy(self, on: str = "all") -> LabelledRows[NDArray[Any]]:
+    def to_numpy(self, on: str = EVERY) -> LabelledRows[NDArray[Any]]:
         """The features of the plain images as scikit-learn takes them: ``X, y, paths, splits``.
 
         Args:
@@ -74,15 +95,27 @@ class Features:
         Returns:
             (n, D) float32, not copied; (n,) int64, numbers of ``classes``; (n,) paths and (n,)
             names of splits. Rows come split after split: ``X[splits == "val"]`` are those of val.
-        """
-        return labelled_rows(self.features, self.labels, self.splits, self.paths, on)
 
-    def to_torch(self, on: str = "all") -> LabelledRows[Any]:
+        Raises:
+            OptionError: If there is no split of that name.
+        """
+        check_on(on)
+        at = slice(0, len(self.paths)) if on == EVERY else self._rows_of(on)
+        paths = np.empty(at.stop - at.start, object)
+        paths[:] = self.paths[at]
+        labels, splits = self.labels[at].astype(np.int64), np.array(SPLITS)[self.splits[at]]
+        return LabelledRows(self.features[at], labels, paths, splits)
+
+    def to_torch(self, on: str = EVERY) -> LabelledRows[Any]:
         """The same with ``X`` and ``y`` as tensors, fit for a ``TensorDataset``.
 
         ``X`` shares its memory with these features; ``paths`` and ``splits`` are numpy's.
         """
-        return in_torch(self.to_numpy(on))
+        import torch
+
+        rows = self.to_numpy(on)
+        x, y = (torch.from_numpy(np.require(a, requirements=("C", "W"))) for a in (rows.X, rows.y))
+        return LabelledRows(x, y, rows.paths, rows.splits)
 
     def present_splits(self) -> list[str]:
         """The splits that hold any image."""
@@ -90,6 +123,18 @@ class Features:
 
     def _repr_html_(self) -> str:
         return counts_html(f"{self.features.shape[1]:,} features of each image", self)
+
+
+def check_on(on: str) -> None:
+    """Refuse what is neither a split nor ``all``.
+
+    Raises:
+        OptionError: If it is neither.
+    """
+    if on not in (*SPLITS, EVERY):
+        raise OptionError(
+            "--on", expected=f"{', '.join(SPLITS)} or {EVERY}", found=on, remedy="name one of them"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,8 +176,7 @@ class Embedding:
         Raises:
             CacheError: If a row is missing, or they do not fit into the memory or onto the disk.
         """
-        dataset, readable = self.snapshot.dataset, np.flatnonzero(self.snapshot.readable())
-        readable = readable[np.argsort(dataset.splits[readable], kind="stable")]
+        dataset, readable = self.snapshot.dataset, rows_of_features(self.snapshot)
         digests, splits = self.snapshot.digests[readable], dataset.splits[readable]
         views = None
         if self.views:
@@ -222,7 +266,7 @@ def open_snapshot(path: Path, views: int = 0, report: Report | None = None) -> E
     stores = [FeatureStore(folder, identity, report)]
     if views:
         stores.append(open_store(folder.parent, identity.as_train(), "unknown", report))
-    reused = len(np.unique(snapshot.digests[snapshot.readable()], axis=0))
+    reused = len(first_of_each(snapshot.digests[snapshot.readable()]))
     seconds = time.perf_counter() - started
     return Embedding(info, snapshot, stores, views, 0, reused, seconds, 0.0)
 
@@ -279,74 +323,3 @@ def _reserve(descriptor: int, size: int) -> None:
     part = bytes(1 << 20)
     for start in range(0, size, len(part)):
         os.write(descriptor, part[: size - start])
-
-
-Array = TypeVar("Array")
-EVERY = "all"
-
-
-class LabelledRows(NamedTuple, Generic[Array]):
-    """Features and what belongs to them, row by row.
-
-    Attributes:
-        X: (n, D) float32.
-        y: (n,) int64: the number of each image's class.
-        paths: (n,) str objects, in numpy: of the images, as they lie in the data set's folder.
-        splits: (n,) str, in numpy: ``train``, ``val`` or ``test``.
-    """
-
-    X: Array
-    y: Array
-    paths: NDArray[np.object_]
-    splits: NDArray[np.str_]
-
-
-def labelled_rows(
-    features: NDArray[np.float32],
-    labels: NDArray[np.integer],
-    splits: NDArray[np.integer],
-    paths: Sequence[str],
-    on: str = EVERY,
-) -> LabelledRows[NDArray[Any]]:
-    """Rows in numpy; the features are not copied.
-
-    Args:
-        features: (N, D).
-        labels: (N,).
-        splits: (N,), indices into ``SPLITS``, ascending.
-        paths: Of the N images.
-        on: A split, or ``all``.
-
-    Raises:
-        OptionError: If there is no split of that name.
-    """
-    check_on(on)
-    at = slice(0, len(paths))
-    if on != EVERY:
-        start, end = np.searchsorted(splits, [SPLITS.index(on), SPLITS.index(on) + 1])
-        at = slice(int(start), int(end))
-    named = np.empty(at.stop - at.start, object)
-    named[:] = paths[at]
-    return LabelledRows(
-        features[at], labels[at].astype(np.int64), named, np.array(SPLITS)[splits[at]]
-    )
-
-
-def check_on(on: str) -> None:
-    """Refuse what is neither a split nor ``all``.
-
-    Raises:
-        OptionError: If it is neither.
-    """
-    if on not in (*SPLITS, EVERY):
-        raise OptionError(
-            "--on", expected=f"{', '.join(SPLITS)} or {EVERY}", found=on, remedy="name one of them"
-        )
-
-
-def in_torch(rows: LabelledRows[NDArray[Any]]) -> LabelledRows[Any]:
-    """The same with ``X`` and ``y`` as tensors, which share the arrays' memory."""
-    import torch
-
-    x, y = (torch.from_numpy(np.require(a, requirements=("C", "W"))) for a in (rows.X, rows.y))
-    return LabelledRows(x, y, rows.paths, rows.splits)
