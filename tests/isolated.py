@@ -1,13 +1,15 @@
 """A call in a process of its own, which may crash, hang or be killed without harm to the test.
 
-The processes come from a fork server that has imported torch and run nothing, so that one costs
-some milliseconds and inherits no thread.
+The processes come from a fork server that has loaded what a pass needs (``preloaded``) and run
+nothing of torch's, so that one costs some milliseconds and inherits no thread.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import multiprocessing
+import multiprocessing.forkserver
 import os
 import pickle
 import sys
@@ -16,13 +18,22 @@ import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
+import pytest
+
 _SERVER = multiprocessing.get_context("forkserver")
-# pytest too: without it each process would import it anew, with the module of the function.
-_SERVER.set_forkserver_preload(
-    ["pytest", "torch", "torchvision", "tlcache.features.embed", "tlcache.trunks.load"]
-)
+_SERVER.set_forkserver_preload(["preloaded"])
+
+
+@functools.cache
+def _start_server() -> None:
+    """Start it where it finds ``preloaded``: it is told no path but the environment's."""
+    path = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(path))
+        multiprocessing.forkserver.ensure_running()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +55,7 @@ class Running:
     """A call that is under way: ``function(*arguments)``; both must be picklable."""
 
     def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
+        _start_server()
         self._receiver, sender = _SERVER.Pipe(duplex=False)
         self.process: BaseProcess = _SERVER.Process(
             target=_run, args=(sender, function, arguments), daemon=True

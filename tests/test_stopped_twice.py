@@ -69,7 +69,7 @@ def stop_again_and_again(said: Path) -> int:
         os.kill(os.getpid(), signal.SIGTERM)
 
     tlcache.cli._say = stop
-    tlcache.features.embed.embed = interrupted  # type: ignore[assignment]
+    tlcache.features.embed.embedding_of = interrupted  # type: ignore[assignment]
     os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT), sys.stderr.fileno())
     sys.argv = ["tlcache", "embed", str(said.parent / "data"), "--quiet"]
     return _exit_code()
