@@ -136,10 +136,7 @@ def check_export(format: str, preprocess: bool) -> None:
     """
     if format not in SUFFIXES:
         raise OptionError(
-            "--format",
-            expected=" or ".join(SUFFIXES),
-            found=format or "nothing",
-            remedy="name one of them",
+            "--format", " or ".join(SUFFIXES), format or "nothing", "name one of them"
         )
     if format == "safetensors":
         if preprocess:

@@ -132,9 +132,4 @@ def _short(value: object) -> str:
 
 
 def _no_checkpoint(path: Path, found: str) -> ModelError:
-    return ModelError(
-        path,
-        expected="a checkpoint that tlcache wrote",
-        found=found,
-        remedy="remove it to start anew",
-    )
+    return ModelError(path, "a checkpoint that tlcache wrote", found, "remove it to start anew")

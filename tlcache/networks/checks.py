@@ -112,10 +112,7 @@ def check_split(dataset: ImageDataset, split: str) -> None:
     """
     if not len(dataset.indices(split)):
         raise DataError(
-            dataset.root,
-            expected=f"images in {split}",
-            found="none",
-            remedy="put images there, or name another split",
+            dataset.root, f"images in {split}", "none", "put images there, or name another split"
         )
 
 

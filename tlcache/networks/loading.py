@@ -177,12 +177,7 @@ def worker_count(workers: Workers = "auto") -> int:
     if workers is None or workers == "auto":
         return min(usable_cpus(), MOST_WORKERS)
     if not isinstance(workers, int) or workers < 0:
-        raise OptionError(
-            "--workers",
-            expected="auto, or 0 or more",
-            found=str(workers),
-            remedy="leave it out for auto",
-        )
+        raise OptionError("--workers", "auto, or 0 or more", str(workers), "leave it out for auto")
     return min(workers, usable_cpus())
 
 

@@ -40,12 +40,7 @@ def restore_network(trunk: Trunk, model: Model) -> nn.Module:
         try:
             fit_state(module, state, "the model's network", trunk.name)
         except TrunkError as error:
-            raise ModelError(
-                error.where,
-                expected=error.expected,
-                found=error.found,
-                remedy="finetune again",
-            ) from error
+            raise ModelError(error.where, error.expected, error.found, "finetune again") from error
     digest = state_digest(module.state_dict())
     if digest != model.digest:
         raise _other_trunk(f"{model.trunk} with weights {model.digest[:8]}", digest[:8])

@@ -65,10 +65,7 @@ def check_output(path: Path, force: bool) -> None:
         there, folder, found = False, False, strerror(error)
     if folder or found:
         raise OptionError(
-            path,
-            expected="a file in a folder that can be written",
-            found=found or "a folder",
-            remedy="name another file",
+            path, "a file in a folder that can be written", found or "a folder", "name another file"
         )
     page = there and _is_page(path)
     if there and not (force and page):

@@ -314,12 +314,7 @@ def images_of(model: Path, data: Path | None, expected: str) -> Path:
     """
     about = read_run(model)
     if data is None and "data" not in about:
-        raise OptionError(
-            "--data",
-            expected=expected,
-            found=f"no run.json beside {model}",
-            remedy="pass --data FOLDER",
-        )
+        raise OptionError("--data", expected, f"no run.json beside {model}", "pass --data FOLDER")
     return data or Path(about["data"])
 
 
