@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from numpy.typing import NDArray
@@ -45,3 +46,9 @@ def contender(name: str, **stages: float) -> dict[str, Any]:
         "accuracy": 0.961,
         "accuracy_ci95": (0.918, 0.982),
     }
+
+
+def ends(axes: Axes) -> NDArray[np.float64]:
+    """(n, 2, 2): both ends of each line of the first collection."""
+    (lines,) = [part for part in axes.collections[:1] if isinstance(part, LineCollection)]
+    return np.array(lines.get_segments())

@@ -1,10 +1,13 @@
+"""Repeated heads, and folds of repeats."""
+
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from drawn_figures import drawn, texts
+from drawn_figures import drawn, ends, texts
 
-from tlcache.figures.spreads import accuracy_spread
+from tlcache.core.errors import DataError
+from tlcache.figures.spreads import accuracy_spread, fold_spread
 
 
 def test_spread_of_a_few_heads_shows_a_dot_for_each() -> None:
@@ -35,3 +38,27 @@ def test_spread_of_equal_heads_is_drawn(n: int) -> None:
     figure = accuracy_spread([0.9] * n, [0.0] * n)
     assert f"Accuracy of {n} head{'s' * (n > 1)}: mean 0.9000, sd 0.0000" in texts(figure)
     drawn(figure)
+
+
+MEANS = {"mean of the folds": (0.95, (0.91, 0.99)), "out of fold": (0.96, (0.94, 0.97))}
+
+
+def test_each_fold_is_a_dot_and_each_repeat_has_its_mean() -> None:
+    values = np.array([[0.9, 1.0, 0.95], [0.8, 0.9, 1.0]])
+    figure = fold_spread(values, MEANS)
+    assert drawn(figure).size[0] > 100
+    left, right = figure.axes
+    assert sorted(np.asarray(left.lines[0].get_ydata())) == sorted(values.ravel())
+    assert ends(left)[:, 0, 1] == pytest.approx([0.95, 0.9])
+    assert np.asarray(right.lines[0].get_ydata()).tolist() == [0.91, 0.99]
+    assert {"0.950", "0.960", *MEANS} <= set(texts(right))
+
+
+@pytest.mark.parametrize("shape", [(1, 2), (1, 400), (1000, 2)])
+def test_one_repeat_and_very_many_are_drawn(shape: tuple[int, int]) -> None:
+    assert drawn(fold_spread(np.full(shape, 1.0), MEANS)).size[0] > 100
+
+
+def test_no_fold_is_refused() -> None:
+    with pytest.raises(DataError, match="accuracies"):
+        fold_spread(np.empty((0, 3)), MEANS)
