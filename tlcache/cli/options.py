@@ -237,7 +237,7 @@ class Source:
         """
         from tlcache.networks.scoring import JudgedSplit
 
-        return JudgedSplit(self.data, on, fractions(self.split), self.seed, skip_unreadable)
+        return JudgedSplit(self.named(), on, skip_unreadable)
 
 
 @dataclasses.dataclass(frozen=True)

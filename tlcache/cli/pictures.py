@@ -83,18 +83,19 @@ def show(
 
 def _predictions(out: Output, path: Path, count: int, shown: ShowOptions) -> Figure:
     """Images of a split beside what the model takes them for."""
+    from tlcache.data.folders import DataSource
     from tlcache.heads.model import load_model
     from tlcache.networks.scoring import JudgedSplit, score
     from tlcache.reports.pictures import prediction_picture
-    from tlcache.reports.run import images_of, read_run, shares_of
+    from tlcache.reports.run import images_of, read_run, source_of
 
     model, folder = load_model(path), images_of(path, shown.data, "the folder of images to show")
-    fractions, seed = o.fractions(shown.split), shown.seed
+    source = DataSource(folder, o.fractions(shown.split), shown.seed)
     if shown.data is None:
-        fractions, seed = shares_of(read_run(path))
+        source = source_of(read_run(path), folder)
     scored = score(
         model,
-        JudgedSplit(folder, shown.on, fractions, seed, skip_unreadable=True),
+        JudgedSplit(source, shown.on, skip_unreadable=True),
         shown.cache_dir,
         weights=shown.weights,
         compute=shown.compute(),

@@ -253,12 +253,13 @@ def _check_not_the_model(model: Path, output: Path) -> None:
 
 def _images(model: Path, data: Path | None) -> list[Path]:
     """Some images of the run's val split, or of the folder that is named."""
+    from tlcache.data.folders import DataSource
     from tlcache.export.trials import trial_images
-    from tlcache.reports.run import images_of, read_run, shares_of
+    from tlcache.reports.run import images_of, read_run, source_of
 
     folder = images_of(model, data, "a folder of images to run the file on")
     if data is not None:
-        return trial_images(folder)
+        return trial_images(DataSource(folder))
     if not folder.is_dir():
         raise OptionError(
             "--data",
@@ -266,7 +267,7 @@ def _images(model: Path, data: Path | None) -> list[Path]:
             found=f"no folder {folder}",
             remedy="name where images are now",
         )
-    return trial_images(folder, *shares_of(read_run(model)))
+    return trial_images(source_of(read_run(model), folder))
 
 
 def _tell_export(out: Output, exported: Exported, classes: Sequence[str]) -> None:

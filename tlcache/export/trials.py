@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.core.errors import DataError, ImageError
-from tlcache.data.folders import images_below, scan
+from tlcache.data.folders import DataSource, images_below
 from tlcache.data.images import decode
 from tlcache.data.transforms import apply
 from tlcache.evaluation.metrics import softmax
@@ -30,19 +30,15 @@ BATCHES = (1, 8)
 _MOST_PIXELS = 640  # to a side, of images that are cut to one size to share a batch
 
 
-def trial_images(
-    folder: Path, fractions: Sequence[float] | None = None, seed: int = 0
-) -> list[Path]:
+def trial_images(source: DataSource) -> list[Path]:
     """At most ``IMAGES`` of a folder, spread over it: of ``val``, where it has one.
-
-    Args:
-        fractions, seed: How a folder of classes is split, see :func:`tlcache.data.folders.scan`.
 
     Raises:
         DataError: If there is no image.
     """
-    if fractions:
-        dataset = scan(folder, fractions, seed)
+    folder = source.path
+    if source.fractions:
+        dataset = source.scan()
         paths = [dataset.path(i) for i in dataset.indices("val")]
     else:
         held_out = folder / "val" if (folder / "val").is_dir() else folder

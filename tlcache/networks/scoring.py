@@ -77,22 +77,14 @@ class JudgedSplit:
     """The images that models are judged on: one split of a data set.
 
     Attributes:
-        data: A folder of images, or a snapshot.
+        source: The data set.
         on: ``train``, ``val`` or ``test``.
-        fractions, seed: How a folder of classes is split, see :func:`tlcache.data.folders.scan`.
         skip_unreadable: Go on without the images that cannot be read.
     """
 
-    data: Path
+    source: DataSource
     on: str = "val"
-    fractions: Sequence[float] | None = None
-    seed: int = 0
     skip_unreadable: bool = False
-
-    @property
-    def source(self) -> DataSource:
-        """The data set, all of its splits."""
-        return DataSource(self.data, self.fractions, self.seed)
 
 
 def score(
@@ -135,8 +127,8 @@ def score(
                 skip_unreadable=split.skip_unreadable,
                 progress=tick,
             )
-    if split.data.is_file():
-        embedding = open_snapshot(split.data, 0, tell.note)
+    if split.source.path.is_file():
+        embedding = open_snapshot(split.source.path, 0, tell.note)
     else:
         embedding = _embedded(model, split, cache, weights or model.weights, compute, tell)
     check_trunk(model, embedding.trunk)

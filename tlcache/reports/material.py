@@ -33,7 +33,7 @@ from tlcache.networks.scoring import (
 from tlcache.reports.mistakes import judged, spread
 from tlcache.reports.page import ROOMS
 from tlcache.reports.records import RunRecord
-from tlcache.reports.run import PREDICTIONS, load_predictions, shares_of
+from tlcache.reports.run import PREDICTIONS, load_predictions, source_of
 
 Found = list[NDArray[np.float32] | None]
 """(D,) feature of each image that was asked for; None where it could not be had."""
@@ -137,8 +137,8 @@ def _scored(record: RunRecord, at_hand: AtHand, tell: Reporter) -> Scored:
         found = load_predictions(kept, len(record.model.classes))
         if record.split in found:
             return found[record.split]
-    shares, seed = shares_of(record.about)
-    split = JudgedSplit(at_hand.source(record), record.split, shares, seed, skip_unreadable=True)
+    source = source_of(record.about, at_hand.source(record))
+    split = JudgedSplit(source, record.split, skip_unreadable=True)
     weights, compute = at_hand.weights, at_hand.compute
     return score(record.model, split, at_hand.cache, weights=weights, compute=compute, tell=tell)
 

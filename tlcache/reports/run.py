@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from tlcache.core.errors import CacheError, ModelError, OptionError, error_in_a_line, strerror
 from tlcache.core.files import is_gone, read_capped, write_atomically
 from tlcache.core.machine import describe_machine
-from tlcache.data.folders import SPLITS, ImageDataset
+from tlcache.data.folders import SPLITS, DataSource, ImageDataset
 from tlcache.evaluation.metrics import Evaluation, calibration_bins, evaluate
 from tlcache.figures.confusion import calibration_figure, confusion_figure
 from tlcache.figures.curves import learning_curves
@@ -318,18 +318,19 @@ def images_of(model: Path, data: Path | None, expected: str) -> Path:
     return data or Path(about["data"])
 
 
-def shares_of(about: Mapping[str, Any]) -> tuple[tuple[float, ...] | None, int]:
-    """How a run split a folder of classes: the shares and the seed, for ``scan``.
+def source_of(about: Mapping[str, Any], path: Path) -> DataSource:
+    """A run's images, split as the run split them.
 
     Args:
         about: Its ``run.json``.
+        path: The folder or the snapshot that they are in now.
 
     Raises:
-        ModelError: If that is damaged.
+        ModelError: If ``about`` is damaged.
     """
     try:
         options = about.get("options", {})
-        split = options.get("split")
-        return split and tuple(map(float, split.split(","))), int(options.get("seed", 0))
+        split, seed = options.get("split"), int(options.get("seed", 0))
+        return DataSource(path, tuple(map(float, split.split(","))) if split else None, seed)
     except (AttributeError, TypeError, ValueError) as error:
         raise damaged(Path(RUN), error_in_a_line(error)) from error
