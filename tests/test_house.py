@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent / "tlcache"
+MODULES = sorted(ROOT.rglob("*.py"))
 PUBLIC = set(re.findall(r"import (\w+) as", (ROOT / "__init__.pyi").read_text(encoding="utf-8")))
 SHARED = {"options", "output"}
 """Modules of ``cli`` that are no command's."""
@@ -17,7 +18,7 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 def functions() -> Iterator[tuple[Path, str, Function]]:
     """Every function with its file and its name, that of its class before it."""
-    for path in sorted(ROOT.rglob("*.py")):
+    for path in MODULES:
         tree = ast.parse(path.read_text(encoding="utf-8"))
         classes = {f: c.name for c in ast.walk(tree) if isinstance(c, ast.ClassDef) for f in c.body}
         for node in ast.walk(tree):
@@ -51,6 +52,15 @@ def test_no_function_but_the_public_ones_has_more_than_seven_parameters() -> Non
     assert wide == set()
 
 
+def test_no_function_of_the_command_line_is_longer_than_sixty_lines() -> None:
+    lengths = {
+        f"{path}: {name}": (function.end_lineno or 0) - function.lineno + 1
+        for path, name, function in functions()
+        if path.parts[0] == "cli"
+    }
+    assert {where: lines for where, lines in lengths.items() if lines > 60} == {}
+
+
 def test_no_command_imports_anothers_module() -> None:
     for path in (ROOT / "cli").rglob("*.py"):
         if path.name == "__init__.py":  # where commands are named
@@ -59,3 +69,17 @@ def test_no_command_imports_anothers_module() -> None:
         homes = re.findall(r"(?:from|import) tlcache\.cli\.(\w+)", text)
         homes += re.findall(r"from tlcache\.cli import (\w+)", text)
         assert set(homes) <= SHARED, f"{path}: {homes}"
+
+
+def test_modules_that_a_docstring_points_to_are_there() -> None:
+    known = {path.parent.name if path.stem == "__init__" else path.stem for path in MODULES}
+    gone = set()
+    for path in MODULES:
+        said = " ".join((ast.get_docstring(ast.parse(path.read_text("utf-8"))) or "").split())
+        # "Covers no files (``exporting``)."; "Makes no feature (``features``)."
+        pointed = re.findall(r" no [^.(]*\(``([\w.]+)``", said)
+        if path.name == "__init__.py":  # "Read ``identity`` first, then ``shards``."
+            pointed += re.findall(r"``(\w+)`` first", said)
+        away = (word for word in pointed if word.rpartition(".")[2] not in known)
+        gone |= {f"{path.relative_to(ROOT)}: {word}" for word in away}
+    assert gone == set()
