@@ -16,7 +16,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-from tlcache.core.errors import DownloadError, strerror
+from tlcache.core.errors import DownloadError, faults_as
 from tlcache.core.files import sha256_of
 from tlcache.core.progress import OpenTick, no_tick
 
@@ -55,19 +55,13 @@ def download(
     Raises:
         DownloadError: The address, the server, the connection, the disk or the content is at fault.
     """
-    try:
+    remedy = f"make room or choose another place, then {_GO_ON}"
+    with faults_as(DownloadError, url, f"to write {destination}", remedy):
         destination.parent.mkdir(parents=True, exist_ok=True)
         with _own_part(destination.with_name(destination.name + ".part")) as part:
             _fetch(url, part, size, progress)
             _check(url, part, sha256, size)
             part.replace(destination)
-    except OSError as error:
-        raise DownloadError(
-            url,
-            expected=f"to write {destination}",
-            found=strerror(error),
-            remedy=f"make room or choose another place, then {_GO_ON}",
-        ) from error
     return destination
 
 

@@ -6,11 +6,12 @@ Every error that a user can cause is a :class:`TlcacheError`. The command line p
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib.metadata
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 DISTRIBUTION = "tlcache-features"
@@ -124,6 +125,23 @@ def strerror(error: Exception) -> str:
     if isinstance(error, TlcacheError):
         return f"expected {error.expected}, found {error.found}"
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+@contextlib.contextmanager
+def faults_as(
+    kind: type[TlcacheError], where: object, expected: str, remedy: str, *, closer: bool = False
+) -> Iterator[None]:
+    """What the system finds wrong in this block, as an error of ours.
+
+    Args:
+        kind, where, expected, remedy: Of that error.
+        closer: Name the very file that the system names, if it names one, in place of ``where``.
+    """
+    try:
+        yield
+    except OSError as error:
+        at = error.filename if closer and error.filename else where
+        raise kind(at, expected, strerror(error), remedy) from error
 
 
 def error_in_a_line(error: Exception) -> str:

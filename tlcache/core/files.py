@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from tlcache.core.errors import CacheError, DamageError, strerror
+from tlcache.core.errors import CacheError, DamageError, faults_as, strerror
 
 TEMPORARY = ".tmp"
 
@@ -52,18 +52,15 @@ def _in_one_step(path: Path) -> Iterator[Path]:
     """A name to write under; what is there in the end becomes ``path``."""
     # Short, and without the final name: that may be as long as the file system allows.
     temporary = path.with_name(f".{secrets.token_hex(8)}{TEMPORARY}")
+    remedy = (
+        "free some space or choose another folder; "
+        "what was written before is intact, and the same command goes on from there"
+    )
     try:
-        yield temporary
-        _rename(temporary, path)
-        _fsync_folder(path.parent)
-    except OSError as error:
-        raise CacheError(
-            path,
-            expected="a file that can be written",
-            found=strerror(error),
-            remedy="free some space or choose another folder; "
-            "what was written before is intact, and the same command goes on from there",
-        ) from error
+        with faults_as(CacheError, path, "a file that can be written", remedy):
+            yield temporary
+            _rename(temporary, path)
+            _fsync_folder(path.parent)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -75,18 +72,11 @@ def make_folder(folder: Path) -> None:
     Raises:
         CacheError: If it cannot be made.
     """
-    try:
+    with faults_as(CacheError, folder, "a folder that can be written", "choose another folder"):
         made = [path for path in (folder, *folder.parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         for path in made:
             _fsync_folder(path.parent)
-    except OSError as error:
-        raise CacheError(
-            folder,
-            expected="a folder that can be written",
-            found=strerror(error),
-            remedy="choose another folder",
-        ) from error
 
 
 def read_capped(path: Path, cap: int) -> bytes:
@@ -133,17 +123,12 @@ def list_folder(folder: Path, suffix: str = "") -> list[Path]:
     Raises:
         CacheError: If it cannot be listed.
     """
-    try:
-        paths = sorted(folder.iterdir())
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise CacheError(
-            folder,
-            expected="a folder that can be read",
-            found=strerror(error),
-            remedy="check its permissions or choose another --cache-dir",
-        ) from error
+    remedy = "check its permissions or choose another --cache-dir"
+    with faults_as(CacheError, folder, "a folder that can be read", remedy):
+        try:
+            paths = sorted(folder.iterdir())
+        except FileNotFoundError:
+            return []
     return [p for p in paths if not suffix or (p.suffix == suffix and p.name[0] != ".")]
 
 

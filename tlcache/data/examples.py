@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tlcache.core.downloads import download
-from tlcache.core.errors import DataError, DownloadError, strerror
+from tlcache.core.errors import DataError, DownloadError, faults_as
 from tlcache.core.files import sha256_of
 from tlcache.core.progress import OpenTick, no_tick
 
@@ -241,20 +241,11 @@ def _appearing(destination: Path) -> Iterator[Path]:
             folder.rename(destination)
 
 
-@contextlib.contextmanager
 def _faults_named(
     folder: Path, expected: str = "files and folders that can be read and written"
-) -> Iterator[None]:
-    """A fault of the disk in this block, with the file that it is at."""
-    try:
-        yield
-    except OSError as error:
-        raise DataError(
-            error.filename or folder,
-            expected=expected,
-            found=strerror(error),
-            remedy="see to the path, its permissions and the room on its disk",
-        ) from error
+) -> contextlib.AbstractContextManager[None]:
+    remedy = "see to the path, its permissions and the room on its disk"
+    return faults_as(DataError, folder, expected, remedy, closer=True)
 
 
 def extract_zip(archive: Path, folder: Path, *, max_files: int, max_bytes: int) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcache.core.errors import DataError, listed, strerror
+from tlcache.core.errors import DataError, faults_as, listed
 from tlcache.core.notebook import counts_html
 from tlcache.core.progress import Report, no_report
 from tlcache.data.splits import check_shares, divide, sample
@@ -296,17 +296,11 @@ def _file_name(root: Path) -> str:
 @contextlib.contextmanager
 def _reading(folder: Path) -> Iterator[None]:
     """Say in words what keeps a folder from being read."""
-    try:
+    expected = "a folder that can be read"
+    with faults_as(DataError, folder, expected, "check its permissions", closer=True):
         if not folder.is_dir():
             raise _no_folder(folder)
         yield
-    except OSError as error:
-        raise DataError(
-            error.filename or folder,
-            "a folder that can be read",
-            strerror(error),
-            "check its permissions",
-        ) from error
 
 
 def _no_folder(folder: Path) -> DataError:

@@ -20,7 +20,7 @@ from tlcache.cache.copies import first_of_each, rows_of_features
 from tlcache.cache.identity import read_identity
 from tlcache.cache.snapshots import Snapshot, load_snapshot
 from tlcache.cache.store import FeatureStore, open_store
-from tlcache.core.errors import CacheError, DataError, OptionError, listed, strerror
+from tlcache.core.errors import CacheError, DataError, OptionError, faults_as, listed
 from tlcache.core.machine import physical_memory
 from tlcache.core.notebook import counts_html
 from tlcache.core.progress import Report, no_report, said_once
@@ -302,17 +302,11 @@ def _room(store: FeatureStore, rows: int, spool: Path | None) -> NDArray[np.floa
                 remedy="pass --stream, which reads them from a disk as they are needed",
             )
         return np.zeros(shape, np.float32)
-    try:
-        with tempfile.TemporaryFile(dir=spool) as file:
-            _reserve(file.fileno(), size)
-            return np.asarray(np.memmap(file, np.float32, "r+", shape=shape))
-    except OSError as error:
-        raise CacheError(
-            spool,
-            expected=f"a disk with {size / 1e9:.1f} GB of room",
-            found=strerror(error),
-            remedy="free some space, or choose another --cache-dir",
-        ) from error
+    wanted = f"a disk with {size / 1e9:.1f} GB of room"
+    remedy = "free some space, or choose another --cache-dir"
+    with faults_as(CacheError, spool, wanted, remedy), tempfile.TemporaryFile(dir=spool) as file:
+        _reserve(file.fileno(), size)
+        return np.asarray(np.memmap(file, np.float32, "r+", shape=shape))
 
 
 def _reserve(descriptor: int, size: int) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tlcache.core.errors import ModelError, error_in_a_line, strerror
+from tlcache.core.errors import ModelError, error_in_a_line, faults_as, strerror
 from tlcache.data.folders import SPLITS
 from tlcache.evaluation.metrics import Evaluation
 from tlcache.evaluation.roles import final_split
@@ -224,15 +224,9 @@ def list_runs(folder: Path = Path("runs")) -> RunList:
     Raises:
         ModelError: If there is no such folder, or it cannot be read.
     """
-    try:
+    remedy = "name another: `tlcache train` puts its runs into runs/"
+    with faults_as(ModelError, folder, "a folder of runs", remedy):
         inside = [path for path in sorted(folder.iterdir()) if path.is_dir()]
-    except OSError as error:
-        raise ModelError(
-            folder,
-            expected="a folder of runs",
-            found=strerror(error),
-            remedy="name another: `tlcache train` puts its runs into runs/",
-        ) from error
     found = RunList([], [], [])
     for path in [folder, *inside]:
         try:

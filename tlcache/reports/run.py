@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcache.core.errors import CacheError, ModelError, OptionError, error_in_a_line, strerror
+from tlcache.core.errors import CacheError, ModelError, OptionError, error_in_a_line, faults_as
 from tlcache.core.files import is_gone, read_capped, write_atomically
 from tlcache.core.machine import describe_machine
 from tlcache.data.folders import SPLITS, DataSource, ImageDataset
@@ -108,15 +108,9 @@ def start_run(folder: Path | None, command: str, dataset: str, *, resume: bool =
             found="a stopped run" if started else "an earlier run",
             remedy="pass --resume to go on with it" if started else "name another folder",
         )
-    try:
+    where, expected = f"--run-dir {chosen}", "a folder that can be made"
+    with faults_as(OptionError, where, expected, "name another folder"):
         chosen.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OptionError(
-            f"--run-dir {chosen}",
-            expected="a folder that can be made",
-            found=strerror(error),
-            remedy="name another folder",
-        ) from error
     return chosen
 
 

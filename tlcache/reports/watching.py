@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from tlcache.core.errors import OptionError, strerror, to_install
+from tlcache.core.errors import OptionError, faults_as, to_install
 from tlcache.heads.recipe import EpochRecord
 
 Tell = Callable[[EpochRecord], None]
@@ -146,17 +146,9 @@ def _write_all(file: BinaryIO, data: bytes) -> None:
         data = data[file.write(data) :]
 
 
-@contextlib.contextmanager
-def _writing(where: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise OptionError(
-            where,
-            expected="a place that can be written",
-            found=strerror(error),
-            remedy="name another, or see to its permissions and the room on its disk",
-        ) from error
+def _writing(where: str) -> contextlib.AbstractContextManager[None]:
+    remedy = "name another, or see to its permissions and the room on its disk"
+    return faults_as(OptionError, where, "a place that can be written", remedy)
 
 
 def _not_new(where: str, found: str) -> OptionError:
