@@ -116,13 +116,21 @@ def export_model(
         }
         with _in_words(format), _quiet():
             if format == "safetensors":
-                save_model(temporary, dataclasses.replace(model, network=_state(network)))
+                state = {
+                    name: tensor.cpu().numpy() for name, tensor in network.state_dict().items()
+                }
+                save_model(temporary, dataclasses.replace(model, network=state))
                 run = _run_of(temporary)
             else:
                 run = _written(temporary, format, model, network, preprocess, metadata)
             difference = largest_difference(run, trials)
         if not difference <= BOUND:  # NaN is no agreement either
-            raise _disagrees(format, difference)
+            raise ModelError(
+                f"the model as {format}",
+                expected=f"probabilities within {BOUND:g} of tlcache's own",
+                found=f"a difference of {difference:.1e}",
+                remedy="choose another --format; nothing was written",
+            )
         data = temporary.read_bytes()
         write_atomically(output, data)
     return Exported(output, format, len(data), len(pixels), difference, contract)
@@ -217,10 +225,6 @@ def _written(
     return run
 
 
-def _state(network: torch.nn.Module) -> dict[str, NDArray[Any]]:
-    return {name: tensor.cpu().numpy() for name, tensor in network.state_dict().items()}
-
-
 def _run_of(path: Path) -> Network:
     """What the numbers in a model file compute."""
     import torch
@@ -255,7 +259,6 @@ def _folder_beside(output: Path) -> Iterator[Path]:
 @contextlib.contextmanager
 def _in_words(format: str) -> Iterator[None]:
     """Whatever an exporter or a runtime trips over, in one line."""
-
     try:
         yield
     except Exception as error:
@@ -275,12 +278,3 @@ def _quiet() -> Iterator[None]:
     with silent_stdout(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
-
-
-def _disagrees(format: str, difference: float) -> ModelError:
-    return ModelError(
-        f"the model as {format}",
-        expected=f"probabilities within {BOUND:g} of tlcache's own",
-        found=f"a difference of {difference:.1e}",
-        remedy="choose another --format; nothing was written",
-    )
