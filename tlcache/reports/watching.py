@@ -124,12 +124,17 @@ def _events(folder: Path, resume: bool, stack: contextlib.ExitStack) -> Tell:
         with _writing(where):
             if writer is None:
                 writer = SummaryWriter(str(folder), purge_step=1 if resume else None)
-                stack.callback(_writing(where)(writer.close))
+                stack.callback(_close, where, writer.close)
             for tag, name in TAGS.items():
                 writer.add_scalar(tag, getattr(record, name), record.epoch)
             writer.flush()
 
     return tell
+
+
+def _close(where: str, close: Callable[[], None]) -> None:
+    with _writing(where):
+        close()
 
 
 def _line(cells: Iterator[str] | tuple[str, ...]) -> bytes:
