@@ -5,7 +5,6 @@ used, so that importing the package costs nothing.
 """
 
 import importlib
-import importlib.metadata
 import re
 from pathlib import Path
 from typing import Any
@@ -15,22 +14,25 @@ from tlcache.core.errors import DISTRIBUTION
 _HOMES = {
     name: home
     for home, name in re.findall(
-        r"^from (\S+) import (\w+) as", Path(__file__).with_suffix(".pyi").read_text(), re.MULTILINE
+        r"^from (\S+) import (\w+) as", Path(__file__).with_suffix(".pyi").read_text("utf-8"), re.M
     )
 }
 
-try:
-    __version__ = importlib.metadata.version(DISTRIBUTION)
-except importlib.metadata.PackageNotFoundError:  # source that PYTHONPATH names, never installed
-    __version__ = "0+unknown"
 __all__ = sorted(_HOMES)  # noqa: PLE0605
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
+    if name == "__version__":
+        from importlib import metadata  # dear to import, and no help needs it
+
+        try:
+            return metadata.version(DISTRIBUTION)
+        except metadata.PackageNotFoundError:  # source that PYTHONPATH names, never installed
+            return "0+unknown"
     raise AttributeError(f"module 'tlcache' has no attribute '{name}'")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+    return sorted({*globals(), *_HOMES, "__version__"})
