@@ -18,18 +18,17 @@ import tlcache.cache.rows
 import tlcache.cache.store
 from tlcache.cache.identity import Identity
 from tlcache.cache.shards import Rows, read_shard
-from tlcache.cache.store import FeatureStore
 
 _STEPS = (
-    (tlcache.cache.rows, "read_shard"),
-    (tlcache.cache.gc, "load_snapshot"),
+    (tlcache.cache.compaction, "read_shard"),
+    (tlcache.cache.rows, "load_snapshot"),
     (tlcache.cache.compaction, "write_atomically"),
     (tlcache.cache.store, "write_atomically"),
     (tlcache.cache.compaction, "_move"),
     (tlcache.cache.compaction, "delete"),
     (tlcache.cache.compaction, "_superfluous"),
     (tlcache.cache.gc, "delete"),
-    (FeatureStore, "_listed"),
+    (tlcache.cache.store, "list_folder"),
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from small_cache import (
+    IDENTITY,
     NAMED,
     check_clean,
     check_held,
@@ -27,7 +29,7 @@ from small_cache import (
 from steps import Interrupt, Kill, Killed, Turns, call_before_each_step
 
 from tlcache.cache.compaction import Shard, _superfluous
-from tlcache.cache.shards import Rows
+from tlcache.cache.shards import pack_shard
 from tlcache.cache.store import FeatureStore
 
 STEPS = 25  # a clean-up of an untidy folder takes more
@@ -73,6 +75,29 @@ def interrupted(
     return interrupt.count >= at, raised
 
 
+def at_every_step(
+    stores: Iterator[FeatureStore],
+    run: Callable[[FeatureStore], object],
+    action: Callable[[FeatureStore], object],
+    steps: int = STEPS,
+) -> Iterator[tuple[FeatureStore, bool, BaseException | None]]:
+    """Call ``action`` before each step of ``run``, in a store of its own each time.
+
+    Each store, whether there was such a step, and what ended the run; more than so many steps.
+    """
+    reached, at = True, 0
+    while reached:
+        store, at = next(stores), at + 1
+        whole, other = functools.partial(run, store), functools.partial(action, store)
+        reached, raised = interrupted(whole, other, at)
+        yield store, reached, raised
+    assert at > steps
+
+
+def check_named(store: FeatureStore) -> None:
+    check_held(store, NAMED)
+
+
 def test_a_kill_at_any_step_loses_no_named_row_and_the_next_run_finishes(
     copies: Iterator[FeatureStore],
 ) -> None:
@@ -94,128 +119,85 @@ def test_a_kill_at_any_step_loses_no_named_row_and_the_next_run_finishes(
 
 
 def test_ctrl_c_at_any_step_leaves_every_row_in_sight(copies: Iterator[FeatureStore]) -> None:
-    def stop() -> None:
+    def stop(store: FeatureStore) -> None:
         raise KeyboardInterrupt
 
-    reached, at = True, 0
-    while reached:
-        store, at = next(copies), at + 1
-        reached, raised = interrupted(lambda s=store: sweep(s), stop, at)  # type: ignore[misc]
+    for store, reached, raised in at_every_step(copies, sweep, stop):
         assert (raised is not None) == reached
-        check_held(store, NAMED)
-    assert at > STEPS
+        check_named(store)
 
 
 def test_a_run_within_a_run_at_any_step_loses_no_named_row(
     copies: Iterator[FeatureStore],
 ) -> None:
-    reached, at = True, 0
-    while reached:
-        store, at = next(copies), at + 1
-
-        def again(store: FeatureStore = store) -> None:
-            sweep(store)
-            check_held(store, NAMED)
-
-        reached, _ = interrupted(lambda s=store: sweep(s), again, at)  # type: ignore[misc]
-        check_held(store, NAMED)
+    def again(store: FeatureStore) -> None:
         sweep(store)
-        check_held(store, NAMED)
+        check_named(store)
+
+    for store, _, _ in at_every_step(copies, sweep, again):
+        check_named(store)
+        sweep(store)
+        check_named(store)
         check_clean(store, 20)
-    assert at > STEPS
 
 
 def test_a_run_within_a_run_that_drops_more_loses_no_row_that_both_keep(
     copies: Iterator[FeatureStore],
 ) -> None:
-    reached, at, fewer = True, 0, part(NAMED, slice(10))
-    while reached:
-        store, at = next(copies), at + 1
+    fewer = part(NAMED, slice(10))
 
-        def drop(store: FeatureStore = store) -> None:
-            name_rows(store, fewer.images)
-            sweep(store)
-            check_held(store, fewer)
+    def drop(store: FeatureStore) -> None:
+        name_rows(store, fewer.images)
+        sweep(store)
+        check_held(store, fewer)
 
-        reached, _ = interrupted(lambda s=store: sweep(s), drop, at)  # type: ignore[misc]
+    for store, reached, _ in at_every_step(copies, sweep, drop):
         check_held(store, fewer)
         sweep(store)
         check_held(store, fewer)
         check_clean(store, 10 if reached else 20)
-    assert at > STEPS
 
 
 def test_a_reader_at_any_step_finds_every_named_row(copies: Iterator[FeatureStore]) -> None:
-    reached, at = True, 0
-    while reached:
-        store, at = next(copies), at + 1
-        reached, _ = interrupted(
-            lambda s=store: sweep(s),  # type: ignore[misc]
-            lambda s=store: check_held(s, NAMED),  # type: ignore[misc]
-            at,
-        )
-    assert at > STEPS
+    assert list(at_every_step(copies, sweep, check_named))
 
 
 def test_a_run_at_any_step_of_a_reader_takes_no_named_row_from_it(
     copies: Iterator[FeatureStore],
 ) -> None:
-    reached, at = True, 0
-    while reached:
-        store, at = next(copies), at + 1
-        reached, _ = interrupted(
-            lambda s=store: check_held(s, NAMED),  # type: ignore[misc]
-            lambda s=store: sweep(s),  # type: ignore[misc]
-            at,
-        )
-    assert at > 8
+    assert list(at_every_step(copies, check_named, sweep, steps=8))
 
 
-def embed(store: FeatureStore, wanted: Rows) -> None:
+MORE = joined(rows(2, 7), rows(2, 11))
+
+
+def embed(store: FeatureStore) -> None:
     """What ``tlcache embed`` does: name the rows, look for them, make those that lack."""
-    name_rows(store, wanted.images, "more")
-    lacking = np.flatnonzero(~store.has(wanted.images, wanted.views))
+    name_rows(store, MORE.images, "more")
+    lacking = np.flatnonzero(~store.has(MORE.images, MORE.views))
     if len(lacking):
-        store.commit(part(wanted, lacking))
+        store.commit(part(MORE, lacking))
 
 
 def test_an_embed_at_any_step_that_finds_unnamed_rows_keeps_them(
     copies: Iterator[FeatureStore],
 ) -> None:
-    more = joined(rows(2, 7), rows(2, 11))
-    reached, at = True, 0
-    while reached:
-        store, at = next(copies), at + 1
-        reached, _ = interrupted(
-            lambda s=store: sweep(s),  # type: ignore[misc]
-            lambda s=store: embed(s, more),  # type: ignore[misc]
-            at,
-        )
-        check_held(store, joined(NAMED, more) if reached else NAMED)
-    assert at > STEPS
+    for store, reached, _ in at_every_step(copies, sweep, embed):
+        check_held(store, joined(NAMED, MORE) if reached else NAMED)
 
 
 def test_a_run_at_any_step_of_an_embed_keeps_what_it_found_and_made(
     copies: Iterator[FeatureStore],
 ) -> None:
-    more = joined(rows(2, 7), rows(2, 11))
-    reached, at = True, 0
-    while reached:
-        store, at = next(copies), at + 1
-        reached, _ = interrupted(
-            lambda s=store: embed(s, more),  # type: ignore[misc]
-            lambda s=store: sweep(s),  # type: ignore[misc]
-            at,
-        )
-        check_held(store, joined(NAMED, more))
-    assert at > 8
+    for store, _, _ in at_every_step(copies, embed, sweep, steps=8):
+        check_held(store, joined(NAMED, MORE))
 
 
 @pytest.mark.parametrize("seed", range(30))
 def test_runs_readers_and_an_embed_that_take_turns_lose_nothing(
     copies: Iterator[FeatureStore], seed: int
 ) -> None:
-    store, more = next(copies), rows(2, 7)
+    store = next(copies)
 
     def read() -> None:
         for _ in range(2):
@@ -224,30 +206,37 @@ def test_runs_readers_and_an_embed_that_take_turns_lose_nothing(
     def clean() -> None:
         sweep(store)
 
-    turns = Turns([clean, clean, read, lambda: embed(store, more)], seed)
+    turns = Turns([clean, clean, read, lambda: embed(store)], seed)
     with pytest.MonkeyPatch.context() as patch:
         call_before_each_step(patch, turns)
         turns.run()
     for _ in range(2):
-        check_held(store, joined(NAMED, more))
+        check_held(store, joined(NAMED, MORE))
         sweep(store)
-    check_clean(store, 22)
+    check_clean(store, 24)
 
 
 def test_a_reader_at_any_step_takes_the_same_one_of_copies_that_differ(tmp_path: Path) -> None:
-    one, reached, at = rows(3), True, 0
-    while reached:
-        store, at = store_in(tmp_path / str(at)), at + 1
-        for step in range(5):
-            store.commit(dataclasses.replace(one, features=one.features + step))
-        first = dataclasses.replace(one, features=store.gather(one.images, one.views)[0])
-        name_rows(store, one.images)
-        reached, _ = interrupted(
-            lambda s=store: sweep(s),  # type: ignore[misc]
-            lambda s=store, f=first: check_held(s, f),  # type: ignore[misc]
-            at,
-        )
-        check_held(store, first)
+    one = rows(3)
+
+    def differing() -> Iterator[FeatureStore]:
+        for at in range(1000):
+            store = store_in(tmp_path / str(at))
+            for step in range(5):
+                store.commit(dataclasses.replace(one, features=one.features + step))
+            name_rows(store, one.images)
+            yield store
+
+    def check_first(store: FeatureStore) -> None:
+        check_held(store, dataclasses.replace(one, features=one.features + first))
+
+    names = [
+        pack_shard(dataclasses.replace(one, features=one.features + i), IDENTITY)[0]
+        for i in range(5)
+    ]
+    first = names.index(min(names))
+    for store, _, _ in at_every_step(differing(), sweep, check_first, steps=1):
+        check_first(store)
 
 
 def test_a_shard_that_somebody_deletes_takes_no_copy_with_it(
