@@ -38,7 +38,7 @@ from tlcache.cache.shards import read_shard
 from tlcache.core.errors import DamageError
 from tlcache.core.hdf5 import pack
 
-LITTLE = 256 << 20  # what importing the command line and numba takes is part of it
+LITTLE = 128 << 20  # what importing the command line takes is part of it
 CHANGES, AT_ONCE = 2000, 500
 LEADING_OUT = ["external link", "soft link out", "external storage", "virtual data set"]
 
