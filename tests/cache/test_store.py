@@ -192,6 +192,7 @@ COMMITS = f"""
 import sys
 from pathlib import Path
 sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+from small_cache import IDENTITY, rows
 from tlcache.cache.store import open_store
 
 store = open_store(Path(sys.argv[1]), IDENTITY, "imagenet1k")
