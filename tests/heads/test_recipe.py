@@ -10,7 +10,7 @@ import torch
 
 from tlcache.core.errors import OptionError
 from tlcache.heads.model import initial_head
-from tlcache.heads.recipe import EpochRecord, Recipe
+from tlcache.heads.recipe import EpochRecord, Recipe, reseeded
 
 
 def test_the_defaults_are_the_tutorials() -> None:
@@ -160,3 +160,10 @@ def test_one_block_is_the_whole_order(block: int) -> None:
     np.testing.assert_array_equal(
         Recipe(block=block).epoch_order(1, 95), Recipe().epoch_order(1, 95)
     )
+
+
+def test_seeds_are_made_of_seed_and_key() -> None:
+    seeds = {reseeded(Recipe(seed=s), *key).seed for s in (0, 1) for key in ((0, 1), (1, 1))}
+    assert len(seeds) == 4
+    again = reseeded(Recipe(lr=0.5, seed=0), 0, 1)
+    assert (again.seed, again.lr) == (7449029282396566744, 0.5)

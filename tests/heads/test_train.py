@@ -13,7 +13,7 @@ import tlcache.heads.train
 from tlcache.core.errors import DataError, OptionError
 from tlcache.heads.model import Head, initial_head
 from tlcache.heads.recipe import EpochRecord, Recipe
-from tlcache.heads.train import TrainedHead, train_head, train_heads
+from tlcache.heads.train import TrainedHead, train_head, train_heads, train_separately
 
 N, DIM = 30, 7
 
@@ -383,3 +383,72 @@ def test_heads_trained_on_a_gpu_are_those_of_the_cpu() -> None:
     here, there = (train_heads(*given, classes=3, device=d) for d in ("cpu", "cuda"))
     for one, other in zip(here, there, strict=True):
         np.testing.assert_allclose(one.last.weight, other.last.weight, rtol=0, atol=1e-5)
+
+
+RANDOM = np.random.default_rng(0)
+FEATURES = RANDOM.normal(size=(40, 6)).astype(np.float32)
+LABELS = RANDOM.integers(0, 3, 40).astype(np.int32)
+CHOICES = [RANDOM.permutation(40)[:count] for count in (40, 12, 7, 30, 30, 5)]
+RECIPES = [Recipe(epochs=4, lr=0.05, seed=seed) for seed in range(len(CHOICES))]
+
+
+def heads_of(features: np.ndarray = FEATURES, **how: Any) -> list[Head]:
+    given: dict[str, Any] = {
+        "choices": CHOICES,
+        "recipes": RECIPES,
+        "judge": lambda i, head: head,
+    } | how
+    return train_separately(features, LABELS, classes=3, **given)
+
+
+@pytest.mark.parametrize("views", [0, 3])
+def test_each_head_is_that_of_the_last_epoch_of_its_own_training(views: int) -> None:
+    features = (
+        RANDOM.normal(size=(views, *FEATURES.shape)).astype(np.float32) if views else FEATURES
+    )
+    for head, rows, recipe in zip(heads_of(features), CHOICES, RECIPES, strict=True):
+        mine = features[..., rows, :]
+        alone = train_head(mine, LABELS[rows], FEATURES, LABELS, recipe, classes=3).last
+        np.testing.assert_allclose(head.weight, alone.weight, atol=1e-5)
+        np.testing.assert_allclose(head.bias, alone.bias, atol=1e-5)
+
+
+def test_heads_are_the_same_whatever_the_number_of_threads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tlcache.heads.train, "WORTH_SECONDS", 0.0)
+    found = []
+    for threads in (1, 4):
+        monkeypatch.setattr(tlcache.heads.train, "usable_cpus", lambda threads=threads: threads)
+        found.append(heads_of())
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one.weight, other.weight)
+
+
+def test_rows_that_are_not_chosen_are_not_looked_at() -> None:
+    features = FEATURES.copy()
+    features[0] = np.nan
+    heads_of(features, choices=[np.arange(1, 40)], recipes=RECIPES[:1])
+
+
+def test_progress_counts_the_heads() -> None:
+    seen: list[tuple[int, int]] = []
+    heads_of(progress=lambda *told: seen.append(told))
+    assert seen == [(i + 1, 6) for i in range(6)]
+
+
+def test_a_head_that_diverges_is_one_error() -> None:
+    with pytest.raises(DataError, match=r"epoch 1: expected a finite loss.*lower the learning"):
+        heads_of(FEATURES * np.float32(1e25))
+
+
+def test_an_interruption_ends_the_heads_that_wait() -> None:
+    judged: list[int] = []
+
+    def interrupt(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    many: dict[str, Any] = {"choices": [np.arange(40)] * 300, "recipes": [Recipe(epochs=4)] * 300}
+    with pytest.raises(KeyboardInterrupt):
+        heads_of(**many, judge=lambda i, head: judged.append(i), progress=interrupt)
+    assert len(judged) < 300

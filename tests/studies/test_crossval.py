@@ -10,8 +10,7 @@ from tlcache.core.errors import OptionError
 from tlcache.data.splits import draw_folds
 from tlcache.evaluation.intervals import corrected_resampled_interval
 from tlcache.evaluation.metrics import wilson_interval
-from tlcache.heads.recipe import Recipe
-from tlcache.heads.separate import reseeded
+from tlcache.heads.recipe import Recipe, reseeded
 from tlcache.heads.train import train_head
 from tlcache.studies.crossval import BY_GROUPS, CORRECTED, WILSON, CrossValidation, cross_validate
 

@@ -5,9 +5,8 @@ import pytest
 
 from tlcache.core.errors import DataError, OptionError
 from tlcache.evaluation.intervals import share_interval
-from tlcache.heads import separate as separate_heads
-from tlcache.heads.recipe import Recipe
-from tlcache.heads.separate import reseeded
+from tlcache.heads import train as training
+from tlcache.heads.recipe import Recipe, reseeded
 from tlcache.heads.train import train_head
 from tlcache.studies.fewshot import FewShotCurve, _point, draw_shots, few_shot_curve
 
@@ -53,10 +52,10 @@ def test_points_and_episodes_do_not_depend_on_what_else_is_asked() -> None:
 def test_a_curve_is_the_same_whatever_the_number_of_threads(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(separate_heads, "WORTH_SECONDS", 0.0)
+    monkeypatch.setattr(training, "WORTH_SECONDS", 0.0)
     found = []
     for threads in (1, 3):
-        monkeypatch.setattr(separate_heads, "usable_cpus", lambda threads=threads: threads)
+        monkeypatch.setattr(training, "usable_cpus", lambda threads=threads: threads)
         found.append([point.describe() for point in curve_of().points])
     assert found[0] == found[1]
 

@@ -65,7 +65,11 @@ def logistic_path(
     Raises:
         DataError: If the rows do not fit into the memory as float64.
     """
-    _check_memory(features)
+    size, memory = 8 * features.size, physical_memory()
+    if size > 0.5 * memory:
+        expected = f"training rows that fit into half of {memory / 1e9:.1f} GB"
+        found = f"{size / 1e9:.1f} GB as float64"
+        raise DataError("L-BFGS", expected, found, "leave --solver lbfgs out")
     centre = features.mean(axis=0, dtype=np.float64)
     rows, wanted = features - centre, sorted(set(strengths))
     theta = np.zeros((classes, rows.shape[1] + 1))
@@ -79,17 +83,6 @@ def logistic_path(
         if progress is not None:
             progress(len(fits), len(wanted))
     return [fits[strength] for strength in strengths]
-
-
-def _check_memory(features: Array) -> None:
-    size = 8 * features.size
-    if size > 0.5 * physical_memory():
-        raise DataError(
-            "L-BFGS",
-            expected=f"training rows that fit into half of {physical_memory() / 1e9:.1f} GB",
-            found=f"{size / 1e9:.1f} GB as float64",
-            remedy="leave --solver lbfgs out",
-        )
 
 
 def _fit(rows: Exact, labels: Labels, strength: float, start: Exact) -> tuple[Exact, bool, int]:

@@ -51,12 +51,9 @@ def unit_rows(features: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def initial_head(classes: int, dim: int, seed: int) -> Head:
-    """A fresh head, drawn as torch's ``nn.Linear`` draws: uniform in ±1/√D.
+    """A fresh (C, D) head, drawn as torch's ``nn.Linear`` draws: uniform in ±1/√D.
 
-    Args:
-        classes: C.
-        dim: D.
-        seed: The same seed gives the same head, everywhere.
+    The same seed gives the same head, everywhere.
     """
     bound = 1.0 / np.sqrt(dim)
     values = np.random.Generator(np.random.PCG64(seed)).uniform(-bound, bound, (classes, dim + 1))
@@ -91,18 +88,13 @@ class Model:
 
     def describe(self) -> dict[str, Any]:
         """The model's metadata as plain JSON values."""
-        scaled = {"normalise": True} if self.head.normalise else {}
         return {
             "format": _NORMALISING_FORMAT if self.head.normalise else MODEL_FORMAT,
             "kind": "head" if self.network is None else "network",
             "classes": list(self.classes),
-            "trunk": self.trunk,
-            "weights": self.weights,
-            "digest": self.digest,
+            **{name: getattr(self, name) for name in _WORDS},
             "transform": self.transform.describe(),
-            "precision": self.precision,
-            "dtype": self.dtype,
-            **scaled,
+            **({"normalise": True} if self.head.normalise else {}),
         }
 
 
@@ -129,11 +121,15 @@ def load_model(path: Path) -> Model:
     Raises:
         ModelError: If there is no such file or it is no model of tlcache.
     """
+    from safetensors import safe_open
+
     try:
         path = path / "model.safetensors" if path.is_dir() else path
         if not path.is_file():
             raise _no_model(path, "no such file")
-        metadata, tensors = _read_safetensors(path)
+        with safe_open(path, framework="np") as file:
+            metadata, names = file.metadata() or {}, file.keys()  # there is no iterator
+            tensors = {name: file.get_tensor(name) for name in names}
         if "tlcache" not in metadata or not {_WEIGHT, _BIAS} <= tensors.keys():
             raise _no_model(path, "a safetensors file of another program")
         return _assembled(path, json.loads(metadata["tlcache"]), tensors)
@@ -141,14 +137,6 @@ def load_model(path: Path) -> Model:
         raise
     except Exception as error:  # whatever a malformed file trips over, the file is at fault
         raise _no_model(path, f"{type(error).__name__}: {error}") from error
-
-
-def _read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, NDArray[Any]]]:
-    from safetensors import safe_open
-
-    with safe_open(path, framework="np") as file:
-        names = file.keys()  # there is no iterator
-        return file.metadata() or {}, {name: file.get_tensor(name) for name in names}
 
 
 def _assembled(path: Path, values: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> Model:

@@ -53,21 +53,23 @@ class Recipe:
     schedule: str = "step"
 
     def __post_init__(self) -> None:
-        _check(_whole(self.epochs, 1), "--epochs", "a whole number over 0", self.epochs)
-        _check(_whole(self.batch_size, 1), "--batch-size", "a whole number over 0", self.batch_size)
-        _check(math.isfinite(self.lr) and self.lr > 0, "--lr", "a number over 0", self.lr)
-        _check(0 <= self.momentum < 1, "--momentum", "0 <= momentum < 1", self.momentum)
-        good_decay = math.isfinite(self.weight_decay) and self.weight_decay >= 0
-        _check(good_decay, "--weight-decay", "0 or more", self.weight_decay)
-        _check(_whole(self.step_size, 1), "--step-size", "a whole number over 0", self.step_size)
-        _check(
-            math.isfinite(self.gamma) and self.gamma > 0, "--gamma", "a number over 0", self.gamma
-        )
+        whole, positive = "a whole number over 0", "a number over 0"
         good_seed = _whole(self.seed, 0) and self.seed < 2**63
-        _check(_whole(self.block, 0), "block", "a whole number, or 0", self.block)
-        _check(good_seed, "--seed", "a whole number from 0 to 2^63 - 1", self.seed)
-        known = " or ".join(SCHEDULES)
-        _check(self.schedule in SCHEDULES, "--schedule", known, self.schedule)
+        for good, option, expected, found in (
+            (_whole(self.epochs, 1), "--epochs", whole, self.epochs),
+            (_whole(self.batch_size, 1), "--batch-size", whole, self.batch_size),
+            (0 < self.lr < math.inf, "--lr", positive, self.lr),
+            (0 <= self.momentum < 1, "--momentum", "0 <= momentum < 1", self.momentum),
+            (0 <= self.weight_decay < math.inf, "--weight-decay", "0 or more", self.weight_decay),
+            (_whole(self.step_size, 1), "--step-size", whole, self.step_size),
+            (0 < self.gamma < math.inf, "--gamma", positive, self.gamma),
+            (_whole(self.block, 0), "block", "a whole number, or 0", self.block),
+            (good_seed, "--seed", "a whole number from 0 to 2^63 - 1", self.seed),
+            (self.schedule in SCHEDULES, "--schedule", " or ".join(SCHEDULES), self.schedule),
+        ):
+            if not good:
+                remedy = "correct it, or leave it out for the default"
+                raise OptionError(option, expected, str(found), remedy)
 
     def learning_rate(self, epoch: int) -> float:
         """The learning rate of an epoch, counted from 0 (torch's StepLR or CosineAnnealingLR)."""
@@ -100,6 +102,16 @@ class Recipe:
         if self.schedule == "step":
             del values["schedule"]
         return values
+
+
+def reseeded(recipe: Recipe, *key: int) -> Recipe:
+    """The recipe with a seed made of its own and a key: another one, the same everywhere.
+
+    Args:
+        key: Whole numbers, two at least, lest the seed be made as an epoch's order is.
+    """
+    drawn = np.random.SeedSequence(recipe.seed, spawn_key=key).generate_state(1, np.uint64)
+    return dataclasses.replace(recipe, seed=int(drawn[0] >> np.uint64(1)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,8 +165,3 @@ class StartRecord:
 
 def _whole(value: object, least: int) -> bool:
     return isinstance(value, int) and value >= least
-
-
-def _check(good: bool, name: str, expected: str, found: object) -> None:
-    if not good:
-        raise OptionError(name, expected, str(found), "correct it, or leave it out for the default")

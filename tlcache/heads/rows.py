@@ -53,7 +53,8 @@ def head_data(
     Raises:
         DataError: If they do not.
     """
-    views, val = _float32(features), _float32(val_features)
+    with np.errstate(over="ignore"):  # what does not fit is refused as not finite
+        views, val = np.asarray(features, np.float32), np.asarray(val_features, np.float32)
     views = views if views.ndim == 3 else views[None]
     _check("training", views, labels, classes)
     _check("val", val[None], val_labels, classes)
@@ -61,11 +62,7 @@ def head_data(
 
 
 def check_widths(data: HeadData, head: Head) -> None:
-    """Refuse a head that does not fit the rows, and val rows that do not fit the training rows.
-
-    Raises:
-        DataError: If they do not fit.
-    """
+    """A DataError of a head that does not fit the rows, or of val rows of another width."""
     dim, val_dim, classes = data.views.shape[2], data.val.shape[1], data.classes
     if val_dim != dim or head.weight.shape != (classes, dim) or head.bias.shape != (classes,):
         raise DataError(
@@ -76,37 +73,21 @@ def check_widths(data: HeadData, head: Head) -> None:
         )
 
 
-def _float32(features: Array) -> Array:
-    with np.errstate(over="ignore"):  # what does not fit is refused as not finite
-        return np.asarray(features, np.float32)
-
-
 def _check(name: str, views: Array, labels: Labels, classes: int) -> None:
-    fits = views.ndim == 3 and labels.shape == (views.shape[1],) and views.size > 0
-    if not fits:
-        raise DataError(
-            f"{name} features",
-            expected="(N, D) features with (N,) labels, N at least 1",
-            found=f"{views.shape[1:]} with {labels.shape}",
-            remedy="pass one label a row",
-        )
+    if views.ndim != 3 or labels.shape != (views.shape[1],) or views.size == 0:
+        expected = "(N, D) features with (N,) labels, N at least 1"
+        found = f"{views.shape[1:]} with {labels.shape}"
+        raise DataError(f"{name} features", expected, found, "pass one label a row")
     # By parts: an array of truths would take a quarter of the memory once more.
     rows = views.reshape(-1, views.shape[2])
     if not all(np.isfinite(rows[at : at + 65536]).all() for at in range(0, len(rows), 65536)):
-        raise DataError(
-            f"{name} features",
-            expected="finite numbers",
-            found="NaN or Inf",
-            remedy="correct or leave out those rows",
-        )
+        remedy = "correct or leave out those rows"
+        raise DataError(f"{name} features", "finite numbers", "NaN or Inf", remedy)
     whole = labels.dtype.kind in "iu"
     if not whole or labels.min() < 0 or labels.max() >= classes:
-        raise DataError(
-            f"{name} labels",
-            expected=f"labels from 0 to {classes - 1}",
-            found=f"{labels.min()} to {labels.max()}" if whole else f"{labels.dtype} numbers",
-            remedy="correct the labels or the number of classes",
-        )
+        found = f"{labels.min()} to {labels.max()}" if whole else f"{labels.dtype} numbers"
+        remedy = "correct the labels or the number of classes"
+        raise DataError(f"{name} labels", f"labels from 0 to {classes - 1}", found, remedy)
 
 
 @dataclasses.dataclass(frozen=True)

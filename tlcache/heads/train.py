@@ -1,8 +1,9 @@
 """Train linear heads on arrays of features: the tutorial's SGD in closed form, without autograd.
 
 One head or many, by the same ``steps``: heads whose recipes take the same rows in the same order
-are one group, and groups train in threads. Covers no rows of a head's own (``separate``), no L-BFGS
-(``logistic``) and no result: a head's accuracy on val chose its epoch. Needs no torch on a CPU.
+are one group, and groups train in threads, as do heads that have rows of their own (folds,
+episodes). Covers no L-BFGS (``logistic``) and no result: a head's accuracy on val chose its epoch.
+Needs no torch on a CPU.
 """
 
 from __future__ import annotations
@@ -99,9 +100,7 @@ def train_head(
         heads=None if head is None else [head],
         on_epoch=on_epoch and (lambda _, record: on_epoch(record)),
     )
-    if trained.diverged:
-        raise divergence(trained.history[-1])
-    return trained
+    return _converged(trained)
 
 
 def train_heads(
@@ -158,6 +157,59 @@ def train_heads(
     groups = _groups(recipes, threads)
     in_threads(lambda k: train(groups[k]), len(groups), threads, stop)
     return [trained[i] for i in range(len(recipes))]
+
+
+def train_separately(
+    features: Array,
+    labels: Labels,
+    choices: Sequence[NDArray[np.integer]],
+    recipes: Sequence[Recipe],
+    *,
+    classes: int,
+    judge: Callable[[int, Head], T],
+    progress: Tick | None = None,
+) -> list[T]:
+    """Train a head on each choice of rows, side by side in threads, and judge it.
+
+    Nothing is chosen but by the recipe: a head is that of the last epoch, and the rows that it is
+    to be judged on never come near its training.
+
+    Args:
+        features: (N, D), or (V, N, D) for V views: epoch e takes view e mod V.
+        labels: (N,) in [0, classes).
+        choices: Which rows each head trains on; a row may come more than once.
+        recipes: One a head.
+        classes: C.
+        judge: Called with a head's index and the head, from several threads; the heads themselves
+            are not kept.
+        progress: Called with how many heads are done, and of how many.
+
+    Returns:
+        What ``judge`` made of each, in the order of the choices, whatever the number of threads.
+
+    Raises:
+        DataError: If the arrays do not fit together, or a loss is no longer finite.
+    """
+    dim, work = features.shape[-1], zip(choices, recipes, strict=True)
+    seconds = sum(numpy_seconds(len(rows), dim, classes, [recipe]) for rows, recipe in work)
+    compiled = can_compile() and seconds > WORTH_SECONDS  # of all: it must not hang on threads
+    stop = threading.Event()
+
+    def check(*_: object) -> None:
+        if stop.is_set():
+            raise concurrent.futures.CancelledError
+
+    def one(i: int) -> T:
+        check()
+        mine, truths = np.take(features, choices[i], axis=-2), labels[choices[i]]
+        # Training wants rows to judge each epoch on: one of its own, and nobody looks at that.
+        arrays = mine, truths, mine.reshape(-1, dim)[:1], truths[:1]
+        (trained,) = train_heads(
+            *arrays, [recipes[i]], classes=classes, on_epoch=check, compiled=compiled
+        )
+        return judge(i, _converged(trained).last)
+
+    return in_threads(one, len(choices), usable_cpus() if compiled else 1, stop, progress)
 
 
 def in_threads(
@@ -277,14 +329,13 @@ def _finite(record: EpochRecord) -> bool:
     return math.isfinite(record.train_loss) and math.isfinite(record.val_loss)
 
 
-def divergence(record: EpochRecord) -> DataError:
-    """That a head's loss is no longer finite, said of its last epoch."""
-    return DataError(
-        f"epoch {record.epoch}",
-        expected="a finite loss",
-        found=f"{record.train_loss} in training, {record.val_loss} on val",
-        remedy=f"lower the learning rate (it was {record.learning_rate:g})",
-    )
+def _converged(trained: TrainedHead) -> TrainedHead:
+    if trained.diverged:
+        last = trained.history[-1]
+        found = f"{last.train_loss} in training, {last.val_loss} on val"
+        remedy = f"lower the learning rate (it was {last.learning_rate:g})"
+        raise DataError(f"epoch {last.epoch}", "a finite loss", found, remedy)
+    return trained
 
 
 def train_epoch(
@@ -298,12 +349,8 @@ def train_epoch(
 ) -> list[tuple[float, float]]:
     """One pass of SGD over the training rows: each head's running loss and accuracy.
 
-    Args:
-        weight, velocity: (G, C, D + 1), changed in place; the bias is the last column.
-        epoch: From 0.
-        recipe: Whose order and batch size the heads share.
-        take: What takes the steps.
-        rates: Of each head.
+    Weights and velocities, (G, C, D + 1) with the bias the last column, are changed in place.
+    Epochs count from 0, and the heads share the recipe's order and batch size.
     """
     view, n = data.views[epoch % len(data.views)], len(data.labels)
     order = recipe.epoch_order(epoch, n)
@@ -340,9 +387,8 @@ def _with_ones(rows: Array) -> Array:
 
 def _loss_and_hits(logits: Array, labels: Labels) -> NDArray[np.float64]:
     """(2, G): summed cross-entropy in nats, and labels hit, of (n, G, C) logits."""
-    shifted = np.moveaxis(logits, 2, 0).astype(
-        np.float64, order="C"
-    )  # classes first: sums are fast
+    # Classes first: sums are fast.
+    shifted = np.moveaxis(logits, 2, 0).astype(np.float64, order="C")
     hits = shifted.argmax(axis=0) == labels[:, None]
     shifted -= shifted.max(axis=0)
     losses = np.log(np.exp(shifted).sum(axis=0)) - shifted[labels, np.arange(len(labels))]

@@ -31,9 +31,9 @@ from tlcache.evaluation.intervals import (
 )
 from tlcache.evaluation.metrics import Evaluation, evaluate, wilson_interval
 from tlcache.features.read import Features
-from tlcache.heads.recipe import Recipe
+from tlcache.heads.recipe import Recipe, reseeded
 from tlcache.heads.rows import Array, Labels
-from tlcache.heads.separate import Rows, reseeded, train_separately
+from tlcache.heads.train import train_separately
 
 MOST_REPEATS = 1000
 CORRECTED = "corrected resampled t (Nadeau and Bengio 2003)"
@@ -174,7 +174,7 @@ def cross_validate(
 
 def _summed_up(
     said: Array,
-    held_out: Sequence[Rows],
+    held_out: Sequence[Labels],
     labels: Labels,
     classes: Sequence[str],
     groups: Sequence[str] | None,

@@ -19,9 +19,9 @@ from tlcache.core.errors import DataError, OptionError, listed
 from tlcache.core.progress import Tick
 from tlcache.data.folders import ImageDataset
 from tlcache.evaluation.intervals import share_interval
-from tlcache.heads.recipe import Recipe
+from tlcache.heads.recipe import Recipe, reseeded
 from tlcache.heads.rows import Array, Labels
-from tlcache.heads.separate import reseeded, train_separately
+from tlcache.heads.train import train_separately
 from tlcache.networks.checks import no_split
 
 MOST_EPISODES = 10_000
