@@ -8,8 +8,7 @@ import pytest
 
 from tlcache.core.errors import OptionError
 from tlcache.data.splits import draw_folds
-from tlcache.evaluation.intervals import corrected_resampled_interval
-from tlcache.evaluation.metrics import wilson_interval
+from tlcache.evaluation.metrics import corrected_resampled_interval, wilson_interval
 from tlcache.heads.recipe import Recipe, reseeded
 from tlcache.heads.train import train_head
 from tlcache.studies.crossval import BY_GROUPS, CORRECTED, WILSON, CrossValidation, cross_validate

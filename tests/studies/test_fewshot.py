@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tlcache.core.errors import DataError, OptionError
-from tlcache.evaluation.intervals import share_interval
+from tlcache.evaluation.metrics import share_interval
 from tlcache.heads import train as training
 from tlcache.heads.recipe import Recipe, reseeded
 from tlcache.heads.train import train_head

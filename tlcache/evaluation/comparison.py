@@ -81,16 +81,13 @@ def compare(
     """
     a, b = checked_logits(logits_a), checked_logits(logits_b)
     if a.shape != b.shape:
-        raise DataError(
-            "logits",
-            expected=f"two models' logits of one shape, as {a.shape}",
-            found=str(b.shape),
-            remedy="compare two models on the same images and classes",
-        )
+        expected = f"two models' logits of one shape, as {a.shape}"
+        remedy = "compare two models on the same images and classes"
+        raise DataError("logits", expected, str(b.shape), remedy)
     truths = checked_labels(labels, a.shape)
     right_a, right_b = a.argmax(axis=1) == truths, b.argmax(axis=1) == truths
-    both, only_a = int((right_a & right_b).sum()), int((right_a & ~right_b).sum())
-    only_b, neither = int((~right_a & right_b).sum()), int((~right_a & ~right_b).sum())
+    cells = right_a & right_b, right_a & ~right_b, ~right_a & right_b, ~right_a & ~right_b
+    both, only_a, only_b, neither = (int(cell.sum()) for cell in cells)
     return Comparison(
         n=len(truths),
         both=both,

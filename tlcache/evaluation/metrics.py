@@ -1,7 +1,8 @@
 """Logits and labels in, an :class:`Evaluation` out.
 
 Every way of training is judged here, so that its numbers can be set side by side. Takes arrays
-only: how the logits came about, and from which files, is none of its business. Draws nothing.
+only: how the logits came about, and from which files, is none of its business. Draws nothing. The
+95% intervals are here too, also of means of many heads, for which a plain one is too narrow.
 """
 
 from __future__ import annotations
@@ -107,7 +108,7 @@ def evaluate(logits: ArrayLike, labels: ArrayLike, classes: Sequence[str]) -> Ev
     names = _checked_classes(classes, scores.shape[1])
     predictions = scores.argmax(axis=1)
     right = predictions == truths
-    _, hits, sums = _binned(softmax(scores).max(axis=1), right)
+    _, hits, sums = _binned(scores, right)
     pairs = np.bincount(truths * len(names) + predictions, minlength=len(names) ** 2)
     confusion = pairs.reshape(len(names), len(names))
     per_class = _per_class(confusion, names)
@@ -136,7 +137,7 @@ def calibration_bins(logits: ArrayLike, labels: ArrayLike) -> list[CalibrationBi
     """
     scores = checked_logits(logits)
     right = scores.argmax(axis=1) == checked_labels(labels, scores.shape)
-    counts, hits, sums = _binned(softmax(scores).max(axis=1), right)
+    counts, hits, sums = _binned(scores, right)
     return [
         CalibrationBin(
             low=i / _BINS,
@@ -171,12 +172,9 @@ def wilson_interval(successes: float, n: float) -> tuple[float, float]:
         OptionError: Unless 0 <= successes <= n and n >= 1.
     """
     if not (n >= 1 and 0 <= successes <= n):
-        raise OptionError(
-            "successes of n",
-            expected="0 <= successes <= n and n >= 1",
-            found=f"{successes} of {n}",
-            remedy="count the images that are right and all images",
-        )
+        remedy = "count the images that are right and all images"
+        wanted = "0 <= successes <= n and n >= 1"
+        raise OptionError("successes of n", wanted, f"{successes} of {n}", remedy)
     share, z2 = successes / n, _Z_95**2
     centre = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = _Z_95 / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
@@ -186,6 +184,68 @@ def wilson_interval(successes: float, n: float) -> tuple[float, float]:
     return low, high
 
 
+def corrected_resampled_interval(accuracies: ArrayLike, ratio: float) -> tuple[float, float]:
+    """The 95% interval (low, high) of a mean over folds, whose training sets overlap.
+
+    Folds share most of their training images, so their accuracies are alike, and an interval that
+    takes them for independent is too narrow: the variance of the mean is (1/J + ratio) times that
+    of the J accuracies, not 1/J times. Nadeau and Bengio, "Inference for the generalization
+    error", Machine Learning 2003; for repeated folds Bouckaert and Frank, "Evaluating the
+    replicability of significance tests for comparing learning algorithms", PAKDD 2004.
+
+    Args:
+        accuracies: Of J folds, of all repeats, in any shape; J at least 2.
+        ratio: Images held out for each image trained on: 1 / (k - 1) with k folds.
+    """
+    from scipy.special import stdtrit
+
+    values = np.asarray(accuracies, np.float64).ravel()
+    variance = (1 / len(values) + ratio) * values.var(ddof=1)
+    half = float(stdtrit(len(values) - 1, 0.975)) * math.sqrt(variance)
+    mean = float(values.mean())
+    return max(0.0, mean - half), min(1.0, mean + half)
+
+
+def share_interval(
+    share: float, images: int, parts: Sequence[tuple[float, int]], units: int | None = None
+) -> tuple[float, float]:
+    """The 95% interval (low, high) of a share whose images are not independent.
+
+    Wilson's, of as many independent images as would make the share vary as it does; never narrower
+    than Wilson's of the images there are. Korn and Graubard, "Confidence intervals for proportions
+    with small expected number of positive counts estimated from survey data", Survey Methodology
+    1998; the degrees of freedom of several parts are Satterthwaite's (1946).
+
+    Args:
+        share: Of images that are right.
+        images: How many.
+        parts: Independent parts of the share's variance, each with its degrees of freedom.
+        units: What is independent at least, where nothing varies; the images by default.
+    """
+    from scipy.special import stdtrit
+
+    variance = sum(part for part, _ in parts)
+    effective = float(images if units is None else units)
+    if variance > 0 and 0 < share < 1:
+        freedom = variance**2 / sum(part**2 / degrees for part, degrees in parts if part > 0)
+        quantile = float(stdtrit(freedom, 0.975) / stdtrit(math.inf, 0.975))
+        effective = share * (1 - share) / variance / quantile**2
+    effective = min(max(effective, 1.0), images)
+    return wilson_interval(min(share * effective, effective), effective)
+
+
+def variance_by_groups(hits: NDArray[np.float64], groups: NDArray[np.integer]) -> float:
+    """The variance of a mean over images that come in groups, as images of a group are alike.
+
+    Args:
+        hits: (n,) of each image.
+        groups: (n,) in 0 .. G - 1, each of them there, G at least 2.
+    """
+    residuals = np.bincount(groups, weights=hits - hits.mean())
+    count = len(residuals)
+    return float((residuals**2).sum() / len(hits) ** 2 * count / (count - 1))
+
+
 def _cross_entropy(scores: NDArray[np.float64], truths: NDArray[np.int64]) -> float:
     # From the logits: a log loss of probabilities clips at the smallest one, and so saturates.
     shifted = scores - scores.max(axis=1, keepdims=True)
@@ -193,16 +253,12 @@ def _cross_entropy(scores: NDArray[np.float64], truths: NDArray[np.int64]) -> fl
     return float(np.mean(np.log(np.exp(shifted).sum(axis=1)) - true))
 
 
-def _binned(
-    confidence: NDArray[np.float64], right: NDArray[np.bool_]
-) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+def _binned(scores: NDArray[np.float64], right: NDArray[np.bool_]) -> list[NDArray[Any]]:
     """Images, right ones and summed confidence of each bin."""
+    confidence = softmax(scores).max(axis=1)
     # Guo et al.'s bins are closed on the right: ((m - 1) / M, m / M].
-    edges = np.linspace(0, 1, _BINS + 1)
-    bins = np.digitize(confidence, edges[1:-1], right=True)
-    counts = np.bincount(bins, minlength=_BINS)
-    hits = np.bincount(bins, weights=right, minlength=_BINS)
-    return counts, hits, np.bincount(bins, weights=confidence, minlength=_BINS)
+    bins = np.digitize(confidence, np.linspace(0, 1, _BINS + 1)[1:-1], right=True)
+    return [np.bincount(bins, weights, _BINS) for weights in (None, right, confidence)]
 
 
 def _per_class(confusion: NDArray[np.int64], names: tuple[str, ...]) -> dict[str, dict[str, float]]:
@@ -228,59 +284,42 @@ def checked_logits(logits: ArrayLike) -> NDArray[np.float64]:
     """
     scores = np.asarray(logits)
     if scores.ndim != 2 or 0 in scores.shape or scores.dtype.kind not in "fiu":
-        raise DataError(
-            "logits",
-            expected="real numbers of shape (N, C), N >= 1 and C >= 1",
-            found=f"{scores.dtype} {scores.shape}",
-            remedy="give one row an image and one column a class",
-        )
+        expected = "real numbers of shape (N, C), N >= 1 and C >= 1"
+        remedy = "give one row an image and one column a class"
+        raise DataError("logits", expected, f"{scores.dtype} {scores.shape}", remedy)
     bad = ~(np.abs(scores) <= np.finfo(np.float32).max)  # NaN, infinite, or near float64's end
     if bad.any():
         row, column = (int(i) for i in np.argwhere(bad)[0])
-        raise DataError(
-            f"logits, row {row}, column {column}",
-            expected="finite float32 numbers",
-            found=str(scores[row, column]),
-            remedy="a model gives such logits when its training diverged: lower the learning rate",
-        )
+        where, found = f"logits, row {row}, column {column}", str(scores[row, column])
+        remedy = "a model gives such logits when its training diverged: lower the learning rate"
+        raise DataError(where, "finite float32 numbers", found, remedy)
     return scores.astype(np.float64)
 
 
 def checked_labels(labels: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.int64]:
-    """Labels as int64.
-
-    Args:
-        shape: (N, C) of their logits.
+    """Labels as int64, for logits of shape (N, C).
 
     Raises:
         DataError: If they are not N integers in 0..C-1.
     """
     truths, (n, count) = np.asarray(labels), shape
     if truths.shape != (n,) or truths.dtype.kind not in "iu":
-        raise DataError(
-            "labels",
-            expected=f"{n} integers, one a row of the logits",
-            found=f"{truths.dtype} {truths.shape}",
-            remedy="give logits and labels of the same images",
-        )
+        expected, found = f"{n} integers, one a row of the logits", f"{truths.dtype} {truths.shape}"
+        raise DataError("labels", expected, found, "give logits and labels of the same images")
     wrong = np.flatnonzero((truths < 0) | (truths >= count))
     if len(wrong):
-        raise DataError(
-            f"labels, row {wrong[0]}",
-            expected=f"a class number from 0 to {count - 1}",
-            found=str(truths[wrong[0]]),
-            remedy="evaluate on data of the classes that the model was trained on",
-        )
+        expected = f"a class number from 0 to {count - 1}"
+        remedy = "evaluate on data of the classes that the model was trained on"
+        raise DataError(f"labels, row {wrong[0]}", expected, str(truths[wrong[0]]), remedy)
     return truths.astype(np.int64)
 
 
 def _checked_classes(classes: Sequence[str], count: int) -> tuple[str, ...]:
     names = tuple(str(name) for name in classes)
     if len(names) != count or len(set(names)) != count:
+        expected = f"{count} different names, one a column of the logits"
+        found = f"{len(names)}, {len(set(names))} of them different"
         raise DataError(
-            "classes",
-            expected=f"{count} different names, one a column of the logits",
-            found=f"{len(names)}, {len(set(names))} of them different",
-            remedy="give the classes that the model was trained on",
+            "classes", expected, found, "give the classes that the model was trained on"
         )
     return names

@@ -24,12 +24,14 @@ from tlcache.core.progress import Tick
 from tlcache.data.folders import SPLITS, ImageDataset
 from tlcache.data.groups import below_classes, groups_from_csv, groups_from_pattern
 from tlcache.data.splits import check_folds, draw_folds
-from tlcache.evaluation.intervals import (
+from tlcache.evaluation.metrics import (
+    Evaluation,
     corrected_resampled_interval,
+    evaluate,
     share_interval,
     variance_by_groups,
+    wilson_interval,
 )
-from tlcache.evaluation.metrics import Evaluation, evaluate, wilson_interval
 from tlcache.features.read import Features
 from tlcache.heads.recipe import Recipe, reseeded
 from tlcache.heads.rows import Array, Labels

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tlcache.core.errors import DataError, OptionError, listed
 from tlcache.core.progress import Tick
 from tlcache.data.folders import ImageDataset
-from tlcache.evaluation.intervals import share_interval
+from tlcache.evaluation.metrics import share_interval
 from tlcache.heads.recipe import Recipe, reseeded
 from tlcache.heads.rows import Array, Labels
 from tlcache.heads.train import train_separately
