@@ -283,11 +283,10 @@ def knn(
     test are those of images that chose nothing.
     """
     from tlcache.features.embed import embedding_of
-    from tlcache.studies.knn import check_ks, check_seed, check_temperature, knn_of_features
+    from tlcache.studies.knn import check_votes, knn_of_features
 
-    ks = check_ks(o.whole_numbers("--k", k, "write it like 1,5,20"), "--k")
-    check_temperature(temperature, "--temperature")
-    check_seed(source.seed, "--seed")
+    wanted = o.whole_numbers("--k", k, "write it like 1,5,20")
+    ks = check_votes(wanted, temperature, source.seed, "--")
     embedding = embedding_of(source.named(), features.spec(), out.reporter)
     tell_embedding(out, embedding)
     read = embedding.read(embedding.stores[0].folder if stream else None)

@@ -138,18 +138,12 @@ def calibration_bins(logits: ArrayLike, labels: ArrayLike) -> list[CalibrationBi
     scores = checked_logits(logits)
     right = scores.argmax(axis=1) == checked_labels(labels, scores.shape)
     counts, hits, sums = _binned(scores, right)
-    return [
-        CalibrationBin(
-            low=i / _BINS,
-            high=(i + 1) / _BINS,
-            count=int(counts[i]),
-            right=int(hits[i]),
-            confidence=float(sums[i] / counts[i]),
-            accuracy=float(hits[i] / counts[i]),
-            accuracy_ci95=wilson_interval(int(hits[i]), int(counts[i])),
-        )
-        for i in np.flatnonzero(counts).tolist()
-    ]
+    bins = []
+    for i in np.flatnonzero(counts).tolist():
+        n, hit, confidence = int(counts[i]), int(hits[i]), float(sums[i] / counts[i])
+        bounds, interval = (i / _BINS, (i + 1) / _BINS), wilson_interval(hit, n)
+        bins.append(CalibrationBin(*bounds, n, hit, confidence, hit / n, interval))
+    return bins
 
 
 def softmax(logits: ArrayLike) -> NDArray[np.float64]:

@@ -28,13 +28,7 @@ def split_role(
     fitted_on: Collection[str] = ("train",),
     chose: str = "the epoch",
 ) -> str:
-    """What a split was to a model, in a few words.
-
-    Args:
-        selected_on: What chose; None where that is not known.
-        fitted_on: The splits that the model was trained on.
-        chose: What was chosen.
-    """
+    """What a split was to a model, in a few words; empty where what chose (``chose``) is unknown."""
     if split in fitted_on:
         return "trained on"
     if selected_on is None:
@@ -111,11 +105,8 @@ def standing_of(
 def seen_of_val(about: dict[str, Any], root: Path, split: str | None, seed: int) -> list[str]:
     """Why a run, of which ``about`` is the ``run.json``, has perhaps learned images of a val split.
 
-    Args:
-        root: Folder of the images; ``split`` and ``seed`` divide them.
-
-    Returns:
-        Lines that follow the run's name.
+    The images lie below ``root``, and ``split`` and ``seed`` divide them. The lines that come back
+    follow the run's name.
     """
     options, lines = about.get("options"), []
     theirs = options if isinstance(options, dict) else {}

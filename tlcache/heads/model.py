@@ -170,9 +170,6 @@ def _check_head(path: Path, head: Head, classes: list[str]) -> None:
 
 
 def _no_model(path: Path, found: str) -> ModelError:
-    return ModelError(
-        path,
-        expected="a model that tlcache wrote (model.safetensors, or its run folder)",
-        found=found,
-        remedy="train one with `tlcache train` or `tlcache finetune`",
-    )
+    expected = "a model that tlcache wrote (model.safetensors, or its run folder)"
+    remedy = "train one with `tlcache train` or `tlcache finetune`"
+    return ModelError(path, expected, found, remedy)

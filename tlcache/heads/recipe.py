@@ -107,8 +107,7 @@ class Recipe:
 def reseeded(recipe: Recipe, *key: int) -> Recipe:
     """The recipe with a seed made of its own and a key: another one, the same everywhere.
 
-    Args:
-        key: Whole numbers, two at least, lest the seed be made as an epoch's order is.
+    The key has two numbers at least, lest the seed be made as an epoch's order is.
     """
     drawn = np.random.SeedSequence(recipe.seed, spawn_key=key).generate_state(1, np.uint64)
     return dataclasses.replace(recipe, seed=int(drawn[0] >> np.uint64(1)))
@@ -146,12 +145,7 @@ class EpochRecord:
 
 @dataclasses.dataclass(frozen=True)
 class StartRecord:
-    """What a network that has learned already made of val before its first epoch.
-
-    Attributes:
-        val_loss, val_accuracy: Before the epoch.
-        n: Images of val.
-    """
+    """What a network that has learned before makes of the n images of val, ahead of any epoch."""
 
     val_loss: float
     val_accuracy: float

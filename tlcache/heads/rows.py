@@ -65,12 +65,10 @@ def check_widths(data: HeadData, head: Head) -> None:
     """A DataError of a head that does not fit the rows, or of val rows of another width."""
     dim, val_dim, classes = data.views.shape[2], data.val.shape[1], data.classes
     if val_dim != dim or head.weight.shape != (classes, dim) or head.bias.shape != (classes,):
-        raise DataError(
-            "val features and head",
-            expected=f"(M, {dim}) features, a ({classes}, {dim}) head with ({classes},) biases",
-            found=f"(M, {val_dim}), {head.weight.shape} with {head.bias.shape}",
-            remedy="take all of them from one trunk and one data set",
-        )
+        expected = f"(M, {dim}) features, a ({classes}, {dim}) head with ({classes},) biases"
+        found = f"(M, {val_dim}), {head.weight.shape} with {head.bias.shape}"
+        remedy = "take all of them from one trunk and one data set"
+        raise DataError("val features and head", expected, found, remedy)
 
 
 def _check(name: str, views: Array, labels: Labels, classes: int) -> None:

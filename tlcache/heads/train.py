@@ -90,15 +90,11 @@ def train_head(
     Raises:
         DataError: If the arrays do not fit together, or the loss is no longer finite.
     """
+    arrays = features, labels, val_features, val_labels
+    heads = None if head is None else [head]
+    tell = on_epoch and (lambda _, record: on_epoch(record))
     (trained,) = train_heads(
-        features,
-        labels,
-        val_features,
-        val_labels,
-        [recipe or Recipe()],
-        classes=classes,
-        heads=None if head is None else [head],
-        on_epoch=on_epoch and (lambda _, record: on_epoch(record)),
+        *arrays, [recipe or Recipe()], classes=classes, heads=heads, on_epoch=tell
     )
     return _converged(trained)
 
@@ -219,14 +215,10 @@ def in_threads(
     stop: threading.Event,
     progress: Tick | None = None,
 ) -> list[T]:
-    """What comes of each piece of work, in order.
+    """What work makes of each number below ``count``, in order; one thread is this one.
 
-    The first error in that order, and an interruption, end all.
-
-    Args:
-        work: Called with each number below ``count``; by one thread, in this one.
-        stop: Is set where all is to end: work that takes long looks at it.
-        progress: Told how many are done, and of how many.
+    The first error in that order, and an interruption, end all: they set ``stop``, which work that
+    takes long looks at.
     """
     done: list[T] = []
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:

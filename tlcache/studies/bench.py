@@ -91,10 +91,7 @@ class Benchmark:
 
     @property
     def speedup(self) -> float | None:
-        """Seconds of the frozen loop over seconds of the cached way, its pass included.
-
-        None unless both were measured.
-        """
+        """The frozen loop's seconds over the cached way's, its pass included; None without both."""
         cached, frozen = self.get("cached"), self.get("frozen")
         return frozen.total / cached.total if cached and frozen else None
 
@@ -172,14 +169,18 @@ def benchmark(
     Raises:
         TlcacheError: If the data, the trunk or an option is at fault.
     """
-    _check_names(contenders)
+    unknown = [name for name in contenders if name not in NAMES]
+    if unknown or not contenders:
+        remedy = "name them with commas between, or leave it out for all"
+        found = ", ".join(unknown) or "none"
+        raise OptionError("--contenders", f"some of {', '.join(NAMES)}", found, remedy)
     recipe = recipe or Recipe()
-    start = on_start or (lambda name: None)
     compute = Compute(device=device, workers=workers)
     loaded = load_trunk(trunk, weights, memo)
     measured, first = [], None
     for name in (name for name in NAMES if name in contenders):
-        start(name)
+        if on_start is not None:
+            on_start(name)
         if first is None and name in ("cached", "lp-ft"):
             first = _cached(dataset, loaded, recipe, views, compute, on_epoch)
         if name == "cached" and first:
@@ -189,17 +190,6 @@ def benchmark(
     judged_on = final_split(dataset.present_splits())
     again = first.again if first else None
     return Benchmark(measured, again, recipe, trunk, weights, judged_on)
-
-
-def _check_names(contenders: Sequence[str]) -> None:
-    unknown = [name for name in contenders if name not in NAMES]
-    if unknown or not contenders:
-        raise OptionError(
-            "--contenders",
-            expected=f"some of {', '.join(NAMES)}",
-            found=", ".join(unknown) or "none",
-            remedy="name them with commas between, or leave it out for all",
-        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -219,15 +209,10 @@ def _cached(
     compute: Compute,
     on_epoch: Callable[[EpochRecord], None] | None,
 ) -> _Cached:
-    """The cached way from a cold cache."""
     with tempfile.TemporaryDirectory(prefix="tlcache-bench-") as cold:
+        device, workers = compute.device, compute.workers
         embedding = embed(
-            dataset,
-            trunk,
-            cache=Path(cold),
-            views=views,
-            device=compute.device,
-            workers=compute.workers,
+            dataset, trunk, cache=Path(cold), views=views, device=device, workers=workers
         )
         started = time.perf_counter()
         features = embedding.read()

@@ -156,15 +156,16 @@ class Inspection:
     def describe(self) -> dict[str, Any]:
         """What programs may rely on, as plain JSON values."""
         paths = self.dataset.paths
+        groups = {
+            "in_two_splits": self.leaking,
+            "in_two_classes": self.contradicting,
+            "within_a_split": self.repeated,
+        }
         return {
             "dataset": self.dataset.name,
             "images": len(self.dataset),
             "sound": self.sound,
-            "identical": {
-                "in_two_splits": self._groups(self.leaking),
-                "in_two_classes": self._groups(self.contradicting),
-                "within_a_split": self._groups(self.repeated),
-            },
+            "identical": {where: [*map(self._images, found)] for where, found in groups.items()},
             "near_duplicates": self.near
             and {
                 "threshold": self.near.threshold,
@@ -182,16 +183,13 @@ class Inspection:
             "headers": self.headers,
         }
 
-    def _groups(self, groups: list[NDArray[np.int64]]) -> list[list[dict[str, Any]]]:
-        return [[describe_image(self.dataset, int(row)) for row in group] for group in groups]
+    def _images(self, rows: NDArray[np.int64]) -> list[dict[str, Any]]:
+        return [describe_image(self.dataset, row) for row in rows.tolist()]
 
     def _pairs(self, pairs: Pairs) -> dict[str, Any]:
         listed = [
-            {
-                "similarity": float(similarity),
-                "images": [describe_image(self.dataset, int(row)) for row in rows],
-            }
-            for rows, similarity in zip(pairs.rows, pairs.similarities, strict=True)
+            {"similarity": similarity, "images": self._images(rows)}
+            for rows, similarity in zip(pairs.rows, pairs.similarities.tolist(), strict=True)
         ]
         return {"count": pairs.total, "pairs": listed}
 
@@ -224,8 +222,7 @@ def inspect(
         contradicting += [group] if contradicts else []
         repeated += [] if leaks or contradicts else [group]
     unreadable = [(row, reason) for row, reason in enumerate(snapshot.reasons) if reason]
-    tiny, odd = [], []
-    at_hand = dataset.root.is_dir()
+    tiny, odd, at_hand = [], [], dataset.root.is_dir()
     rows = np.flatnonzero(snapshot.readable()).tolist() if at_hand else []
     headers = zip(rows, read_headers([dataset.path(row) for row in rows]), strict=True)
     for done, (row, (width, height, oddities, reason)) in enumerate(headers, 1):
@@ -253,18 +250,10 @@ def inspect(
 
 
 def check_imbalance(most: float, name: str = "imbalance") -> None:
-    """Refuse a ratio of the largest class to the smallest that none can keep to.
-
-    Raises:
-        OptionError: If it is below 1, or no number.
-    """
-    if not (most >= 1 and math.isfinite(most)):
-        raise OptionError(
-            name,
-            expected="a number from 1 on, the largest class over the smallest",
-            found=str(most),
-            remedy="leave it out for 3",
-        )
+    """Raise an OptionError for a ratio of largest to smallest class below 1, or no number."""
+    if not 1 <= most < math.inf:
+        expected = "a number from 1 on, the largest class over the smallest"
+        raise OptionError(name, expected, str(most), "leave it out for 3")
 
 
 def unsound(found: Inspection) -> DataError:
@@ -274,12 +263,9 @@ def unsound(found: Inspection) -> DataError:
         (found.near_across, "near duplicate in two splits", "near duplicates in two splits"),
         (len(found.contradicting), "image in two classes", "images in two classes"),
     ]
-    return DataError(
-        found.dataset.root,
-        expected="each image in one split and one class",
-        found=", ".join(f"{n:,} {one if n == 1 else many}" for n, one, many in said if n),
-        remedy="keep one of each pair, or put both into the same split and class, then train again",
-    )
+    counts = ", ".join(f"{n:,} {one if n == 1 else many}" for n, one, many in said if n)
+    remedy = "keep one of each pair, or put both into the same split and class, then train again"
+    return DataError(found.dataset.root, "each image in one split and one class", counts, remedy)
 
 
 def digested(source: DataSource, tell: Reporter) -> Snapshot:
@@ -294,23 +280,14 @@ def digested(source: DataSource, tell: Reporter) -> Snapshot:
         with tell.progress("reading files") as tick:
             return take_snapshot(dataset, progress=tick)
     if source.fractions is not None:
-        raise OptionError(
-            "--split",
-            expected="none beside a snapshot, which has its own",
-            found=",".join(f"{x:g}" for x in source.fractions),
-            remedy="leave it out, or name the folder of images",
-        )
+        found = ",".join(f"{x:g}" for x in source.fractions)
+        remedy = "leave it out, or name the folder of images"
+        raise OptionError("--split", "none beside a snapshot, which has its own", found, remedy)
     return load_snapshot(source.path)
 
 
 class FoundPair(NamedTuple):
-    """Two images of a data set.
-
-    Attributes:
-        rows: Of both.
-        verdict: What they are to each other.
-        bad: Whether that falsifies a result.
-    """
+    """Rows of two images, what they are to each other, and whether that falsifies a result."""
 
     rows: tuple[int, int]
     verdict: str

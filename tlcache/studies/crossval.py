@@ -224,19 +224,12 @@ def _pooled(hits: NDArray[np.float64], groups: Sequence[str] | None) -> tuple[fl
 
 
 def check_plan(folds: int, repeats: int) -> None:
-    """Refuse folds and repeats that make no sense, whatever the data.
-
-    Raises:
-        OptionError: If they do not.
-    """
+    """Raise an OptionError for folds or repeats that make no sense, whatever the data."""
     check_folds(folds)
     if not 1 <= repeats <= MOST_REPEATS:
-        raise OptionError(
-            "--repeats",
-            expected=f"a whole number from 1 to {MOST_REPEATS}",
-            found=str(repeats),
-            remedy="correct it, or leave it out for the default",
-        )
+        expected = f"a whole number from 1 to {MOST_REPEATS}"
+        remedy = "correct it, or leave it out for the default"
+        raise OptionError("--repeats", expected, str(repeats), remedy)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -257,10 +250,7 @@ class Grouping:
     def __post_init__(self) -> None:
         if self.table is not None and self.pattern is not None:
             raise OptionError(
-                "--groups and --group-pattern",
-                expected="one of them",
-                found="both",
-                remedy="leave one out",
+                "--groups and --group-pattern", "one of them", "both", "leave one out"
             )
 
     def of(self, paths: Sequence[str], classes: Sequence[str]) -> list[str] | None:
@@ -299,10 +289,7 @@ def copies_apart(
 ) -> int:
     """How many images have copies that may come into another fold, so that the numbers flatter.
 
-    Args:
-        snapshot: The images' digests.
-        paths: Of the images that are divided into folds.
-        groups: Of each of them.
+    The paths are of the images that are divided into folds, and the groups of each of them.
     """
     places = dict(zip(paths, groups or paths, strict=True))
     names = snapshot.dataset.paths

@@ -7,7 +7,7 @@ what needs no network. How the ways compare on one recipe is measured in ``bench
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from tlcache.data.folders import ImageDataset, subset
 from tlcache.evaluation.metrics import Evaluation, evaluate
 from tlcache.evaluation.roles import final_split
 from tlcache.features.embed import embed
-from tlcache.features.read import Embedding, Features
+from tlcache.features.read import Embedding
 from tlcache.features.stores import describe_trunk
 from tlcache.heads.model import Model
 from tlcache.heads.recipe import Recipe
@@ -69,7 +69,7 @@ class Demonstration:
     first: TrainedHead
     model: Model
     scored: Scored
-    steps: tuple[Step, Step, Step, Step]
+    steps: Sequence[Step]
     judged_on: str
 
     def bars(self) -> list[dict[str, Any]]:
@@ -124,11 +124,7 @@ def fetch_material(
 
 
 def demonstrate(
-    dataset: ImageDataset,
-    trunk: str,
-    cache: Path,
-    compute: Compute,
-    tell: Reporter,
+    dataset: ImageDataset, trunk: str, cache: Path, compute: Compute, tell: Reporter
 ) -> Demonstration:
     """Embed a data set once, train two heads from the cache, and finetune for an epoch on a part.
 
@@ -147,26 +143,20 @@ def demonstrate(
     )
     features = embedding.read()
     judged_on = final_split(features.present_splits())
-    first, again = (_trained(features, seed) for seed in (0, 1))
+    arrays = *features.split("train"), *features.split("val")
+    rows, labels = features.split(judged_on)
+    heads, steps = [], [Step(f"embed {embedding.embedded} images, once", embedding.seconds)]
+    for seed, name in enumerate(("train a head, 25 epochs", "train another, 25 epochs")):
+        trained = train_head(*arrays, Recipe(seed=seed), classes=len(features.classes))
+        judged = evaluate(trained.head.logits(rows), labels, features.classes)
+        steps.append(Step(name, trained.seconds, judged))
+        heads.append(trained)
     part = subset(dataset, FINETUNED_IMAGES, FINETUNED_IMAGES, seed=0)
-    steps = (
-        Step(f"embed {embedding.embedded} images, once", embedding.seconds),
-        Step("train a head, 25 epochs", first.seconds, _judged(features, first, judged_on)),
-        Step("train another, 25 epochs", again.seconds, _judged(features, again, judged_on)),
-        _finetuned(part, loaded, judged_on, compute, tell),
+    steps.append(_finetuned(part, loaded, judged_on, compute, tell))
+    scored = score_features(heads[0].head, features, "val")
+    return Demonstration(
+        embedding, heads[0], embedding.model(heads[0].head), scored, steps, judged_on
     )
-    scored = score_features(first.head, features, "val")
-    return Demonstration(embedding, first, embedding.model(first.head), scored, steps, judged_on)
-
-
-def _trained(features: Features, seed: int) -> TrainedHead:
-    train, val = features.split("train"), features.split("val")
-    return train_head(*train, *val, Recipe(seed=seed), classes=len(features.classes))
-
-
-def _judged(features: Features, trained: TrainedHead, split: str) -> Evaluation:
-    rows, labels = features.split(split)
-    return evaluate(trained.head.logits(rows), labels, features.classes)
 
 
 def _finetuned(

@@ -177,53 +177,35 @@ def _point(shots: int, hits: NDArray[np.bool_]) -> Point:
 
 
 def check_draws(shots: Sequence[int], episodes: int, least_steps: int = LEAST_STEPS) -> None:
-    """Refuse draws that make no sense, whatever the data.
-
-    Raises:
-        OptionError: If they do not.
-    """
+    """Raise an OptionError for draws that make no sense, whatever the data."""
     if not shots or min(shots) < 1:
-        raise OptionError(
-            "--shots",
-            expected="whole numbers over 0",
-            found=", ".join(map(str, shots)) or "none",
-            remedy="write them like 1,2,5,10,20",
-        )
+        found = ", ".join(map(str, shots)) or "none"
+        raise OptionError("--shots", "whole numbers over 0", found, "write them like 1,2,5,10,20")
     bounds = {
         "--episodes": (episodes, 2, MOST_EPISODES, ": one draw has no spread"),
         "--least-steps": (least_steps, 1, 10**6, ""),
     }
     for option, (value, low, high, why) in bounds.items():
         if not low <= value <= high:
-            raise OptionError(
-                option,
-                expected=f"a whole number from {low} to {high}{why}",
-                found=str(value),
-                remedy="correct it, or leave it out for the default",
-            )
+            expected = f"a whole number from {low} to {high}{why}"
+            remedy = "correct it, or leave it out for the default"
+            raise OptionError(option, expected, str(value), remedy)
 
 
 def _check_counts(labels: Labels, most: int, classes: Sequence[str]) -> None:
     counts = np.bincount(labels, minlength=len(classes))
     few = [f"{n} of {name}" for name, n in zip(classes, counts, strict=True) if n < most]
     if few:
-        raise DataError(
-            f"--shots {most}",
-            expected=f"at least {most} training images of each class",
-            found=listed(few),
-            remedy=f"pass --shots of {counts.min()} or less, or add images",
-        )
+        expected = f"at least {most} training images of each class"
+        remedy = f"pass --shots of {counts.min()} or less, or add images"
+        raise DataError(f"--shots {most}", expected, listed(few), remedy)
 
 
 def check_dataset(dataset: ImageDataset, on: str, shots: Sequence[int]) -> None:
     """Refuse images that are too few to draw from, or none to judge on, before they are embedded.
 
-    Args:
-        on: The split to judge on.
-        shots: Of each class.
-
     Raises:
-        DataError: If it has no image, or a class has fewer training images than shots.
+        DataError: If split ``on`` has no image, or a class has fewer training images than shots.
     """
     if on not in dataset.present_splits():
         raise no_split(dataset, on)
@@ -231,15 +213,7 @@ def check_dataset(dataset: ImageDataset, on: str, shots: Sequence[int]) -> None:
 
 
 def check_on(on: str) -> None:
-    """Refuse to judge heads on anything but val or test.
-
-    Raises:
-        OptionError: If it is another word.
-    """
+    """Raise an OptionError where heads are to be judged on anything but val or test."""
     if on not in ("val", "test"):
-        raise OptionError(
-            "--on",
-            expected="val or test: heads train on images of train",
-            found=on,
-            remedy="name one of them",
-        )
+        expected = "val or test: heads train on images of train"
+        raise OptionError("--on", expected, on, "name one of them")

@@ -41,12 +41,7 @@ Labelled = tuple[Rows, Ids]
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """How many of a split's images the neighbours got right.
-
-    Attributes:
-        n: Images.
-        right: Of them.
-    """
+    """How many of a split's n images the neighbours got right."""
 
     n: int
     right: int
@@ -139,17 +134,18 @@ def knn_accuracy(
         DataError: If train has fewer than two classes or distinct images, a split is empty, labels
             do not fit their rows, or a row is not finite.
     """
-    wanted = check_ks(ks)
-    check_temperature(temperature)
-    check_seed(seed)
+    wanted = check_votes(ks, temperature, seed)
     everything = {"train": train, **judged}
     for name, (split_rows, labels) in everything.items():
         _check_labels(name, split_rows, np.asarray(labels), classes)
     rows, labels = train[0], np.asarray(train[1])
     copies = np.arange(len(rows)) if copies is None else np.asarray(copies)
-    _check_votes(labels, copies)
+    _check_voters(labels, copies)
     tried = tuple(sorted({min(k, len(rows)) for k in wanted}))
-    left_out = _drawn(len(rows), most_left_out, seed)
+    left_out = np.arange(len(rows))
+    if len(rows) > most_left_out:
+        random = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed)))
+        left_out = np.sort(random.choice(len(rows), most_left_out, replace=False))
     counts = [len(left_out), *(len(split_rows) for split_rows, _ in judged.values())]
     done = 0
 
@@ -182,22 +178,17 @@ def knn_of_features(
 ) -> KnnResult:
     """:func:`knn_accuracy` of a data set: train votes, and every other split is judged.
 
-    Args:
-        features: Of the snapshot's images.
-        snapshot: Says which training images are copies of each other.
-        ks, temperature, seed, progress: As for :func:`knn_accuracy`.
+    The features are of the snapshot's images; it says which of train's are copies of each other.
 
     Raises:
         DataError: If there is no image in train, or none in another split.
     """
     present = features.present_splits()
     if "train" not in present or len(present) < 2:
-        raise DataError(
-            snapshot.dataset.root,
-            expected="images in train, which vote, and in val or test, which are judged",
-            found=f"images in {' and '.join(present)} only",
-            remedy="add the other, or pass --split 0.8,0.2 for a folder of classes",
-        )
+        expected = "images in train, which vote, and in val or test, which are judged"
+        found = f"images in {' and '.join(present)} only"
+        remedy = "add the other, or pass --split 0.8,0.2 for a folder of classes"
+        raise DataError(snapshot.dataset.root, expected, found, remedy)
     train = features.split("train")
     return knn_accuracy(
         train,
@@ -216,12 +207,8 @@ def predictions(
 ) -> NDArray[np.int64]:
     """The class with the most votes of the k nearest, of equals the first: (len(ks), b).
 
-    Args:
-        near: Neighbours of b queries, at least max(ks) each.
-        labels: (n,) of the rows.
-        ks: Rising.
-        classes: How many there are.
-        temperature: Of the votes.
+    Takes the neighbours of b queries, at least max(ks) each, the (n,) labels of the rows, and
+    rising ks.
     """
     guesses = np.empty((len(ks), len(near.indices)), np.int64)
     at_once = max(1, _VOTES_AT_ONCE // classes)
@@ -242,54 +229,25 @@ def predictions(
     return guesses
 
 
-def check_ks(ks: Sequence[int], name: str = "k") -> tuple[int, ...]:
-    """Numbers of neighbours, rising, each once.
+def check_votes(
+    ks: Sequence[int], temperature: float, seed: int, dashes: str = ""
+) -> tuple[int, ...]:
+    """Numbers of neighbours, rising, each once; ``dashes`` go before the names of options.
 
     Raises:
-        OptionError: If there is none, or one is no whole number from 1 to ``MOST_K``.
+        OptionError: If there is none, one is no whole number from 1 to ``MOST_K``, the temperature
+            is not a finite number over 0, or the seed is below 0, for which numpy has no numbers.
     """
     wrong = [k for k in ks if not (isinstance(k, int | np.integer) and 1 <= k <= MOST_K)]
     if wrong or not len(ks):
-        raise OptionError(
-            name,
-            expected=f"whole numbers from 1 to {MOST_K}",
-            found=str(wrong[0]) if wrong else "none",
-            remedy="write it like 1,5,20",
-        )
-    return tuple(sorted({int(k) for k in ks}))
-
-
-def check_temperature(temperature: float, name: str = "temperature") -> None:
-    """Refuse a temperature by which nobody can vote.
-
-    Raises:
-        OptionError: If it is not a finite number over 0.
-    """
-    if not (temperature > 0 and math.isfinite(temperature)):
-        raise OptionError(
-            name,
-            expected="a finite number over 0",
-            found=str(temperature),
-            remedy=f"leave it out for {TEMPERATURE}",
-        )
-
-
-def check_seed(seed: int, name: str = "seed") -> None:
-    """Refuse a seed that numpy has no numbers for.
-
-    Raises:
-        OptionError: If it is below 0.
-    """
+        expected, found = f"whole numbers from 1 to {MOST_K}", str(wrong[0]) if wrong else "none"
+        raise OptionError(f"{dashes}k", expected, found, "write it like 1,5,20")
+    if not 0 < temperature < math.inf:
+        where, remedy = f"{dashes}temperature", f"leave it out for {TEMPERATURE}"
+        raise OptionError(where, "a finite number over 0", str(temperature), remedy)
     if seed < 0:
-        raise OptionError(name, expected="0 or more", found=str(seed), remedy="correct it")
-
-
-def _drawn(n: int, most: int, seed: int) -> NDArray[np.int64]:
-    """All of n numbers, or so many of them: rising."""
-    if n <= most:
-        return np.arange(n)
-    random = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed)))
-    return np.sort(random.choice(n, most, replace=False))
+        raise OptionError(f"{dashes}seed", "0 or more", str(seed), "correct it")
+    return tuple(sorted({int(k) for k in ks}))
 
 
 def _check_labels(name: str, rows: Rows, labels: Ids, classes: int) -> None:
@@ -303,7 +261,7 @@ def _check_labels(name: str, rows: Rows, labels: Ids, classes: int) -> None:
         raise DataError(f"{name} labels", f"classes from 0 to {classes - 1}", found, "correct them")
 
 
-def _check_votes(labels: Ids, copies: Ids) -> None:
+def _check_voters(labels: Ids, copies: Ids) -> None:
     if copies.shape != labels.shape:
         found = f"{copies.shape}"
         raise DataError("copies", f"{len(labels)} integers", found, "give one a training row")

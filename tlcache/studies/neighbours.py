@@ -152,9 +152,9 @@ def pairs_over(
             _keep(kept, found, good, (start, first), most)
             if progress is not None:
                 progress(start * m + (asked.stop - start) * block.stop, n * m)
-    ordered = sorted(kept, key=lambda pair: (-pair[0], -pair[1], -pair[2]))
-    numbers = np.array([(-a, -b) for _, a, b in ordered], np.int64).reshape(-1, 2)
-    return Pairs(numbers, np.array([s for s, _, _ in ordered], np.float64), total)
+    kept.sort(reverse=True)
+    numbers = np.array([(-a, -b) for _, a, b in kept], np.int64).reshape(-1, 2)
+    return Pairs(numbers, np.array([s for s, _, _ in kept], np.float64), total)
 
 
 def unit_rows(rows: Rows, part: slice, name: str = "rows") -> NDArray[np.float64]:
@@ -167,12 +167,9 @@ def unit_rows(rows: Rows, part: slice, name: str = "rows") -> NDArray[np.float64
     largest = np.maximum(vectors.max(axis=1), -vectors.min(axis=1))
     bad = np.flatnonzero(~np.isfinite(largest))
     if len(bad):
-        raise DataError(
-            f"{name}, row {part.start + int(bad[0])}",
-            expected="finite numbers",
-            found="a NaN or an infinite one",
-            remedy="embed the image again, or leave the row out",
-        )
+        remedy = "embed the image again, or leave the row out"
+        where = f"{name}, row {part.start + int(bad[0])}"
+        raise DataError(where, "finite numbers", "a NaN or an infinite one", remedy)
     vectors /= np.where(largest > 0, largest, 1)[:, None]  # whose squares neither vanish nor end
     lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
     vectors *= (_GRID / np.maximum(lengths, 1))[:, None]
@@ -182,18 +179,10 @@ def unit_rows(rows: Rows, part: slice, name: str = "rows") -> NDArray[np.float64
 
 
 def check_threshold(threshold: float, name: str = "threshold") -> None:
-    """Refuse a similarity that no two rows could have to count as near.
-
-    Raises:
-        OptionError: If it is out of (0, 1].
-    """
+    """Raise an OptionError for a cosine similarity out of (0, 1], to count as near."""
     if not 0 < threshold <= 1:
-        raise OptionError(
-            name,
-            expected="a cosine similarity over 0 and up to 1",
-            found=str(threshold),
-            remedy="pass for example 0.97; 1 finds equal features only",
-        )
+        remedy = "pass for example 0.97; 1 finds equal features only"
+        raise OptionError(name, "a cosine similarity over 0 and up to 1", str(threshold), remedy)
 
 
 def _cosines(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -275,12 +264,8 @@ def _between(wanted: int, most: int) -> int:
 
 
 def _check_shapes(a: Rows, b: Rows) -> None:
-    shapes = f"{a.dtype} {a.shape} and {b.dtype} {b.shape}"
     flat = a.ndim == b.ndim == 2 and a.shape[1] == b.shape[1] and 0 not in a.shape + b.shape
     if not (flat and a.dtype.kind in "fiu" and b.dtype.kind in "fiu"):
-        raise DataError(
-            "rows",
-            expected="two arrays of real numbers, (n, D) and (m, D), none empty",
-            found=shapes,
-            remedy="compare features of one network",
-        )
+        expected = "two arrays of real numbers, (n, D) and (m, D), none empty"
+        found = f"{a.dtype} {a.shape} and {b.dtype} {b.shape}"
+        raise DataError("rows", expected, found, "compare features of one network")

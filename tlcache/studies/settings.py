@@ -104,8 +104,7 @@ def grid(space: Space) -> list[Setting]:
     counts = {name: len(v) for name, v in swept.items()} | {"features": len(ways)}
     heads = math.prod(counts.values()) * space.seeds if "sgd" in space.solver else 0
     heads += len(strengths) * len(ways) if "lbfgs" in space.solver else 0
-    if heads > MOST_HEADS:
-        raise _too_many("the grid", f"{heads:,}", counts | {"seeds": space.seeds})
+    _check_heads("the grid", heads, counts | {"seeds": space.seeds})
     made: list[Setting] = []
     for solver in dict.fromkeys(space.solver):
         if solver == "lbfgs":
@@ -133,9 +132,7 @@ def drawn(space: Space, count: int) -> list[Setting]:
     """
     if count < 1:
         raise _wrong("draw", "1 or more", str(count), "leave it out for the grid")
-    if count * space.seeds > MOST_HEADS:
-        counts = {"draws": count, "seeds": space.seeds}
-        raise _too_many("--draw", f"{count * space.seeds:,}", counts)
+    _check_heads("--draw", count * space.seeds, {"draws": count, "seeds": space.seeds})
     stream = np.random.PCG64(np.random.SeedSequence(space.base.seed, spawn_key=_DRAWS))
     random, made = np.random.Generator(stream), []
     for _ in range(count):  # every number is drawn every time, so that each draw has its own
@@ -165,15 +162,11 @@ def _log_uniform(random: np.random.Generator, values: Sequence[float]) -> float:
 
 
 def _wrong(name: str, expected: str, found: str, remedy: str) -> OptionError:
-    option = f"--{name.replace('_', '-')}"
-    return OptionError(option, expected=expected, found=found, remedy=remedy)
+    return OptionError(f"--{name.replace('_', '-')}", expected, found, remedy)
 
 
-def _too_many(where: str, heads: str, counts: dict[str, int]) -> OptionError:
-    listed = " × ".join(f"{n} {name.replace('_', ' ')}" for name, n in counts.items() if n > 1)
-    return OptionError(
-        where,
-        expected=f"at most {MOST_HEADS:,} heads",
-        found=f"{heads} ({listed})",
-        remedy="give fewer values, or draw some of the combinations with --draw 200",
-    )
+def _check_heads(where: str, heads: int, counts: dict[str, int]) -> None:
+    if heads > MOST_HEADS:
+        listed = " × ".join(f"{n} {name.replace('_', ' ')}" for name, n in counts.items() if n > 1)
+        remedy = "give fewer values, or draw some of the combinations with --draw 200"
+        raise OptionError(where, f"at most {MOST_HEADS:,} heads", f"{heads:,} ({listed})", remedy)

@@ -157,7 +157,7 @@ def sweep_heads(
         OptionError: If there is no setting.
     """
     if not settings:
-        raise OptionError("settings", expected="one or more", found="none", remedy="name some")
+        raise OptionError("settings", "one or more", "none", "name some")
     started, numbered = time.perf_counter(), dict(enumerate(settings))
     splits = features.present_splits()
     folds = _folds_of(splits, folds)
@@ -208,12 +208,9 @@ def _folds_of(splits: Sequence[str], folds: int) -> int:
 def _check_images(labels: Labels, classes: Sequence[str], folds: int) -> None:
     present = [classes[label] for label in np.unique(labels)]
     if len(present) < 2:
-        raise DataError(
-            "the training images",
-            expected="images of two classes or more",
-            found=f"only {present[0]}" if present else "no image",
-            remedy="add images of another class to train",
-        )
+        found = f"only {present[0]}" if present else "no image"
+        remedy = "add images of another class to train"
+        raise DataError("the training images", "images of two classes or more", found, remedy)
     if folds:
         draw_folds(labels, folds, 0, classes=classes)
 
@@ -287,12 +284,8 @@ def _folds(features: Features, folds: int, seed: int) -> Iterator[HeadData]:
 
 
 def _none_good(found: str) -> DataError:
-    return DataError(
-        "the sweep",
-        expected="a head that trains to a finite loss",
-        found=found,
-        remedy="try lower learning rates (--lr), or a smaller --c",
-    )
+    remedy = "try lower learning rates (--lr), or a smaller --c"
+    return DataError("the sweep", "a head that trains to a finite loss", found, remedy)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -345,9 +338,8 @@ def fit_settings(
         scaling = scaling_of(way, data.views)
         views, val = scaling.scaled(data.views), scaling.scaled(data.val)
         scaled = dataclasses.replace(data, views=views, val=val)
-        for by in (_by_sgd(mine, scaled, seeds, tell), _by_lbfgs(mine, scaled, tell)):
-            for fit in by:
-                yield _judged(fit, data, scaling)
+        fits = _by_sgd(mine, scaled, seeds, tell), _by_lbfgs(mine, scaled, tell)
+        yield from (_judged(fit, data, scaling) for fit in itertools.chain(*fits))
 
 
 def ticks(settings: Mapping[int, Setting], seeds: int) -> int:
@@ -365,15 +357,9 @@ def _by_sgd(
     at_once = max(1, _NUMBERS_AT_ONCE // (numbers * seeds)) * seeds
     for start in range(0, len(jobs), at_once):
         part = jobs[start : start + at_once]
-        trained = train_heads(
-            data.views,
-            data.labels,
-            data.val,
-            data.val_labels,
-            [dataclasses.replace(recipes[i], seed=seed) for i, seed in part],
-            classes=data.classes,
-            on_epoch=tell,
-        )
+        arrays = data.views, data.labels, data.val, data.val_labels
+        seeded = [dataclasses.replace(recipes[i], seed=seed) for i, seed in part]
+        trained = train_heads(*arrays, seeded, classes=data.classes, on_epoch=tell)
         for (i, seed), one in zip(part, trained, strict=True):
             yield Fit(i, seed, None if one.diverged else one.last, one.history)
 
@@ -384,13 +370,9 @@ def _by_lbfgs(settings: Mapping[int, Setting], data: HeadData, tell: _Tell) -> I
     if not strengths:
         return
     count, _, dim = data.views.shape
-    path = logistic_path(
-        data.views.reshape(-1, dim),
-        np.tile(data.labels, count),
-        [c / count for c in strengths.values()],
-        classes=data.classes,
-        progress=tell,
-    )
+    rows, labels = data.views.reshape(-1, dim), np.tile(data.labels, count)
+    shares = [c / count for c in strengths.values()]
+    path = logistic_path(rows, labels, shares, classes=data.classes, progress=tell)
     for i, fit in zip(strengths, path, strict=True):
         yield Fit(i, 0, fit.head if fit.converged else None, [])
 
