@@ -28,7 +28,7 @@ def split_role(
     fitted_on: Collection[str] = ("train",),
     chose: str = "the epoch",
 ) -> str:
-    """What a split was to a model, in a few words; empty where what chose (``chose``) is unknown."""
+    """What a split was to a model, in a few words; none where ``selected_on`` is not known."""
     if split in fitted_on:
         return "trained on"
     if selected_on is None:

@@ -91,10 +91,12 @@ def train_head(
         DataError: If the arrays do not fit together, or the loss is no longer finite.
     """
     arrays = features, labels, val_features, val_labels
-    heads = None if head is None else [head]
-    tell = on_epoch and (lambda _, record: on_epoch(record))
     (trained,) = train_heads(
-        *arrays, [recipe or Recipe()], classes=classes, heads=heads, on_epoch=tell
+        *arrays,
+        [recipe or Recipe()],
+        classes=classes,
+        heads=None if head is None else [head],
+        on_epoch=on_epoch and (lambda _, record: on_epoch(record)),
     )
     return _converged(trained)
 
