@@ -186,11 +186,10 @@ def fewshot(
     """
     from tlcache.features.embed import embedding_of
     from tlcache.networks.checks import no_split
-    from tlcache.studies.fewshot import check_dataset, check_draws, check_on, few_shot_curve
+    from tlcache.studies.fewshot import check_dataset, check_draws, few_shot_curve
 
     counts = o.whole_numbers("--shots", draws.shots, "write them like 1,2,5,10,20")
-    check_draws(counts, draws.episodes, draws.least_steps)
-    check_on(draws.on)
+    check_draws(counts, draws.episodes, draws.least_steps, draws.on)
     on, wanted = draws.on, recipe.recipe(source.seed)
     embedding = embedding_of(
         source.named(),

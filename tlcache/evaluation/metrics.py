@@ -75,11 +75,9 @@ class CalibrationBin:
     """Images whose confidence, the probability of the prediction, lies in (low, high].
 
     Attributes:
-        count: Images.
-        right: How many of them are right.
+        count, right: Images, and how many of them are right.
         confidence: Their mean.
-        accuracy: ``right / count``.
-        accuracy_ci95: (low, high) of :func:`wilson_interval`.
+        accuracy, accuracy_ci95: ``right / count``, and :func:`wilson_interval` of it.
     """
 
     low: float
@@ -105,7 +103,13 @@ def evaluate(logits: ArrayLike, labels: ArrayLike, classes: Sequence[str]) -> Ev
     """
     scores = checked_logits(logits)
     truths = checked_labels(labels, scores.shape)
-    names = _checked_classes(classes, scores.shape[1])
+    names, count = tuple(map(str, classes)), scores.shape[1]
+    if len(names) != count or len(set(names)) != count:
+        expected = f"{count} different names, one a column of the logits"
+        found = f"{len(names)}, {len(set(names))} of them different"
+        raise DataError(
+            "classes", expected, found, "give the classes that the model was trained on"
+        )
     predictions = scores.argmax(axis=1)
     right = predictions == truths
     _, hits, sums = _binned(scores, right)
@@ -306,14 +310,3 @@ def checked_labels(labels: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.int6
         remedy = "evaluate on data of the classes that the model was trained on"
         raise DataError(f"labels, row {wrong[0]}", expected, str(truths[wrong[0]]), remedy)
     return truths.astype(np.int64)
-
-
-def _checked_classes(classes: Sequence[str], count: int) -> tuple[str, ...]:
-    names = tuple(str(name) for name in classes)
-    if len(names) != count or len(set(names)) != count:
-        expected = f"{count} different names, one a column of the logits"
-        found = f"{len(names)}, {len(set(names))} of them different"
-        raise DataError(
-            "classes", expected, found, "give the classes that the model was trained on"
-        )
-    return names

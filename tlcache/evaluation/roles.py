@@ -108,9 +108,10 @@ def seen_of_val(about: dict[str, Any], root: Path, split: str | None, seed: int)
     The images lie below ``root``, and ``split`` and ``seed`` divide them. The lines that come back
     follow the run's name.
     """
-    options, lines = about.get("options"), []
-    theirs = options if isinstance(options, dict) else {}
-    then = theirs.get("split"), theirs.get("seed")
+    lines, options = [], about.get("options")
+    then = (
+        (options.get("split"), options.get("seed")) if isinstance(options, dict) else (None, None)
+    )
     if split is not None and about.get("data") == str(root) and then != (split, seed):
         lines.append(
             f"was trained on another split of these images (--split {then[0]} --seed {then[1]}), "

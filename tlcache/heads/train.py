@@ -173,11 +173,9 @@ def train_separately(
     to be judged on never come near its training.
 
     Args:
-        features: (N, D), or (V, N, D) for V views: epoch e takes view e mod V.
-        labels: (N,) in [0, classes).
+        features, labels, classes: As for :func:`train_head`.
         choices: Which rows each head trains on; a row may come more than once.
         recipes: One a head.
-        classes: C.
         judge: Called with a head's index and the head, from several threads; the heads themselves
             are not kept.
         progress: Called with how many heads are done, and of how many.

@@ -234,11 +234,7 @@ def check_plan(folds: int, repeats: int) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Grouping:
-    """Where it is said which images belong together; nowhere by default.
-
-    Attributes:
-        table: A CSV, for :func:`tlcache.data.groups.groups_from_csv`.
-        pattern: For :func:`tlcache.data.groups.groups_from_pattern`.
+    """A CSV or a pattern (``data.groups``) that says which images belong together; or neither.
 
     Raises:
         OptionError: If both are given.

@@ -176,8 +176,10 @@ def _point(shots: int, hits: NDArray[np.bool_]) -> Point:
     return Point(shots, accuracies, mean, interval, (float(low), float(high)))
 
 
-def check_draws(shots: Sequence[int], episodes: int, least_steps: int = LEAST_STEPS) -> None:
-    """Raise an OptionError for draws that make no sense, whatever the data."""
+def check_draws(
+    shots: Sequence[int], episodes: int, least_steps: int = LEAST_STEPS, on: str = "test"
+) -> None:
+    """Raise an OptionError for draws, or a split to judge on, that make no sense for any data."""
     if not shots or min(shots) < 1:
         found = ", ".join(map(str, shots)) or "none"
         raise OptionError("--shots", "whole numbers over 0", found, "write them like 1,2,5,10,20")
@@ -190,6 +192,9 @@ def check_draws(shots: Sequence[int], episodes: int, least_steps: int = LEAST_ST
             expected = f"a whole number from {low} to {high}{why}"
             remedy = "correct it, or leave it out for the default"
             raise OptionError(option, expected, str(value), remedy)
+    if on not in ("val", "test"):
+        expected = "val or test: heads train on images of train"
+        raise OptionError("--on", expected, on, "name one of them")
 
 
 def _check_counts(labels: Labels, most: int, classes: Sequence[str]) -> None:
@@ -210,10 +215,3 @@ def check_dataset(dataset: ImageDataset, on: str, shots: Sequence[int]) -> None:
     if on not in dataset.present_splits():
         raise no_split(dataset, on)
     _check_counts(dataset.labels[dataset.indices("train")], max(shots), dataset.classes)
-
-
-def check_on(on: str) -> None:
-    """Raise an OptionError where heads are to be judged on anything but val or test."""
-    if on not in ("val", "test"):
-        expected = "val or test: heads train on images of train"
-        raise OptionError("--on", expected, on, "name one of them")

@@ -122,8 +122,7 @@ def pairs_over(
         threshold: Of their similarity, over 0 and up to 1.
         ids: (n,) and (m,) integers: rows with the same id are no pair.
         most: So many of the most similar pairs are kept, of equals those with lower indices.
-        memory: Bytes to take, about; the result does not depend on it.
-        progress: Told how many of the n * m similarities are known.
+        memory, progress: As for :func:`nearest`.
 
     Raises:
         DataError: If the shapes do not fit, or a number is not finite.

@@ -160,8 +160,7 @@ def sweep_heads(
         raise OptionError("settings", "one or more", "none", "name some")
     started, numbered = time.perf_counter(), dict(enumerate(settings))
     splits = features.present_splits()
-    folds = _folds_of(splits, folds)
-    _check_images(features.split("train")[1], features.classes, folds)
+    folds = _folds_that_choose(features.split("train")[1], features.classes, splits, folds)
     by_val, count = not folds, folds or 1
     parts = iter([_rows(features, "val")]) if by_val else _folds(features, count, fold_seed)
     candidates, kept = _candidates(numbered, parts, count, seeds, progress)
@@ -197,22 +196,22 @@ def check_dataset(dataset: ImageDataset, folds: int) -> None:
         OptionError: If there are fewer than two folds.
     """
     labels = dataset.labels[dataset.indices("train")]
-    _check_images(labels, dataset.classes, _folds_of(dataset.present_splits(), folds))
+    _folds_that_choose(labels, dataset.classes, dataset.present_splits(), folds)
 
 
-def _folds_of(splits: Sequence[str], folds: int) -> int:
+def _folds_that_choose(
+    labels: Labels, classes: Sequence[str], splits: Sequence[str], folds: int
+) -> int:
     """How many folds of train choose, if so many are asked for: 0 where val chooses."""
-    return folds or (0 if "val" in splits else FOLDS)
-
-
-def _check_images(labels: Labels, classes: Sequence[str], folds: int) -> None:
     present = [classes[label] for label in np.unique(labels)]
     if len(present) < 2:
         found = f"only {present[0]}" if present else "no image"
         remedy = "add images of another class to train"
         raise DataError("the training images", "images of two classes or more", found, remedy)
+    folds = folds or (0 if "val" in splits else FOLDS)
     if folds:
         draw_folds(labels, folds, 0, classes=classes)
+    return folds
 
 
 def _again(features: Features, by_val: bool) -> HeadData | None:
@@ -254,9 +253,8 @@ def _candidates(
 
 
 def _rank(candidate: Candidate) -> tuple[bool, float, float, int]:
-    if candidate.failed:
-        return True, 0.0, 0.0, candidate.index
-    return False, -candidate.accuracy, candidate.loss, candidate.index
+    failed, i = candidate.failed, candidate.index
+    return (True, 0.0, 0.0, i) if failed else (False, -candidate.accuracy, candidate.loss, i)
 
 
 def _rows(features: Features, judge: str) -> HeadData:
@@ -316,16 +314,11 @@ def fit_settings(
     seeds: int = 1,
     progress: Tick | None = None,
 ) -> Iterator[Fit]:
-    """Train the heads of settings and judge each: one batched computation for one kind of features.
+    """Train heads of settings and judge each on val, in one batched computation a kind of features.
 
-    Each head ends as it would if it were trained alone. All seeds of a setting come together.
-
-    Args:
-        settings: By number.
-        data: Rows to train on, and ``val``: those that judge.
-        seeds: How many heads of SGD a setting has.
-        progress: Told how many of :func:`ticks` are done: the epochs of each head of SGD, and the
-            heads of L-BFGS; from several threads.
+    Each head ends as it would if it were trained alone. All seeds, of which only SGD has several,
+    of a setting come together. ``progress`` is told how many of :func:`ticks` are done, the epochs
+    of each head of SGD and the heads of L-BFGS; from several threads.
     """
     done, total = itertools.count(1), ticks(settings, seeds)
 
