@@ -181,7 +181,7 @@ class _SettingUp:
             engine = self._counted(make)(*arguments, **options)
             return dataclasses.replace(engine, new_run=self._counted(engine.new_run))
 
-        with mock.patch("tlcache.trunks.engines.make_engine", made):
+        with mock.patch("tlcache.features.missing.make_engine", made):
             yield
 
     def _counted(self, function: Callable[..., Any]) -> Callable[..., Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,11 +22,10 @@ from million_files import Measured, alone, peak_bytes, slope
 import tlcache
 from tlcache.cache.identity import Identity
 from tlcache.cache.snapshots import Snapshot
-from tlcache.cache.store import keep_snapshot, open_store
+from tlcache.cache.store import FeatureStore, keep_snapshot, open_store
 from tlcache.core.machine import describe_machine
 from tlcache.data.folders import ImageDataset
 from tlcache.data.transforms import Transform
-from tlcache.features import embed as embedding
 from tlcache.features.missing import RowBuffer, missing_rows
 from tlcache.heads.steps import can_compile
 from tlcache.trunks.forward_pass import Job, Made
@@ -78,13 +77,13 @@ def fill(cache: Path, count: int, dim: int) -> Measured:
     # Once with a row: what is imported on the way is not of the rows.
     warm = open_store(cache.parent / "warm", identity, "random")
     first = _made(Job(Path(), bytes(32), [(0, 0)]), pool, 0)
-    embedding._commit_all(_closable([first]), RowBuffer([warm]), 1, _silent)
+    _commit([first], warm)
     before, started = peak_bytes(), time.perf_counter()
     keep_snapshot(snapshot, None, store)
     missing = missing_rows(snapshot, [store], 0)
     planned, plan_peak = time.perf_counter(), peak_bytes()
     made = (_made(job, pool, at) for at, job in enumerate(missing.jobs(snapshot)))
-    embedding._commit_all(made, RowBuffer([store]), len(missing.images), _silent)
+    _commit(made, store)
     committed = time.perf_counter()
     return {
         "rows": count,
@@ -154,12 +153,11 @@ def _made(job: Job, pool: np.ndarray, at: int) -> Made:
     return Made(job, pool[at % POOL][None].copy())
 
 
-def _closable(made: list[Made]) -> Iterator[Made]:
-    yield from made
-
-
-def _silent(done: int, total: int) -> None:
-    pass
+def _commit(made: Iterable[Made], store: FeatureStore) -> None:
+    buffer = RowBuffer([store])
+    for one in made:
+        buffer.add(one)
+    buffer.commit()
 
 
 def _warm_up_training() -> None:
