@@ -26,12 +26,9 @@ Exact = NDArray[np.float64]
 
 @dataclasses.dataclass(frozen=True)
 class LogisticFit:
-    """A head at the least of its loss.
+    """A head at the least of its loss, and L-BFGS's iterations; converged: within 1e-7, relative.
 
-    Attributes:
-        head: Its rows sum to 0 over the classes, as the penalty wants them.
-        converged: Whether its loss is within 1e-7 of the least, relative.
-        iterations: Of L-BFGS.
+    The head's rows sum to 0 over the classes, as the penalty wants them.
     """
 
     head: Head

@@ -34,13 +34,10 @@ NAMES = ("cached", "frozen", "finetune", "lp-ft")
 
 @dataclasses.dataclass(frozen=True)
 class Contender:
-    """One way to train.
+    """One way to train, of ``NAMES``, and its seconds by stage.
 
-    Attributes:
-        name: One of ``NAMES``.
-        seconds: By stage.
-        scored: The model of the epoch that is best on val, on the split that is judged.
-        evaluation: Of it.
+    What is scored and evaluated, on the split that is judged, is the model of the epoch that is
+    best on val.
     """
 
     name: str

@@ -39,12 +39,9 @@ or cropped to nine tenths of each side do, 97% of them or more."""
 
 @dataclasses.dataclass(frozen=True)
 class NearDuplicates:
-    """Different files whose features are almost the same; rows are a snapshot's.
+    """Pairs of different files, across splits and within train, whose features are almost the same.
 
-    Attributes:
-        threshold: Of their cosine similarity.
-        across: Pairs in two splits.
-        within: Pairs in train.
+    The threshold is of their cosine similarity; rows are a snapshot's.
     """
 
     threshold: float

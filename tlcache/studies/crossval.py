@@ -44,12 +44,9 @@ WILSON, BY_GROUPS = "Wilson", "Wilson, of as many images as the groups are worth
 
 @dataclasses.dataclass(frozen=True)
 class Fold:
-    """One head.
+    """One head: on how many images it was trained, and how many of those held out it gets right.
 
-    Attributes:
-        repeat, fold: Counted from 1.
-        trained_on, held_out: Images.
-        right: Held-out images that the head gets right.
+    Repeat and fold are counted from 1.
     """
 
     repeat: int

@@ -66,13 +66,9 @@ class Point:
 
 @dataclasses.dataclass(frozen=True)
 class FewShotCurve:
-    """Accuracy by shots.
+    """Accuracy by rising shots, over so many episodes a point.
 
-    Attributes:
-        points: By rising shots.
-        episodes: E of each point.
-        images: How many each head is judged on.
-        seconds: Of drawing, training and judging.
+    Each head is judged on so many images; the seconds are of drawing, training and judging.
     """
 
     points: list[Point]
