@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcache.core.errors import ModelError, OptionError, error_in_a_line, strerror
+from tlcache.core.errors import ModelError, OptionError, error_in_a_line, faults_as
 from tlcache.core.files import write_atomically
+from tlcache.core.machine import silent_stdout
 from tlcache.evaluation.metrics import softmax
 from tlcache.export.trials import BATCHES, largest_difference, trials_of, usable_pixels
 from tlcache.heads.model import Model, load_model, save_model
@@ -108,13 +109,18 @@ def export_model(
     network = load_network(model, weights, memo)
     trials = list(trials_of(model, network, pixels, preprocess))
     contract = _contract(model, preprocess)
-    with _folder_beside(output) as folder:
-        temporary = folder / f"model{SUFFIXES[format]}"
+    where, remedy = f"--output {output}", "name a file in another folder"
+    with faults_as(OptionError, where, "a folder that can be written", remedy):
+        beside = tempfile.TemporaryDirectory(prefix=".tlcache-", dir=output.absolute().parent)
+    with beside as folder:
+        temporary = Path(folder, f"model{SUFFIXES[format]}")
         metadata = {
             "classes": json.dumps(model.classes),
             "tlcache": json.dumps(model.describe() | contract, sort_keys=True),
         }
-        with _in_words(format), _quiet():
+        # No exporter's greetings, hints and warnings of what is out of date.
+        with _in_words(format), silent_stdout(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             if format == "safetensors":
                 state = {
                     name: tensor.cpu().numpy() for name, tensor in network.state_dict().items()
@@ -241,22 +247,6 @@ def _run_of(path: Path) -> Network:
 
 
 @contextlib.contextmanager
-def _folder_beside(output: Path) -> Iterator[Path]:
-    """A folder that is gone afterwards, on the disk that the file is for."""
-    try:
-        folder = tempfile.TemporaryDirectory(prefix=".tlcache-", dir=output.absolute().parent)
-    except OSError as error:
-        raise OptionError(
-            f"--output {output}",
-            expected="a folder that can be written",
-            found=strerror(error),
-            remedy="name a file in another folder",
-        ) from error
-    with folder as name:
-        yield Path(name)
-
-
-@contextlib.contextmanager
 def _in_words(format: str) -> Iterator[None]:
     """Whatever an exporter or a runtime trips over, in one line."""
     try:
@@ -268,13 +258,3 @@ def _in_words(format: str) -> Iterator[None]:
             found=error_in_a_line(error),
             remedy="choose another format",
         ) from error
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """No exporter's greetings, hints and warnings of what is out of date."""
-    from tlcache.core.machine import silent_stdout
-
-    with silent_stdout(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield

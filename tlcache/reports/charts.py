@@ -152,11 +152,7 @@ def whiskers(intervals: Iterable[Sequence[float]]) -> Scale:
 def scatter(
     positions: NDArray[np.floating], width: float, height: float, margin: float
 ) -> list[Place]:
-    """Places of (n, 2) positions in a box, the same scale along both axes.
-
-    Args:
-        width, height, margin: Of the box, in pixels.
-    """
+    """Places of (n, 2) positions in a box of so many pixels, the same scale along both axes."""
     low, high = positions.min(axis=0), positions.max(axis=0)
     spans = np.maximum(high - low, 1e-12)
     scale = float(min((width - 2 * margin) / spans[0], (height - 2 * margin) / spans[1]))
@@ -177,14 +173,7 @@ class Part:
 
 @dataclasses.dataclass(frozen=True)
 class Bar:
-    """A contender's time.
-
-    Attributes:
-        name: The contender.
-        parts: By stage.
-        total: Seconds.
-        times: How many times as fast as the slowest.
-    """
+    """A contender's time, in seconds, and ``times`` as fast as the slowest's; parts by stage."""
 
     name: str
     parts: list[Part]

@@ -117,16 +117,14 @@ def material_of(record: RunRecord, at_hand: AtHand, tell: Reporter) -> Material:
     """A run with what can be had for its report."""
     data = at_hand.data
     root = record.root if data is None or data.is_file() else data
+    scored: Scored | None = None
+    missing = "Mistakes, calibration and map are"
     try:
         scored = _scored(record, at_hand, tell)
-    except TlcacheError as error:
-        note = f"Mistakes, calibration and map are left out: {error}."
-        return Material(record, root=root, notes=(note,))
-    try:
+        missing = "The map of the features is"
         rows, features = _features(record, scored, at_hand, tell)
     except TlcacheError as error:
-        note = f"The map of the features is left out: {error}."
-        return Material(record, scored, root=root, notes=(note,))
+        return Material(record, scored, root=root, notes=(f"{missing} left out: {error}.",))
     return Material(record, scored, rows, features, root)
 
 

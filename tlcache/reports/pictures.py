@@ -52,7 +52,7 @@ def augmented_picture(
     """
     chosen = np.random.default_rng(seed).permutation(dataset.indices("train"))[:count]
     train = transform.as_train()
-    pictures = [_seen(dataset.path(i), train, view=0) for i in chosen]
+    pictures = [_seen(dataset.path(i), train) for i in chosen]
     titles = [dataset.classes[dataset.labels[i]] for i in chosen]
     return image_grid(pictures, titles, title="Training images as an epoch sees them")
 
@@ -118,17 +118,12 @@ def map_picture(
         title=f"{model.trunk} features of {len(rows):,} images of {on}: {_METHODS[method]}",
         axis_names=names,
     )
-    about = {
-        "method": method,
-        "shown": len(rows),
-        "shares_of_variance": None if shares is None else shares.tolist(),
-    }
-    return figure, about
+    return figure, {"method": method, "shown": len(rows), "shares_of_variance": listed}
 
 
-def _seen(path: Path, transform: Transform, view: int = 0) -> NDArray[np.uint8]:
+def _seen(path: Path, transform: Transform) -> NDArray[np.uint8]:
     data = path.read_bytes()
-    pixels = apply(decode(data, path), transform, hashlib.sha256(data).digest(), view)
+    pixels = apply(decode(data, path), transform, hashlib.sha256(data).digest(), 0)
     return denormalise(pixels, transform)
 
 

@@ -112,16 +112,9 @@ def _assembled(
     best = metrics["best_epoch"]
     if best is not None and best not in [record.epoch for record in history]:
         raise ValueError(f"the best epoch {best}, which is none of the history")
+    selected_on, fitted_on = str(metrics["selected_on"]), tuple(map(str, metrics["fitted_on"]))
     return RunRecord(
-        folder=folder,
-        about=about,
-        metrics=metrics,
-        model=model,
-        evaluations=evaluations,
-        history=history,
-        best_epoch=best,
-        selected_on=str(metrics["selected_on"]),
-        fitted_on=tuple(map(str, metrics["fitted_on"])),
+        folder, about, metrics, model, evaluations, history, best, selected_on, fitted_on
     )
 
 

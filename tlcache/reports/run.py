@@ -156,9 +156,7 @@ def finish_run(folder: Path, run: Run, *, figures: bool) -> dict[str, Any]:
         "dataset": run.dataset.name,
         "identity": run.identity,
         "model": run.model.describe(),
-        "selected_on": run.selected_on,
-        "fitted_on": list(run.fitted_on),
-        "seconds": seconds,
+        **{name: result[name] for name in ("selected_on", "fitted_on", "seconds")},
     }
     write_atomically(folder / RUN, _json(about | describe_machine(run.model.trunk)))
     return result

@@ -11,17 +11,9 @@ import numpy as np
 from tlcache.evaluation.metrics import Evaluation, calibration_bins, evaluate
 from tlcache.evaluation.roles import selection_note, split_role
 from tlcache.features.projection import principal_components
-from tlcache.networks.scoring import Scored
 from tlcache.reports.charts import curves, scatter, stacked, whiskers
 from tlcache.reports.material import Material
-from tlcache.reports.mistakes import (
-    Judged,
-    class_rows,
-    confusions,
-    judged,
-    spread,
-    worst_first,
-)
+from tlcache.reports.mistakes import Judged, class_rows, confusions, judged, spread, worst_first
 from tlcache.reports.page import Room, rendered, shown
 from tlcache.reports.pictures import confusion_picture, thumbnail
 from tlcache.reports.records import RunRecord
@@ -57,7 +49,8 @@ def _section(number: int, material: Material, room: Room) -> dict[str, Any]:
     evaluation = record.evaluations[record.split]
     scored = material.scored
     images = judged(scored, record.model.classes) if scored else []
-    if scored and not _agrees(scored, evaluation):
+    now = evaluate(scored.logits, scored.labels, evaluation.classes) if scored else None
+    if now and now.confusion != [list(row) for row in evaluation.confusion]:
         notes.append(
             "The images were scored anew, and differ from those that the run was judged on: "
             "mistakes, calibration and map are of now, all other numbers are the run's own."
@@ -65,7 +58,8 @@ def _section(number: int, material: Material, room: Room) -> dict[str, Any]:
     mistakes = worst_first(images)
     root = material.root if room.pictures else None
     shown_mistakes = [(image, _picture(root, image)) for image in mistakes[: room.mistakes]]
-    drawn = bool(images) and any(_is_there(material.root, image) for image in images[:50])
+    folder = material.root
+    there = folder and any((folder / image.path).is_file() for image in images[:50])
     chose = "the setting" if "settings" in record.metrics else "the epoch"
     return {
         "id": f"run-{number}",
@@ -88,16 +82,11 @@ def _section(number: int, material: Material, room: Room) -> dict[str, Any]:
         "map": _map(material, images, room),
         "settings": _settings(record),
         "notes": notes,
-        "gone": bool(images) and not drawn,
+        "gone": bool(images) and not there,
         "root": str(material.root or record.root),
         "pictures": room.pictures,
         "seconds": _seconds(record.metrics.get("seconds")),
     }
-
-
-def _agrees(scored: Scored, evaluation: Evaluation) -> bool:
-    found = evaluate(scored.logits, scored.labels, evaluation.classes)
-    return found.confusion == [list(row) for row in evaluation.confusion]
 
 
 def _honest(record: RunRecord, chose: str) -> str:
@@ -183,16 +172,10 @@ def _picture(root: Path | None, image: Judged) -> str | None:
     return thumbnail(root / image.path) if root is not None else None
 
 
-def _is_there(root: Path | None, image: Judged) -> bool:
-    return root is not None and (root / image.path).is_file()
-
-
 def _map(material: Material, images: Sequence[Judged], room: Room) -> dict[str, Any] | None:
     """The map's points with what each says, by image."""
     root = material.root if room.pictures else None
-    if not images or material.features is None or material.rows is None:
-        return None
-    if len(material.rows) < 3:
+    if not images or material.features is None or material.rows is None or len(material.rows) < 3:
         return None
     places, shares = principal_components(material.features, 2)
     classes = material.record.model.classes

@@ -67,7 +67,12 @@ def _csv_rows(path: Path, resume: bool, stack: contextlib.ExitStack) -> Tell:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Appended without a buffer: `tail -f` sees a row at once, and none is lost by a kill.
         file = stack.enter_context(path.open("ab", buffering=0))
-        there = path.read_bytes() if path.is_file() and _begins_as(path, header) else b""
+        there = b""
+        if path.is_file():
+            with path.open("rb") as earlier:  # none that is not ours is read to its end
+                if not header.startswith(earlier.read(len(header))):
+                    raise _not_new(where, "a file that begins otherwise")
+            there = path.read_bytes()
     if len(there) > len(header) and not resume:
         epochs = len(there[len(header) :].splitlines())
         raise _not_new(where, f"an earlier run's epochs ({epochs})")
@@ -85,15 +90,6 @@ def _csv_rows(path: Path, resume: bool, stack: contextlib.ExitStack) -> Tell:
 
     write(header)
     return lambda record: write(_line(map(repr, dataclasses.astuple(record))))
-
-
-def _begins_as(path: Path, header: bytes) -> bool:
-    """Refuse a file that is none of ours before all of it is read."""
-    with path.open("rb") as file:
-        begins = file.read(len(header))
-    if header.startswith(begins):
-        return True
-    raise _not_new(f"--csv {path}", "a file that begins otherwise")
 
 
 def _events(folder: Path, resume: bool, stack: contextlib.ExitStack) -> Tell:
