@@ -26,7 +26,7 @@ from tlcache.cache.snapshots import load_snapshot
 from tlcache.data.folders import scan
 from tlcache.features.embed import embed
 from tlcache.features.read import Features
-from tlcache.trunks.info import check_memo
+from tlcache.trunks.info import read_memo
 
 Name = tuple[str, bytes, int]
 """Of a row: identity folder, digest, view."""
@@ -94,7 +94,7 @@ def committed(cache: Path) -> Committed:
         elif path.name == "identity.json":
             read_identity(path.parent)
         elif path.parent.name == "weights" and path.suffix == ".json":
-            check_memo(path)
+            read_memo(path)
         else:  # what a killed process was writing, which nobody takes for a file of the cache
             assert path.suffix == ".tmp" and path.name.startswith("."), path
     return rows

@@ -31,7 +31,7 @@ from tlcache.cache.snapshots import Snapshot, load_snapshot
 from tlcache.core.errors import CacheError, DamageError
 from tlcache.core.files import TEMPORARY, is_gone, read_capped
 from tlcache.core.progress import Tick
-from tlcache.trunks.info import check_memo
+from tlcache.trunks.info import read_memo
 
 _AGAIN = "run `tlcache embed` again: it sets the file aside, and makes its rows anew"
 
@@ -259,7 +259,7 @@ def _verify_memo(path: Path, found: Verification) -> None:
         found.notes["other_files"] += 1
     else:
         try:
-            check_memo(path)
+            read_memo(path)
         except CacheError as error:
             if not _went(path, error):
                 found.findings.append(error)

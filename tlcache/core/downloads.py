@@ -138,16 +138,23 @@ def _note_origin(url: str, part: Path, response: http.client.HTTPResponse) -> No
 
 def _open(url: str, offset: int, validator: str) -> tuple[http.client.HTTPResponse, int]:
     """The response, and the offset of its first byte: 0 where the server starts over."""
+    if not url.startswith(("http://", "https://")):
+        raise _failure(url, "another kind of address", "give one with http:// or https://")
     headers = {"User-Agent": "tlcache", "Accept-Encoding": "identity"}
     if offset:
         headers |= {"Range": f"bytes={offset}-", "If-Range": validator}
+    response: http.client.HTTPResponse
     try:
-        response = _request(url, headers)
+        request = urllib.request.Request(url, headers=headers)
+        response = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)
     except urllib.error.HTTPError as error:
         with error:
             if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and offset:
                 return _open(url, 0, "")
             raise _failure(url, f"HTTP {error.code} {error.reason}", "check the address") from error
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+        raise _failure(url, str(reason) or repr(reason), "check the connection") from error
     if response.status == http.HTTPStatus.OK:
         return response, 0
     partial = response.status == http.HTTPStatus.PARTIAL_CONTENT and offset
@@ -159,27 +166,8 @@ def _open(url: str, offset: int, validator: str) -> tuple[http.client.HTTPRespon
     raise _failure(url, f"HTTP {response.status} {response.reason}", "check the address")
 
 
-def _request(url: str, headers: dict[str, str]) -> http.client.HTTPResponse:
-    if not url.startswith(("http://", "https://")):
-        raise _failure(url, "another kind of address", "give one with http:// or https://")
-    try:
-        request = urllib.request.Request(url, headers=headers)
-        response: http.client.HTTPResponse
-        response = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)
-    except urllib.error.HTTPError:
-        raise
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        reason = error.reason if isinstance(error, urllib.error.URLError) else error
-        raise _failure(url, str(reason) or repr(reason), "check the connection") from error
-    return response
-
-
 def _chunks(
-    url: str,
-    response: http.client.HTTPResponse,
-    done: int,
-    total: int | None,
-    progress: OpenTick,
+    url: str, response: http.client.HTTPResponse, done: int, total: int | None, progress: OpenTick
 ) -> Iterator[bytes]:
     while True:
         progress(done, total)
@@ -208,8 +196,8 @@ def _check(url: str, part: Path, sha256: str, size: int | None) -> None:
 
 def _mismatch(url: str, expected: str, found: str) -> DownloadError:
     remedy = "try again; if it stays so, the file at this address has changed"
-    return DownloadError(url, expected=expected, found=found, remedy=remedy)
+    return DownloadError(url, expected, found, remedy)
 
 
 def _failure(url: str, found: str, remedy: str) -> DownloadError:
-    return DownloadError(url, expected="a file", found=found, remedy=remedy)
+    return DownloadError(url, "a file", found, remedy)

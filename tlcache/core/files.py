@@ -95,10 +95,7 @@ def read_capped(path: Path, cap: int) -> bytes:
     except OSError as error:
         if error.errno not in (errno.EISDIR, errno.ENXIO):  # a folder; a socket
             raise CacheError(
-                path,
-                expected="a readable file",
-                found=strerror(error),
-                remedy="check its path and permissions",
+                path, "a readable file", strerror(error), "check its path and permissions"
             ) from error
         regular, size, data = False, 0, b""
     if not regular:
@@ -173,9 +170,4 @@ def _fsync_folder(folder: Path) -> None:
 
 
 def _not_ours(path: Path, expected: str, found: str) -> DamageError:
-    return DamageError(
-        path,
-        expected=expected,
-        found=found,
-        remedy="this is not a file that tlcache wrote; remove it",
-    )
+    return DamageError(path, expected, found, "this is not a file that tlcache wrote; remove it")

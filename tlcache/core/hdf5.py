@@ -136,6 +136,4 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def _refused(where: object, expected: str, found: str) -> DamageError:
-    return DamageError(
-        where, expected=expected, found=found, remedy="this is not a file that tlcache wrote"
-    )
+    return DamageError(where, expected, found, "this is not a file that tlcache wrote")

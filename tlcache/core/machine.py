@@ -53,18 +53,21 @@ def resolve_device(word: str) -> torch.device:
     """
     import torch
 
+    option = f"--device {word}"
     if word not in ("auto", "cpu") and not re.fullmatch(r"cuda(:[0-9]{1,3})?", word):
-        raise _wrong(word, WORDS, "another word", f"choose among {WORDS}")
+        raise OptionError(option, WORDS, "another word", f"choose among {WORDS}")
     if word == "cpu" or (word == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if not count:
         remedy = "pass --device cpu, or install a torch built for CUDA and its driver"
-        raise _wrong(word, "a CUDA GPU", f"none that torch {torch.__version__} can use", remedy)
+        found = f"none that torch {torch.__version__} can use"
+        raise OptionError(option, "a CUDA GPU", found, remedy)
     number = int(word[5:]) if ":" in word else torch.cuda.current_device()
     if number >= count:
         there = "cuda:0" if count == 1 else f"cuda:0 to cuda:{count - 1}"
-        raise _wrong(word, f"one of {count} GPUs", "a higher number", f"pass --device {there}")
+        remedy = f"pass --device {there}"
+        raise OptionError(option, f"one of {count} GPUs", "a higher number", remedy)
     return torch.device("cuda", number)
 
 
@@ -90,15 +93,8 @@ def physical_memory() -> int:
 
 
 def batch_size_for(device: torch.device) -> int:
-    """Images to pass through a network at once where nothing else decides it.
-
-    On a CPU, more do not fit its caches and take longer each.
-    """
+    """Images at once where nothing else decides; on a CPU, more do not fit its caches."""
     return 8 if device.type == "cpu" else 128
-
-
-def _wrong(word: str, expected: str, found: str, remedy: str) -> OptionError:
-    return OptionError(f"--device {word}", expected=expected, found=found, remedy=remedy)
 
 
 def library_versions(trunk: str) -> tuple[tuple[str, str], ...]:
@@ -115,22 +111,19 @@ def library_versions(trunk: str) -> tuple[tuple[str, str], ...]:
 
 def describe_machine(trunk: str) -> dict[str, Any]:
     """Versions and machine, as plain JSON values."""
+    try:
+        versions = dict(library_versions(trunk))
+    except importlib.metadata.PackageNotFoundError:
+        # Heads train on copied features where the package of their trunk is not installed.
+        versions = dict(library_versions(""))
     return {
-        "versions": _versions(trunk) | {"python": platform.python_version()},
+        "versions": versions | {"python": platform.python_version()},
         "machine": {
             "system": platform.platform(),
             "processor": _processor(),
             "cores": os.cpu_count(),
         },
     }
-
-
-def _versions(trunk: str) -> dict[str, str]:
-    try:
-        return dict(library_versions(trunk))
-    except importlib.metadata.PackageNotFoundError:
-        # Heads train on copied features where the package of their trunk is not installed.
-        return dict(library_versions(""))
 
 
 def _processor() -> str:

@@ -20,7 +20,10 @@ MOST_CLASSES = 20
 
 
 class Labelled(Protocol):
-    """Images with their labels, indices into ``classes``, and the numbers of their splits: (n,)."""
+    """Images with their labels, indices into ``classes``, and the numbers of their splits: (n,).
+
+    ``present_splits`` are the names of the splits that hold any image, by rising number.
+    """
 
     @property
     def labels(self) -> NDArray[Any]: ...
@@ -28,18 +31,11 @@ class Labelled(Protocol):
     def splits(self) -> NDArray[Any]: ...
     @property
     def classes(self) -> Sequence[str]: ...
-    def present_splits(self) -> list[str]:
-        """Names of the splits that hold any image, by rising number."""
-        ...
+    def present_splits(self) -> list[str]: ...
 
 
 def evaluation_html(values: Mapping[str, Any], summary: str) -> str:
-    """An evaluation, the classes under it.
-
-    Args:
-        values: Of ``Evaluation.to_dict``.
-        summary: In one line.
-    """
+    """An evaluation, from the values of ``Evaluation.to_dict``; the classes under its summary."""
     names = sorted(values["per_class"], key=lambda name: float(values["per_class"][name]["f1"]))
     few = len(names) <= MOST_CLASSES
     shown = values["classes"] if few else names[:MOST_CLASSES]
@@ -54,12 +50,7 @@ def evaluation_html(values: Mapping[str, Any], summary: str) -> str:
 
 
 def comparison_html(values: Mapping[str, Any], sentence: str) -> str:
-    """Two models on the same images: who got how many right.
-
-    Args:
-        values: Of ``Comparison.to_dict``.
-        sentence: The comparison in one.
-    """
+    """Who of two models got how many of the same images right, of ``Comparison.to_dict``."""
     rows = [
         ["A right", str(values["both"]), str(values["only_a"])],
         ["A wrong", str(values["only_b"]), str(values["neither"])],
@@ -91,12 +82,7 @@ def training_html(history: Sequence[Any], best: int, seconds: float) -> str:
 
 
 def counts_html(summary: str, images: Labelled) -> str:
-    """How many images each class has in each split.
-
-    Args:
-        summary: In one line.
-        images: With at least one in each of their splits.
-    """
+    """How many images each class has in each split that holds any."""
     of, most = len(images.classes), MOST_CLASSES
     counts = [
         np.bincount(images.labels[images.splits == split], minlength=of)

@@ -153,7 +153,9 @@ def _html_bar(title: str, unit: str) -> Iterator[OpenTick]:
         now, count = time.monotonic(), done
         if now - told >= _EVERY_SECONDS:
             told = now
-            show(_words(done, total, now - started, unit), _bar(done, total))
+            place = f' value="{done}" max="{total}"' if total else ""
+            bar = f'<progress{place} style="width:16em;vertical-align:middle"></progress> '
+            show(_words(done, total, now - started, unit), bar)
 
     try:
         yield tick
@@ -162,16 +164,8 @@ def _html_bar(title: str, unit: str) -> Iterator[OpenTick]:
         raise
     if count:
         seconds = time.monotonic() - started
-        show(
-            ", ".join(
-                filter(None, [f"{count:,} {unit} in {seconds:.1f} s", _speed(count, seconds, unit)])
-            )
-        )
-
-
-def _bar(done: int, total: int | None) -> str:
-    place = f' value="{done}" max="{total}"' if total else ""
-    return f'<progress{place} style="width:16em;vertical-align:middle"></progress> '
+        words = [f"{count:,} {unit} in {seconds:.1f} s", _speed(count, seconds, unit)]
+        show(", ".join(filter(None, words)))
 
 
 def _words(done: int, total: int | None, seconds: float, unit: str) -> str:

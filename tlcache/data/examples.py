@@ -19,7 +19,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from tlcache.core.downloads import download
@@ -82,15 +81,17 @@ def _download_hymenoptera(zipped: Path, progress: OpenTick) -> None:
         download(HYMENOPTERA_URL, zipped, progress=progress)
     except DownloadError as error:
         remedy = f"{error.remedy}; or fetch it elsewhere and name the file with --from"
-        raise DownloadError(
-            error.where, expected=error.expected, found=error.found, remedy=remedy
-        ) from error
+        raise DownloadError(error.where, error.expected, error.found, remedy) from error
 
 
 def _unpack_hymenoptera(archive: Path, destination: Path) -> None:
     with _appearing(destination) as folder:
         extract_zip(archive, folder, max_files=1000, max_bytes=200_000_000)
-        _lift_only_folder(folder)
+        tops = list(folder.iterdir())
+        if len(tops) == 1 and tops[0].is_dir():
+            for child in tops[0].iterdir():
+                child.rename(folder / child.name)
+            tops[0].rmdir()
         found = tree_digest(folder)
         if found != HYMENOPTERA_DIGEST:
             raise DataError(
@@ -99,15 +100,6 @@ def _unpack_hymenoptera(archive: Path, destination: Path) -> None:
                 found=f"a tree of digest {found}",
                 remedy=f"fetch {HYMENOPTERA_URL} again",
             )
-
-
-def _lift_only_folder(folder: Path) -> None:
-    """Take the archive's top folder away, if it has one."""
-    tops = list(folder.iterdir())
-    if len(tops) == 1 and tops[0].is_dir():
-        for child in tops[0].iterdir():
-            child.rename(folder / child.name)
-        tops[0].rmdir()
 
 
 def write_digits(destination: Path, seed: int = 0) -> bool:
@@ -154,24 +146,16 @@ def _digit_images(seed: int) -> dict[str, bytes]:
     images = {}
     for label in range(10):
         members = np.flatnonzero(digits.target == label).tolist()
-        for split, i in _shuffled_split(members, seed):
-            images[f"{split}/{label}/{i:04d}.png"] = _png(grey[i])
+        # By a hash, not by a random generator, whose numbers may change between versions.
+        order = sorted(members, key=lambda i: hashlib.sha256(f"{seed} {i}".encode()).digest())
+        held_out = round(_DIGIT_HELD_OUT * len(members))
+        for rank, i in enumerate(order):
+            split = "val" if rank < held_out else "test" if rank < 2 * held_out else "train"
+            png = io.BytesIO()
+            # Uncompressed: what a compressor makes differs between versions of zlib.
+            Image.fromarray(grey[i]).save(png, format="PNG", compress_level=0)
+            images[f"{split}/{label}/{i:04d}.png"] = png.getvalue()
     return images
-
-
-def _shuffled_split(members: list[int], seed: int) -> Iterator[tuple[str, int]]:
-    """Ordered by a hash, not by a random generator, whose numbers may change between versions."""
-    order = sorted(members, key=lambda i: hashlib.sha256(f"{seed} {i}".encode()).digest())
-    held_out = round(_DIGIT_HELD_OUT * len(members))
-    for rank, i in enumerate(order):
-        yield ("val" if rank < held_out else "test" if rank < 2 * held_out else "train"), i
-
-
-def _png(grey: NDArray[np.uint8]) -> bytes:
-    """Uncompressed: what a compressor makes differs between versions of zlib."""
-    buffer = io.BytesIO()
-    Image.fromarray(grey).save(buffer, format="PNG", compress_level=0)
-    return buffer.getvalue()
 
 
 def tree_digest(folder: Path) -> str:
@@ -256,10 +240,8 @@ def extract_zip(archive: Path, folder: Path, *, max_files: int, max_bytes: int) 
     An archive that breaks half-way leaves ``folder`` half-filled.
 
     Args:
-        archive: A zip file.
-        folder: Where its files go; made if need be.
-        max_files: More files than this are refused.
-        max_bytes: More bytes than this, unpacked, are refused.
+        folder: Made if need be.
+        max_files, max_bytes: More files than this, or more bytes unpacked, are refused.
 
     Raises:
         DataError: The archive is missing, broken, unsafe or too large, or cannot be unpacked there.
@@ -270,7 +252,10 @@ def extract_zip(archive: Path, folder: Path, *, max_files: int, max_bytes: int) 
         with _faults_named(folder, f"to unpack {archive}"), zipfile.ZipFile(archive) as packed:
             members = _safe_members(archive, packed, max_files, max_bytes)
             for name, info in members.items():
-                _extract(packed, info, folder / name)
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                # "x": no member writes through another, on file systems blind to case either.
+                with packed.open(info) as source, (folder / name).open("xb") as file:
+                    shutil.copyfileobj(source, file)
     except _BROKEN_ZIP as error:
         raise _bad_zip(archive, f"a broken one ({error})") from error
 
@@ -312,17 +297,7 @@ def _fault(info: zipfile.ZipInfo, path: PurePosixPath) -> str:
     return ""
 
 
-def _extract(packed: zipfile.ZipFile, info: zipfile.ZipInfo, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # "x": no member writes through another, on file systems blind to case either.
-    with packed.open(info) as source, target.open("xb") as file:
-        shutil.copyfileobj(source, file)
-
-
 def _bad_zip(archive: Path, found: str) -> DataError:
     return DataError(
-        archive,
-        expected="a safe and whole zip archive",
-        found=found,
-        remedy="fetch it again from where it came",
+        archive, "a safe and whole zip archive", found, "fetch it again from where it came"
     )

@@ -71,11 +71,7 @@ class ImageDataset:
 
 
 def scan(
-    folder: Path,
-    fractions: Sequence[float] | None = None,
-    seed: int = 0,
-    *,
-    unsplit: bool = False,
+    folder: Path, fractions: Sequence[float] | None = None, seed: int = 0, *, unsplit: bool = False
 ) -> ImageDataset:
     """Read a data set from its folder.
 
@@ -138,12 +134,7 @@ class DataSource:
 
 
 def subset(
-    dataset: ImageDataset,
-    train: int,
-    val: int | None,
-    seed: int = 0,
-    *,
-    test: int | None = None,
+    dataset: ImageDataset, train: int, val: int | None, seed: int = 0, *, test: int | None = None
 ) -> ImageDataset:
     """A part of a data set, with the same classes and splits.
 
@@ -299,18 +290,14 @@ def _reading(folder: Path) -> Iterator[None]:
     expected = "a folder that can be read"
     with faults_as(DataError, folder, expected, "check its permissions", closer=True):
         if not folder.is_dir():
-            raise _no_folder(folder)
+            found, remedy = "a file", "name the folder that holds train/ and val/"
+            if not folder.exists():
+                above = next(p for p in folder.absolute().parents if p.is_dir())
+                nearest = f"the nearest that exists is {above}, which holds {_held(above)}"
+                found = f"no such folder; {nearest}"
+                remedy = "correct the path (`tlcache data` fetches an example)"
+            raise DataError(folder, "a folder of images", found, remedy)
         yield
-
-
-def _no_folder(folder: Path) -> DataError:
-    """A path that is no folder, and where it ends."""
-    found, remedy = "a file", "name the folder that holds train/ and val/"
-    if not folder.exists():
-        above = next(p for p in folder.absolute().parents if p.is_dir())
-        found = f"no such folder; the nearest that exists is {above}, which holds {_held(above)}"
-        remedy = "correct the path (`tlcache data` fetches an example)"
-    return DataError(folder, "a folder of images", found, remedy)
 
 
 def _not_a_dataset(folder: Path, subfolders: list[str]) -> DataError:
@@ -326,11 +313,6 @@ def _not_a_dataset(folder: Path, subfolders: list[str]) -> DataError:
 
 
 def _check_classes(folder: Path, classes: list[str]) -> None:
-    """Refuse fewer than two classes.
-
-    Raises:
-        DataError: If there are fewer.
-    """
     if len(classes) < 2:
         raise DataError(
             folder,
@@ -341,7 +323,7 @@ def _check_classes(folder: Path, classes: list[str]) -> None:
 
 
 def _no_images(folder: Path) -> DataError:
-    """A folder without an image in or below it."""
+
     images = f"images ({' '.join(IMAGE_EXTENSIONS)})"
     return DataError(folder, images, _held(folder), "put images there, or remove the folder")
 

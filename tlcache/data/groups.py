@@ -60,16 +60,9 @@ def groups_from_pattern(pattern: str, paths: Sequence[str]) -> list[str]:
     try:
         compiled = re.compile(pattern)
     except (re.error, OverflowError, RecursionError) as error:
-        raise OptionError(
-            option, expected="a regular expression", found=str(error), remedy=example
-        ) from None
+        raise OptionError(option, "a regular expression", str(error), example) from None
     if not compiled.groups:
-        raise OptionError(
-            option,
-            expected="a part in parentheses, which is the group",
-            found="none",
-            remedy=example,
-        )
+        raise OptionError(option, "a part in parentheses, which is the group", "none", example)
     found = [match and match[1] for match in map(compiled.search, paths)]
     missing = [path for path, group in zip(paths, found, strict=True) if not group]
     if missing:
@@ -108,10 +101,8 @@ def _rows(file: Path) -> Iterator[tuple[int, str, str]]:
             for row in filter(None, reader):
                 yield reader.line_num, *_cells(file, reader.line_num, row, len(header), places)
     except OSError as error:
-        found = strerror(error)
-        raise DataError(
-            f"--groups {file}", "a CSV with the columns path,group", found, "correct the path"
-        ) from error
+        where, expected = f"--groups {file}", "a CSV with the columns path,group"
+        raise DataError(where, expected, strerror(error), "correct the path") from error
     except csv.Error as error:
         where = f"{file}, line {reader.line_num}"
         raise DataError(where, "a line of a CSV", str(error), "correct the line") from error

@@ -181,17 +181,10 @@ def _rgb(image: Image.Image, where: object) -> Image.Image:
 
 def _unreadable(where: object, found: str) -> ImageError:
     return ImageError(
-        where,
-        expected="an image",
-        found=found,
-        remedy="replace or remove the file, or pass --skip-unreadable",
+        where, "an image", found, "replace or remove the file, or pass --skip-unreadable"
     )
 
 
 def _too_large(where: object, found: str) -> ImageError:
-    return ImageError(
-        where,
-        expected=f"an image of at most {MAX_PIXELS:,} pixels",
-        found=found,
-        remedy="make it smaller, or pass --skip-unreadable",
-    )
+    expected = f"an image of at most {MAX_PIXELS:,} pixels"
+    return ImageError(where, expected, found, "make it smaller, or pass --skip-unreadable")

@@ -108,10 +108,10 @@ def draw_folds(
     _check_counts(labels, folds, classes)
     random = np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(repeat, 0)))
     if groups is None:
-        return _stratified(labels, folds, random)
+        return _drawn(labels, folds, random)
     _, of_group = np.unique(np.asarray(groups, object), return_inverse=True)
     _check_groups(of_group, labels, folds, classes)
-    chosen = _stratified_by_groups(labels, folds, random, of_group)
+    chosen = _drawn(labels, folds, random, of_group)
     _check_trained(chosen, labels, folds, classes)
     return chosen
 
@@ -123,38 +123,26 @@ def check_folds(folds: int) -> None:
         OptionError: If there are fewer.
     """
     if folds < 2:
-        raise OptionError(
-            "--folds",
-            expected="a whole number of at least 2",
-            found=str(folds),
-            remedy="correct it, or leave it out for the default",
-        )
+        remedy = "correct it, or leave it out for the default"
+        raise OptionError("--folds", "a whole number of at least 2", str(folds), remedy)
 
 
-def _stratified(labels: Labels, folds: int, random: np.random.PCG64) -> NDArray[np.int64]:
-    from sklearn.model_selection import StratifiedKFold
-
-    state = np.random.RandomState(random)
-    split = StratifiedKFold(folds, shuffle=True, random_state=state).split(labels, labels)
-    return _numbered(len(labels), [held_out for _, held_out in split])
-
-
-def _stratified_by_groups(
-    labels: Labels, folds: int, random: np.random.PCG64, groups: NDArray[np.int64]
+def _drawn(
+    labels: Labels, folds: int, random: np.random.PCG64, groups: NDArray[np.int64] | None = None
 ) -> NDArray[np.int64]:
-    from sklearn.model_selection import StratifiedGroupKFold
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-    # Shuffled here: scikit-learn before 1.8 loses the strata when it shuffles groups.
-    shuffled = np.random.Generator(random).permutation(int(groups.max()) + 1)[groups]
-    split = StratifiedGroupKFold(folds).split(labels, labels, shuffled)
-    return _numbered(len(labels), [held_out for _, held_out in split])
-
-
-def _numbered(n: int, parts: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
-    numbers = np.empty(n, np.int64)
-    for number, part in enumerate(parts):
-        numbers[part] = number
-    return numbers
+    if groups is None:
+        state = np.random.RandomState(random)
+        split = StratifiedKFold(folds, shuffle=True, random_state=state).split(labels, labels)
+    else:
+        # Shuffled here: scikit-learn before 1.8 loses the strata when it shuffles groups.
+        shuffled = np.random.Generator(random).permutation(int(groups.max()) + 1)[groups]
+        split = StratifiedGroupKFold(folds).split(labels, labels, shuffled)
+    chosen = np.empty(len(labels), np.int64)
+    for number, (_, held_out) in enumerate(split):
+        chosen[held_out] = number
+    return chosen
 
 
 def _check_counts(labels: Labels, folds: int, classes: Sequence[str]) -> None:

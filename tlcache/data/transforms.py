@@ -73,8 +73,9 @@ class Transform:
         _check(self.kind in ("eval", "train"), "kind", "eval or train", self.kind)
         known = " or ".join(INTERPOLATIONS)
         _check(self.interpolation in INTERPOLATIONS, "interpolation", known, self.interpolation)
-        _check(_side(self.crop), "crop", "1 to 4096 pixels", self.crop)
-        _check(_side(self.resize), "resize", "1 to 4096 pixels", self.resize)
+        for name, side in (("crop", self.crop), ("resize", self.resize)):
+            good = isinstance(side, int) and 1 <= side <= 4096
+            _check(good, name, "1 to 4096 pixels", side)
         _check(_finite(self.mean, 3), "mean", "three numbers", self.mean)
         _check(_finite(self.std, 3) and min(self.std) > 0, "std", "three numbers over 0", self.std)
         shares = _rising(self.scale) and self.scale[1] <= 1
@@ -166,7 +167,11 @@ def _view(
     if t.kind == "eval":
         return _eval_view(pixels, t, table)
     _check(len(digest) == 32, "digest", "32 bytes of SHA-256", f"{len(digest)} bytes")
-    return _train_view(pixels, t, table, _uniform(digest, view, t))
+    numbers = _uniform(digest, view, t)
+    left, top, width, height = _random_box(pixels.shape[1], pixels.shape[0], t, numbers)
+    box = pixels[top : top + height, left : left + width]
+    made = _resized(box, (t.crop, t.crop), (0, 0), t, table)
+    return np.ascontiguousarray(made[:, ::-1]) if next(numbers) < t.hflip else made
 
 
 def _eval_view(
@@ -214,15 +219,6 @@ def _centre(length: int, crop: int) -> int:
     return round((length - crop) / 2.0) if length >= crop else -((crop - length) // 2)
 
 
-def _train_view(
-    pixels: NDArray[np.uint8], t: Transform, table: NDArray[np.float32], numbers: Iterator[float]
-) -> NDArray[np.float32]:
-    left, top, width, height = _random_box(pixels.shape[1], pixels.shape[0], t, numbers)
-    box = pixels[top : top + height, left : left + width]
-    view = _resized(box, (t.crop, t.crop), (0, 0), t, table)
-    return np.ascontiguousarray(view[:, ::-1]) if next(numbers) < t.hflip else view
-
-
 def _random_box(
     width: int, height: int, t: Transform, numbers: Iterator[float]
 ) -> tuple[int, int, int, int]:
@@ -259,32 +255,19 @@ def _uniform(digest: bytes, view: int, t: Transform) -> Iterator[float]:
 @functools.lru_cache(maxsize=16)
 def _table(mean: tuple[float, ...], std: tuple[float, ...]) -> NDArray[np.float32]:
     values = np.arange(256, dtype=np.float32) / np.float32(255)
-    normalised = values - np.asarray(mean, np.float32)[:, None]
-    normalised /= np.asarray(std, np.float32)[:, None]
-    return normalised
+    return (values - np.asarray(mean, np.float32)[:, None]) / np.asarray(std, np.float32)[:, None]
 
 
 def _no_description(found: str) -> OptionError:
-    return OptionError(
-        "transform",
-        expected="the values of a transform",
-        found=found,
-        remedy="the file was written by another version; make it again",
-    )
+    remedy = "the file was written by another version; make it again"
+    return OptionError("transform", "the values of a transform", found, remedy)
 
 
 def _check(good: bool, name: str, expected: str, found: object) -> None:
     if not good:
         raise OptionError(
-            f"transform {name}",
-            expected=expected,
-            found=str(found),
-            remedy="correct it, or leave it out for the default",
+            f"transform {name}", expected, str(found), "correct it, or leave it out for the default"
         )
-
-
-def _side(pixels: object) -> bool:
-    return isinstance(pixels, int) and 1 <= pixels <= 4096
 
 
 def _finite(values: tuple[float, ...], count: int) -> bool:

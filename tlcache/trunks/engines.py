@@ -79,7 +79,8 @@ def make_engine(
     if engine not in ENGINES:
         raise OptionError("--engine", " or ".join(ENGINES), engine, "name one of them")
     suits_mnn = device.type == "cpu" and precision in ("fp32", "fast")
-    if engine == "auto" and suits_mnn and images >= MNN_IMAGES and _installed("MNN"):
+    has_mnn = importlib.util.find_spec("MNN") is not None
+    if engine == "auto" and suits_mnn and has_mnn and images >= MNN_IMAGES:
         try:
             return _mnn_engine(module, transform.crop, precision)
         except OptionError as error:  # what MNN cannot do well, torch does
@@ -93,7 +94,7 @@ def make_engine(
             f"{device.type} with {precision}",
             "leave --engine out",
         )
-    if not _installed("MNN"):
+    if not has_mnn:
         raise OptionError("--engine mnn", "MNN", "no such package", to_install("mnn"))
     return _mnn_engine(module, transform.crop, precision)
 
@@ -130,7 +131,3 @@ def _checked(engine: Engine, module: torch.nn.Module, crop: int, precision: str)
             "pass --engine torch",
         )
     return engine
-
-
-def _installed(package: str) -> bool:
-    return importlib.util.find_spec(package) is not None

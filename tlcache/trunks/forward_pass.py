@@ -93,7 +93,9 @@ def run_pass(
         runs.put(engine.new_run())
 
     def begin() -> None:
-        _one_thread()
+        import torch
+
+        torch.set_num_threads(1)
         own.run = runs.get()
 
     def do(task: Sequence[Job]) -> list[Made]:
@@ -191,7 +193,10 @@ def _crops(
         try:
             data = job.path.read_bytes()
             digest = hashlib.sha256(data).digest()
-            _check_unchanged(job, digest)
+            if job.digest and job.digest != digest:
+                expected = "the bytes that were digested before the pass"
+                remedy = "let the file come to rest and run again"
+                raise ImageError(job.path, expected, "other bytes", remedy)
             image = decode(data, job.path)
             for which, view in job.crops:
                 wanted = image, transforms[which], digest, view
@@ -199,22 +204,6 @@ def _crops(
                 yield at, cropped(*wanted) if raw else apply(*wanted).transpose(1, 2, 0)
         except (ImageError, OSError) as error:
             reasons[at] = strerror(error)
-
-
-def _check_unchanged(job: Job, digest: bytes) -> None:
-    if job.digest and job.digest != digest:
-        raise ImageError(
-            job.path,
-            expected="the bytes that were digested before the pass",
-            found="other bytes",
-            remedy="let the file come to rest and run again",
-        )
-
-
-def _one_thread() -> None:
-    import torch
-
-    torch.set_num_threads(1)
 
 
 @contextlib.contextmanager

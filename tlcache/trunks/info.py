@@ -57,8 +57,12 @@ class FileStamp:
         path, now = path.absolute(), time_ns()
         try:
             status = path.stat()
+        except (FileNotFoundError, NotADirectoryError) as error:
+            nearest = next(p for p in path.parents if p.exists())
+            found = f"nothing there (what exists of the path is {nearest})"
+            raise _no_file(path, found) from error
         except (OSError, ValueError) as error:
-            raise _no_file(path, _reason(path, error)) from error
+            raise _no_file(path, strerror(error)) from error
         if not stat.S_ISREG(status.st_mode):
             raise _no_file(path, "a folder" if stat.S_ISDIR(status.st_mode) else "a special file")
         return cls(
@@ -151,22 +155,12 @@ def recall(memo_dir: Path, name: str, weights: str, report: Report = no_report) 
     """
     path = _memo_path(memo_dir, _key(name, weights))
     try:
-        info = _read(path)
+        info = read_memo(path)
     except CacheError as error:  # a memo that is absent or damaged is as good as none
         if isinstance(error, DamageError):
             report(f"passed over: {error}")
         return None
     return replace(info, weights=weights) if not info.source or info.source.holds() else None
-
-
-def check_memo(path: Path) -> None:
-    """Check a memo's file, whichever trunk and machine it is of; not whether it still holds.
-
-    Raises:
-        CacheError: If it cannot be read.
-        DamageError: If it is not as :func:`remember` wrote it.
-    """
-    _read(path)
 
 
 def remember(memo_dir: Path, info: TrunkInfo) -> bool:
@@ -192,8 +186,8 @@ def remember(memo_dir: Path, info: TrunkInfo) -> bool:
     return True
 
 
-def _read(path: Path) -> TrunkInfo:
-    """What a memo tells.
+def read_memo(path: Path) -> TrunkInfo:
+    """What a memo's file tells, whichever trunk and machine it is of; not whether it still holds.
 
     Raises:
         CacheError: If it cannot be read.
@@ -278,10 +272,3 @@ def _no_file(path: Path, found: str) -> TrunkError:
         found=found,
         remedy="correct --weights: imagenet, random, random:SEED or a file's path",
     )
-
-
-def _reason(path: Path, error: OSError | ValueError) -> str:
-    if isinstance(error, (FileNotFoundError, NotADirectoryError)):
-        nearest = next(p for p in path.parents if p.exists())
-        return f"nothing there (what exists of the path is {nearest})"
-    return strerror(error)

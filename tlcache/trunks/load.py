@@ -7,11 +7,9 @@ ImageNet weights (``efficientnet_lite0``). Covers no training and no weights fil
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torchvision
@@ -73,7 +71,8 @@ def load_trunk(
     """
     wanted = parse_weights(weights)
     _check_known(name)
-    with _seeded(wanted if isinstance(wanted, int) else 0):
+    with torch.random.fork_rng(devices=[]):  # networks are born random; torch's own numbers stay
+        torch.default_generator.manual_seed(wanted if isinstance(wanted, int) else 0)
         given = None if isinstance(wanted, int) else _weights(name, wanted)
         transform = given.transform if given else Transform()
         module, extra = _without_head(name, transform.crop)
@@ -91,14 +90,6 @@ def load_trunk(
     if memo_dir:
         remember(memo_dir, trunk)
     return trunk
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Networks are born random: from this seed, and without touching torch's own numbers."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        yield
 
 
 def _weights(name: str, wanted: str | Path) -> Weights:
@@ -131,16 +122,15 @@ def _check_known(name: str) -> None:
         )
 
 
-class _Headless(NamedTuple):
-    module: nn.Module
-    extra: tuple[str, ...]  # beginnings of names that a weights file may have or not
+_Headless = tuple[nn.Module, tuple[str, ...]]
+"""A network; and beginnings of names that a weights file may have or not."""
 
 
 def _without_head(name: str, crop: int) -> _Headless:
     if name == LITE0:
         name = LITE0_IN_TIMM
     module, extra = _of_timm(name) if name.startswith(TIMM) else _of_torchvision(name, crop)
-    return _Headless(module.eval().requires_grad_(False), extra)
+    return module.eval().requires_grad_(False), extra
 
 
 def _of_timm(name: str) -> _Headless:
@@ -148,7 +138,7 @@ def _of_timm(name: str) -> _Headless:
     module = timm.create_model(own_name, pretrained=False, num_classes=0)
     with torch.device("meta"):  # for its names, without the numbers
         whole = timm.create_model(own_name, pretrained=False)
-    return _Headless(module, tuple(whole.state_dict().keys() - module.state_dict().keys()))
+    return module, tuple(whole.state_dict().keys() - module.state_dict().keys())
 
 
 def _of_torchvision(name: str, crop: int) -> _Headless:
@@ -160,7 +150,7 @@ def _of_torchvision(name: str, crop: int) -> _Headless:
     module = torchvision.models.get_model(name, weights=None, **options).eval()
     head = _find_head(name, module, crop)
     module.set_submodule(head, nn.Identity())
-    return _Headless(module, (f"{head}.", *_AUXILIARY))
+    return module, (f"{head}.", *_AUXILIARY)
 
 
 def _find_head(name: str, module: nn.Module, crop: int) -> str:

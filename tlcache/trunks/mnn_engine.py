@@ -83,11 +83,7 @@ def _batch(interpreter: Any, session: Any, pixels: Array) -> Array:
 
 
 def _converted(module: torch.nn.Module, crop: int, folder: Path) -> Path:
-    """The network as a file of MNN's.
-
-    Raises:
-        OptionError: If it cannot be converted.
-    """
+    """The network as a file of MNN's."""
     import torch
 
     onnx, mnn = folder / "trunk.onnx", folder / "trunk.mnn"
@@ -105,10 +101,5 @@ def _converted(module: torch.nn.Module, crop: int, folder: Path) -> Path:
         failed = f"{type(error).__name__}: {error}"
     if failed:
         found = f"one that cannot be converted ({' '.join(failed.split())[:200]})"
-        raise OptionError(
-            "--engine mnn",
-            expected="a network that MNN takes",
-            found=found,
-            remedy="pass --engine torch",
-        )
+        raise OptionError("--engine mnn", "a network that MNN takes", found, "pass --engine torch")
     return mnn

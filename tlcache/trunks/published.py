@@ -96,7 +96,7 @@ def fetch(url: str) -> Path:
         else:
             expected, found = "a file that can be read", strerror(error)
         remedy = f"try again, or put the file at {path}, or give another with --weights FILE"
-        raise TrunkError(url, expected=expected, found=found, remedy=remedy) from error
+        raise TrunkError(url, expected, found, remedy) from error
     if not found.startswith(prefix):
         raise TrunkError(
             path,
@@ -209,7 +209,8 @@ def _from_package() -> Weights:
     with torch.device("meta"):  # for its names, without its numbers
         network = import_timm(LITE0).create_model(LITE0_IN_TIMM.removeprefix(TIMM))
     names = without_counters(network.state_dict())
-    if [_last_word(name) for name in names] != [_last_word(name) for name in state]:
+    ours, theirs = ([name.rpartition(".")[2] for name in of] for of in (names, state))
+    if ours != theirs:
         raise TrunkError(
             f"--trunk {LITE0}",
             expected=f"timm's {LITE0_IN_TIMM} with its {len(state)} tensors in their old order",
@@ -218,10 +219,6 @@ def _from_package() -> Weights:
         )
     state = dict(zip(names, state.values(), strict=True))
     return Weights(state, stamp, _timm_transform(LITE0_IN_TIMM))
-
-
-def _last_word(name: str) -> str:
-    return name.rpartition(".")[2]
 
 
 def _package_file() -> Path:
@@ -242,6 +239,4 @@ def _none_published(name: str, publisher: str) -> TrunkError:
 
 
 def _not_installed(name: str, package: str, remedy: str) -> TrunkError:
-    return TrunkError(
-        f"--trunk {name}", expected=f"the package {package}", found="no such package", remedy=remedy
-    )
+    return TrunkError(f"--trunk {name}", f"the package {package}", "no such package", remedy)

@@ -38,7 +38,7 @@ def folded(module: torch.nn.Module) -> torch.nn.Module:
         convolution, norm = parts[before.target], parts[node.target]
         alone = calls[before.target] == 1 and len(before.users) == 1
         if alone and _can_fold(convolution, norm):
-            _put(graph, before.target, _fused(convolution, norm))
+            graph.set_submodule(before.target, _fused(convolution, norm))
             node.replace_all_uses_with(before)
             graph.graph.erase_node(node)
     graph.recompile()
@@ -60,11 +60,6 @@ def _fused(convolution: torch.nn.Conv2d, norm: torch.nn.BatchNorm2d) -> torch.nn
     # In float64: rounded once, the folded weights are as good as those that they come from.
     exact = copy.deepcopy(convolution).double(), copy.deepcopy(norm).double()
     return fuse_conv_bn_eval(*exact).to(dtype=convolution.weight.dtype)
-
-
-def _put(module: torch.nn.Module, name: str, part: torch.nn.Module) -> None:
-    parent, _, own = name.rpartition(".")
-    setattr(module.get_submodule(parent), own, part)
 
 
 Run = Callable[[NDArray[Any]], NDArray[np.float32]]
