@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 
 from tlcache.core.errors import DamageError
 
-Layout = Mapping[str, tuple[tuple[str, ...], int]]
-"""Name of each data set -> (the dtypes it may have, its number of dimensions)."""
+Form = tuple[tuple[str, ...], int]
+"""Of a data set: the dtypes that it may have, and its number of dimensions."""
+Layout = Mapping[str, Form]
+"""Name of each data set -> its form."""
 
 Arrays = dict[str, NDArray[np.generic]]
 
@@ -94,11 +96,7 @@ def _check_heaps(data: memoryview, where: object) -> None:
 
 
 def _view(
-    root: h5py.h5g.GroupID,
-    name: str,
-    data: bytes | memoryview,
-    form: tuple[tuple[str, ...], int],
-    where: object,
+    root: h5py.h5g.GroupID, name: str, data: bytes | memoryview, form: Form, where: object
 ) -> NDArray[np.generic]:
     encoded = name.encode()
     if root.links.get_info(encoded).type != h5py.h5l.TYPE_HARD:

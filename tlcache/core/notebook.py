@@ -36,14 +36,14 @@ class Labelled(Protocol):
 
 def evaluation_html(values: Mapping[str, Any], summary: str) -> str:
     """An evaluation, from the values of ``Evaluation.to_dict``; the classes under its summary."""
-    names = sorted(values["per_class"], key=lambda name: float(values["per_class"][name]["f1"]))
+    per_class, measures = values["per_class"], ("precision", "recall", "f1")
+    names = sorted(per_class, key=lambda name: float(per_class[name]["f1"]))
     few = len(names) <= MOST_CLASSES
     shown = values["classes"] if few else names[:MOST_CLASSES]
     heading = f"{MOST_CLASSES} of {len(names)} classes, those of the lowest F1"
-    measures = ("precision", "recall", "f1")
     rows = [
-        [name, *(f"{of[m]:.3f}" for m in measures), str(of["support"])]
-        for name, of in ((name, values["per_class"][name]) for name in shown)
+        [name, *(f"{per_class[name][m]:.3f}" for m in measures), str(per_class[name]["support"])]
+        for name in shown
     ]
     titles = ["class", "precision", "recall", "F1", "images"]
     return _paragraph(summary) + table(titles, rows, "" if few else heading)
@@ -59,13 +59,7 @@ def comparison_html(values: Mapping[str, Any], sentence: str) -> str:
 
 
 def training_html(history: Sequence[Any], best: int, seconds: float) -> str:
-    """How a training went: its first epoch, the best and the last.
-
-    Args:
-        history: ``EpochRecord`` of each epoch.
-        best: The best epoch, counted from 1; 0 for none.
-        seconds: Of all epochs.
-    """
+    """How a training went: its first epoch, the best (counted from 1; 0 for none) and the last."""
     columns = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
     rows = [
         [

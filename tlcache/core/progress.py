@@ -170,10 +170,10 @@ def _html_bar(title: str, unit: str) -> Iterator[OpenTick]:
 
 def _words(done: int, total: int | None, seconds: float, unit: str) -> str:
     of = f"{done:,} of {total:,}" if total else f"{done:,}"
-    left = (
-        f"{seconds * (total - done) / done:,.0f} s left" if total and done and seconds > 0.5 else ""
-    )
-    return ", ".join(filter(None, [f"{of} {unit}", _speed(done, seconds, unit), left]))
+    parts = [f"{of} {unit}", _speed(done, seconds, unit)]
+    if total and done and seconds > 0.5:
+        parts.append(f"{seconds * (total - done) / done:,.0f} s left")
+    return ", ".join(filter(None, parts))
 
 
 def _speed(done: int, seconds: float, unit: str) -> str:

@@ -66,7 +66,11 @@ def fetch_hymenoptera(
         return True
     zipped = destination.with_name(f".{destination.name}.zip")
     if not zipped.exists():  # else: stopped after the download, before the folder was there
-        _download_hymenoptera(zipped, progress)
+        try:
+            download(HYMENOPTERA_URL, zipped, progress=progress)
+        except DownloadError as error:
+            remedy = f"{error.remedy}; or fetch it elsewhere and name the file with --from"
+            raise DownloadError(error.where, error.expected, error.found, remedy) from error
     try:
         _unpack_hymenoptera(zipped, destination)
     except DataError:
@@ -74,14 +78,6 @@ def fetch_hymenoptera(
         raise
     zipped.unlink()
     return True
-
-
-def _download_hymenoptera(zipped: Path, progress: OpenTick) -> None:
-    try:
-        download(HYMENOPTERA_URL, zipped, progress=progress)
-    except DownloadError as error:
-        remedy = f"{error.remedy}; or fetch it elsewhere and name the file with --from"
-        raise DownloadError(error.where, error.expected, error.found, remedy) from error
 
 
 def _unpack_hymenoptera(archive: Path, destination: Path) -> None:
@@ -94,12 +90,9 @@ def _unpack_hymenoptera(archive: Path, destination: Path) -> None:
             tops[0].rmdir()
         found = tree_digest(folder)
         if found != HYMENOPTERA_DIGEST:
-            raise DataError(
-                archive,
-                expected=f"the tutorial's photos (a tree of digest {HYMENOPTERA_DIGEST})",
-                found=f"a tree of digest {found}",
-                remedy=f"fetch {HYMENOPTERA_URL} again",
-            )
+            expected = f"the tutorial's photos (a tree of digest {HYMENOPTERA_DIGEST})"
+            remedy = f"fetch {HYMENOPTERA_URL} again"
+            raise DataError(archive, expected, f"a tree of digest {found}", remedy)
 
 
 def write_digits(destination: Path, seed: int = 0) -> bool:
@@ -201,12 +194,9 @@ def _is_there(destination: Path, digest: str) -> bool:
             found = f"a tree of digest {tree_digest(destination)}"
     if found.endswith(digest):
         return True
-    raise DataError(
-        destination,
-        expected=f"no folder, an empty one, or the whole data set (a tree of digest {digest})",
-        found=found,
-        remedy="name another folder: nothing in this one was touched",
-    )
+    expected = f"no folder, an empty one, or the whole data set (a tree of digest {digest})"
+    remedy = "name another folder: nothing in this one was touched"
+    raise DataError(destination, expected, found, remedy)
 
 
 @contextlib.contextmanager

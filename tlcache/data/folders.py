@@ -120,12 +120,7 @@ class DataSource:
     unsplit: bool = False
 
     def scan(self, note: Report = no_report) -> ImageDataset:
-        """The data set in the folder; ``note`` is told, in a line, how many files were ignored.
-
-        Raises:
-            DataError: If the folder is missing or laid out otherwise.
-            OptionError: If the fractions make no sense.
-        """
+        """By :func:`scan`; ``note`` is told, in a line, how many files were ignored."""
         dataset = scan(self.path, self.fractions, self.seed, unsplit=self.unsplit)
         if dataset.ignored:
             files = "file that is" if dataset.ignored == 1 else "files that are"
@@ -221,12 +216,9 @@ def _scan_classes(
             found += [(0, label, f"{cls}/{path}") for path in paths]
             continue
         if len(paths) < len(fractions):
-            raise DataError(
-                folder / cls,
-                f"at least {len(fractions)} images, one for each part of --split",
-                str(len(paths)),
-                "add images to this class, or split into fewer parts",
-            )
+            expected = f"at least {len(fractions)} images, one for each part of --split"
+            remedy = "add images to this class, or split into fewer parts"
+            raise DataError(folder / cls, expected, str(len(paths)), remedy)
         parts = divide([f"{cls}/{path}" for path in paths], fractions, seed)
         found += [(split, label, path) for split, part in enumerate(parts) for path in part]
     return classes, sorted(found), ignored
@@ -314,12 +306,9 @@ def _not_a_dataset(folder: Path, subfolders: list[str]) -> DataError:
 
 def _check_classes(folder: Path, classes: list[str]) -> None:
     if len(classes) < 2:
-        raise DataError(
-            folder,
-            "a folder for each of at least two classes",
-            f"one class only ({classes[0]})" if classes else _held(folder),
-            "put the images of each class into a folder of its own",
-        )
+        found = f"one class only ({classes[0]})" if classes else _held(folder)
+        remedy = "put the images of each class into a folder of its own"
+        raise DataError(folder, "a folder for each of at least two classes", found, remedy)
 
 
 def _no_images(folder: Path) -> DataError:

@@ -36,12 +36,9 @@ def groups_from_csv(file: Path, paths: Sequence[str]) -> list[str]:
         named[path] = group
     missing = [path for path in paths if _key(path) not in named]
     if missing:
-        raise DataError(
-            file,
-            f"a group for each of {len(paths)} images",
-            f"none for {len(missing)}: {listed(missing)}",
-            "add their rows, with paths relative to the data set's folder",
-        )
+        expected = f"a group for each of {len(paths)} images"
+        remedy = "add their rows, with paths relative to the data set's folder"
+        raise DataError(file, expected, f"none for {len(missing)}: {listed(missing)}", remedy)
     return [named[_key(path)] for path in paths]
 
 
@@ -66,12 +63,9 @@ def groups_from_pattern(pattern: str, paths: Sequence[str]) -> list[str]:
     found = [match and match[1] for match in map(compiled.search, paths)]
     missing = [path for path, group in zip(paths, found, strict=True) if not group]
     if missing:
-        raise OptionError(
-            option,
-            expected=f"a group in each of {len(paths)} file names",
-            found=f"none in {len(missing)}: {listed(missing)}",
-            remedy="correct the pattern, or list the groups in a CSV for --groups",
-        )
+        expected = f"a group in each of {len(paths)} file names"
+        remedy = "correct the pattern, or list the groups in a CSV for --groups"
+        raise OptionError(option, expected, f"none in {len(missing)}: {listed(missing)}", remedy)
     return [group for group in found if group]
 
 
@@ -91,12 +85,8 @@ def _rows(file: Path) -> Iterator[tuple[int, str, str]]:
             header = [name.strip() for name in next(reader, [])]
             if any(header.count(name) != 1 for name in _COLUMNS):
                 found = ", ".join(header)[:100] or "nothing"
-                raise DataError(
-                    f"{file}, line 1",
-                    "the columns path,group",
-                    found,
-                    "name them in the first line",
-                )
+                remedy = "name them in the first line"
+                raise DataError(f"{file}, line 1", "the columns path,group", found, remedy)
             places = [header.index(name) for name in _COLUMNS]
             for row in filter(None, reader):
                 yield reader.line_num, *_cells(file, reader.line_num, row, len(header), places)
@@ -111,12 +101,8 @@ def _rows(file: Path) -> Iterator[tuple[int, str, str]]:
 def _cells(file: Path, line: int, row: list[str], width: int, places: list[int]) -> tuple[str, str]:
     where = f"{file}, line {line}"
     if len(row) != width:
-        raise DataError(
-            where,
-            f"{width} columns, as in the first line",
-            str(len(row)),
-            'correct the line; a comma inside a name needs "quotes" around it',
-        )
+        remedy = 'correct the line; a comma inside a name needs "quotes" around it'
+        raise DataError(where, f"{width} columns, as in the first line", str(len(row)), remedy)
     path, group = (row[place].strip() for place in places)
     if not (path and group):
         missing = "path" if not path else "group"

@@ -22,12 +22,7 @@ _BYTES_AT_ONCE = 1 << 16
 def named_paths(arguments: Sequence[str], null: bool) -> tuple[Iterator[str | None], int]:
     """The files that arguments name, in their order; and how many, 0 where stdin will tell.
 
-    Args:
-        arguments: See :func:`listed_paths`; ``-`` for the paths on stdin.
-        null: See :func:`paths_on_stdin`.
-
-    Raises:
-        DataError: If there is no such file, or no image.
+    Each is for :func:`listed_paths`, but for ``-``, which is for :func:`paths_on_stdin`.
     """
     given = [None if argument == "-" else listed_paths(argument) for argument in arguments]
     count = 0 if None in given else sum(len(part) for part in given if part is not None)

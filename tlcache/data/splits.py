@@ -64,12 +64,9 @@ def check_shares(shares: Sequence[float]) -> None:
     """
     total = math.fsum(shares)
     if not (len(shares) in (2, 3) and all(s > 0 for s in shares) and abs(total - 1) < 1e-6):
-        raise OptionError(
-            "--split",
-            expected="two or three shares over 0 that sum to 1",
-            found=",".join(f"{share:g}" for share in shares),
-            remedy="pass for example --split 0.8,0.2 or --split 0.7,0.15,0.15",
-        )
+        expected = "two or three shares over 0 that sum to 1"
+        remedy = "pass for example --split 0.8,0.2 or --split 0.7,0.15,0.15"
+        raise OptionError("--split", expected, ",".join(f"{share:g}" for share in shares), remedy)
 
 
 def _lot(seed: int, name: str) -> bytes:
@@ -152,12 +149,9 @@ def _check_counts(labels: Labels, folds: int, classes: Sequence[str]) -> None:
         least = int(counts.min())
         fewer = f"pass --folds {least} or less, or add images" if least > 1 else "add images"
         alone = "; one image cannot be both trained on and held out" if least == 1 else ""
-        raise DataError(
-            f"--folds {folds}",
-            expected=f"at least {folds} images of each class, one a fold",
-            found=f"{listed(few)}{alone}",
-            remedy=f"{fewer}, or leave the class out",
-        )
+        expected = f"at least {folds} images of each class, one a fold"
+        remedy = f"{fewer}, or leave the class out"
+        raise DataError(f"--folds {folds}", expected, f"{listed(few)}{alone}", remedy)
 
 
 def _check_groups(

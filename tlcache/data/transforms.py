@@ -147,11 +147,7 @@ def apply(
 def cropped(
     pixels: NDArray[np.uint8], transform: Transform, digest: bytes = b"", view: int = 0
 ) -> NDArray[np.uint8]:
-    """As :func:`apply`, but not normalised: (crop, crop, 3), to be normalised where it goes.
-
-    Raises:
-        ImageError: If the image is so thin that resizing would blow it up.
-    """
+    """As :func:`apply`, but not normalised: (crop, crop, 3), to be normalised where it goes."""
     return _view(pixels, transform, _AS_THEY_ARE, digest, view).astype(np.uint8)
 
 
@@ -182,12 +178,9 @@ def _eval_view(
     stretched = int(t.resize * long / short)
     size = (t.resize, stretched) if width <= height else (stretched, t.resize)
     if size[0] * size[1] > MAX_PIXELS:
-        raise ImageError(
-            f"image of {width} x {height}",
-            expected=f"a shape that resizes to at most {MAX_PIXELS:,} pixels",
-            found=f"{size[0]} x {size[1]}",
-            remedy="crop it, or pass --skip-unreadable",
-        )
+        expected = f"a shape that resizes to at most {MAX_PIXELS:,} pixels"
+        remedy = "crop it, or pass --skip-unreadable"
+        raise ImageError(f"image of {width} x {height}", expected, f"{size[0]} x {size[1]}", remedy)
     return _resized(pixels, size, (_centre(size[0], t.crop), _centre(size[1], t.crop)), t, table)
 
 

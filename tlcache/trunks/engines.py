@@ -86,27 +86,18 @@ def make_engine(
         except OptionError as error:  # what MNN cannot do well, torch does
             report(f"computed by torch, not MNN: {strerror(error)}")
     if engine in ("auto", "torch"):
-        return _torch_engine(module, transform, precision, device)
+        if device.type == "cuda":
+            runs = cuda_runs(module, precision, device, normalisation(transform))
+            return Engine("torch", runs, raw=True)
+        run = cpu_run(module, precision)
+        return Engine("torch", lambda: run)
     if not suits_mnn:
-        raise OptionError(
-            "--engine mnn",
-            "--device cpu with --precision fp32 or fast",
-            f"{device.type} with {precision}",
-            "leave --engine out",
-        )
+        expected = "--device cpu with --precision fp32 or fast"
+        remedy = "leave --engine out"
+        raise OptionError("--engine mnn", expected, f"{device.type} with {precision}", remedy)
     if not has_mnn:
         raise OptionError("--engine mnn", "MNN", "no such package", to_install("mnn"))
     return _mnn_engine(module, transform.crop, precision)
-
-
-def _torch_engine(
-    module: torch.nn.Module, transform: Transform, precision: str, device: torch.device
-) -> Engine:
-    if device.type == "cuda":
-        runs = cuda_runs(module, precision, device, normalisation(transform))
-        return Engine("torch", runs, raw=True)
-    run = cpu_run(module, precision)
-    return Engine("torch", lambda: run)
 
 
 def _mnn_engine(module: torch.nn.Module, crop: int, precision: str) -> Engine:

@@ -130,12 +130,9 @@ def parse_weights(weights: str) -> str | int | Path:
         return 0
     if re.fullmatch(r"[0-9]{1,10}", seed) and int(seed) < 2**32:
         return int(seed)
-    raise TrunkError(
-        weights,
-        expected="random:SEED with a seed from 0 to 4294967295",
-        found=f"the seed {seed!r}",
-        remedy="give another seed, or a file's path as ./FILE",
-    )
+    expected = "random:SEED with a seed from 0 to 4294967295"
+    remedy = "give another seed, or a file's path as ./FILE"
+    raise TrunkError(weights, expected, f"the seed {seed!r}", remedy)
 
 
 def note_random(weights: str, note: Report) -> None:
@@ -257,18 +254,10 @@ def _canonical(value: object) -> bytes:
 
 
 def _damaged(path: Path, found: str) -> DamageError:
-    return DamageError(
-        path,
-        expected="a weights memo that tlcache wrote",
-        found=found,
-        remedy="remove it; the weights are then digested again",
-    )
+    remedy = "remove it; the weights are then digested again"
+    return DamageError(path, "a weights memo that tlcache wrote", found, remedy)
 
 
 def _no_file(path: Path, found: str) -> TrunkError:
-    return TrunkError(
-        path,
-        expected="a weights file (.pth, .pt or .safetensors)",
-        found=found,
-        remedy="correct --weights: imagenet, random, random:SEED or a file's path",
-    )
+    remedy = "correct --weights: imagenet, random, random:SEED or a file's path"
+    return TrunkError(path, "a weights file (.pth, .pt or .safetensors)", found, remedy)

