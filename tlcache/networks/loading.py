@@ -13,7 +13,6 @@ import concurrent.futures
 import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Literal, NamedTuple, Self
 
 import numpy as np
@@ -29,7 +28,6 @@ from tlcache.data.transforms import Transform, apply
 
 MOST_WORKERS = 8
 """``auto`` takes no more: they outpace one network, and each holds a batch in memory."""
-
 
 Workers = int | Literal["auto"] | None
 
@@ -85,12 +83,7 @@ class ImageLoader:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         if self._pool:
             self._pool.shutdown(cancel_futures=True)
 
@@ -183,9 +176,5 @@ def worker_count(workers: Workers = "auto") -> int:
 
 def _unreadable(dataset: ImageDataset, reasons: dict[str, str], remedy: str) -> DataError:
     bad = [f"{path} ({reason})" for path, reason in sorted(reasons.items())]
-    return DataError(
-        dataset.root,
-        expected="images that can be read",
-        found=f"{len(bad)} that cannot: {listed(bad, '; ', 5)}",
-        remedy=remedy,
-    )
+    found = f"{len(bad)} that cannot: {listed(bad, '; ', 5)}"
+    return DataError(dataset.root, "images that can be read", found, remedy)

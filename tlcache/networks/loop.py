@@ -54,8 +54,7 @@ class Tuning:
         if self.bn not in ("eval", "train"):
             raise OptionError("--bn", expected="eval or train", found=self.bn, remedy="choose one")
         if self.views is not None and self.views < 1:
-            found = str(self.views)
-            raise OptionError("--views", expected="1 or more", found=found, remedy="correct it")
+            raise OptionError("--views", "1 or more", str(self.views), "correct it")
 
     @property
     def trunk_trains(self) -> bool:

@@ -97,9 +97,5 @@ def gpu_settings() -> Iterator[None]:
 
 
 def _other_trunk(expected: str, found: str) -> ModelError:
-    return ModelError(
-        "the model's trunk",
-        expected=expected,
-        found=found,
-        remedy="load the network and weights that the model was trained on",
-    )
+    remedy = "load the network and weights that the model was trained on"
+    return ModelError("the model's trunk", expected, found, remedy)

@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
     from tlcache.trunks.load import Trunk
 
-
 AUTO, SILENT = Compute(), Reporter()
 
 
@@ -112,8 +111,7 @@ def score(
         TlcacheError: If the data set, the cache, the trunk or the device cannot be had.
     """
     if split.on not in SPLITS:
-        words = " or ".join(SPLITS)
-        raise OptionError("--on", expected=words, found=split.on, remedy="name one of them")
+        raise OptionError("--on", " or ".join(SPLITS), split.on, "name one of them")
     if model.network is not None:
         note_random(model.weights, tell.note)
         dataset, network = split.source.scan(tell.note), load_network(model)
@@ -184,20 +182,14 @@ def aligned(a: Scored, b: Scored) -> NDArray[np.float32]:
     at = {path: row for row, path in enumerate(b.paths)}
     if odd := sorted(set(a.paths) ^ at.keys()):
         found = f"{len(odd)} that only one was judged on, {odd[0]} the first"
-        raise DataError(
-            "the images of A and B", expected="the same ones", found=found, remedy=remedy
-        )
+        raise DataError("the images of A and B", "the same ones", found, remedy)
     rows = np.array([at[path] for path in a.paths])
     labels = b.labels[rows]
     differ = np.flatnonzero(labels != a.labels)
     if len(differ):
         first = differ[0]
-        raise DataError(
-            f"the label of {a.paths[first]}",
-            expected="the same one for A and B",
-            found=f"{a.labels[first]} and {labels[first]}",
-            remedy=remedy,
-        )
+        found = f"{a.labels[first]} and {labels[first]}"
+        raise DataError(f"the label of {a.paths[first]}", "the same one for A and B", found, remedy)
     return b.logits[rows]
 
 
