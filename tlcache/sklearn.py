@@ -291,7 +291,7 @@ def _as_parameters() -> Iterator[None]:
 
 
 def _wrong(where: str, expected: str, found: str, remedy: str = "correct it") -> InputError:
-    return InputError(where, expected=expected, found=found, remedy=remedy)
+    return InputError(where, expected, found, remedy)
 
 
 def _plain(value: Any) -> Any:

@@ -21,7 +21,7 @@ import contextlib
 import dataclasses
 import hashlib
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from tlcache.cache.identity import Identity
 from tlcache.cache.rows import NAME_BYTES, Names, row_names
 from tlcache.cache.shards import Rows, pack_shard, read_shard
-from tlcache.core.errors import CacheError, DamageError, strerror
+from tlcache.core.errors import CacheError, DamageError, faults_as
 from tlcache.core.files import is_gone, list_folder, write_atomically
 from tlcache.core.progress import Report, no_report
 
@@ -364,28 +364,17 @@ def delete(path: Path) -> None:
         CacheError: If it cannot be deleted.
     """
     with _changing(path):
-        path.unlink()
+        path.unlink(missing_ok=True)
 
 
 def _move(path: Path, target: Path) -> bool:
-    """Rename a file; False if it is gone."""
-    moved = False
-    with _changing(path):
+    """Rename a file; False if it is gone, as another run was faster."""
+    with _changing(path), contextlib.suppress(FileNotFoundError):
         path.rename(target)
-        moved = True
-    return moved
+        return True
+    return False
 
 
-@contextlib.contextmanager
-def _changing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except FileNotFoundError:  # another run was faster
-        return
-    except OSError as error:
-        raise CacheError(
-            path,
-            expected="a cache that can be written",
-            found=strerror(error),
-            remedy="check its permissions; every row that a snapshot names is kept",
-        ) from error
+def _changing(path: Path) -> contextlib.AbstractContextManager[None]:
+    remedy = "check its permissions; every row that a snapshot names is kept"
+    return faults_as(CacheError, path, "a cache that can be written", remedy)

@@ -214,15 +214,8 @@ def _subfolders(cache: Path) -> list[Path]:
 
 def _check(good: bool, name: str, expected: str, found: object) -> None:
     if not good:
-        raise OptionError(
-            f"identity: {name}", expected=expected, found=repr(found), remedy="correct it"
-        )
+        raise OptionError(f"identity: {name}", expected, repr(found), "correct it")
 
 
 def _not_an_identity(where: object, found: str) -> DamageError:
-    return DamageError(
-        where,
-        expected=f"the identity of a cache of format {FORMAT}",
-        found=found,
-        remedy=_ANEW,
-    )
+    return DamageError(where, f"the identity of a cache of format {FORMAT}", found, _ANEW)

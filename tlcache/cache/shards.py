@@ -127,10 +127,8 @@ def _rounded(features: NDArray[np.float32], dtype: str) -> NDArray[np.floating]:
 
 
 def _refused(expected: str, found: str, remedy: str) -> CacheError:
-    return CacheError("rows to commit", expected=expected, found=found, remedy=remedy)
+    return CacheError("rows to commit", expected, found, remedy)
 
 
 def _damaged(path: Path, expected: str, found: str) -> DamageError:
-    return DamageError(
-        path, expected=expected, found=found, remedy="`tlcache embed` makes its rows again"
-    )
+    return DamageError(path, expected, found, "`tlcache embed` makes its rows again")

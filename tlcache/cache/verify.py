@@ -207,9 +207,7 @@ def _check_bytes(path: Path) -> None:
         DamageError: If they are not.
     """
     if hashlib.sha256(read_capped(path, MAX_BYTES)).hexdigest() != path.stem:
-        raise DamageError(
-            path, expected="bytes whose SHA-256 is its name", found="other bytes", remedy=_AGAIN
-        )
+        raise DamageError(path, "bytes whose SHA-256 is its name", "other bytes", _AGAIN)
 
 
 def _load(path: Path, found: Verification) -> Snapshot | None:
@@ -274,12 +272,7 @@ def _with_remedy(fault: CacheError) -> CacheError:
     """A shard's fault, with what to do about it."""
     if not isinstance(fault, DamageError):
         return fault
-    return DamageError(
-        fault.where,
-        expected=fault.expected,
-        found=fault.found,
-        remedy=_AGAIN,
-    )
+    return DamageError(fault.where, fault.expected, fault.found, _AGAIN)
 
 
 def _no_snapshot(folder: IdentityFolder, rows: int) -> CacheError:

@@ -130,7 +130,7 @@ def _check_pass(compute: Compute) -> None:
 
 def _check(good: bool, option: str, expected: str, found: str) -> None:
     if not good:
-        raise OptionError(f"--{option}", expected=expected, found=found, remedy="correct it")
+        raise OptionError(f"--{option}", expected, found, "correct it")
 
 
 def _unreadable(images: Sequence[Path | ImageInMemory], reasons: Sequence[str]) -> ImageError:

@@ -76,10 +76,7 @@ def check_target(path: Path, *, force: bool = False) -> None:
         endings = ", ".join(_WRITERS)
         found = path.suffix or "no ending"
         raise OptionError(
-            path,
-            expected=f"a file's name that ends in one of {endings}",
-            found=found,
-            remedy="name another file",
+            path, f"a file's name that ends in one of {endings}", found, "name another file"
         )
     _check_place(path, force)
     if path.suffix == ".parquet" and not importlib.util.find_spec("pyarrow"):
@@ -97,13 +94,11 @@ def _check_place(path: Path, force: bool) -> None:
         no_parent = not path.absolute().parent.is_dir()
     except OSError as error:  # a name that is too long, say
         reason = strerror(error)
-        raise OptionError(
-            path, expected="a file that can be made", found=reason, remedy="name another file"
-        ) from error
+        raise OptionError(path, "a file that can be made", reason, "name another file") from error
     if folder or (there and not force):
         kind = "a folder" if folder else "one that is there"
         remedy = "name another file" + ("" if folder else ", or pass --force to replace it")
-        raise OptionError(path, expected="a new file", found=kind, remedy=remedy)
+        raise OptionError(path, "a new file", kind, remedy)
     if no_parent:
         raise OptionError(
             path,

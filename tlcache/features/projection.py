@@ -48,7 +48,7 @@ def check_method(method: str) -> None:
     """
     if method not in METHODS:
         known = " or ".join(METHODS)
-        raise OptionError("--method", expected=known, found=method, remedy="name one of them")
+        raise OptionError("--method", known, method, "name one of them")
 
 
 def principal_components(

@@ -132,9 +132,7 @@ def check_on(on: str) -> None:
         OptionError: If it is neither.
     """
     if on not in (*SPLITS, EVERY):
-        raise OptionError(
-            "--on", expected=f"{', '.join(SPLITS)} or {EVERY}", found=on, remedy="name one of them"
-        )
+        raise OptionError("--on", f"{', '.join(SPLITS)} or {EVERY}", on, "name one of them")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -54,13 +54,11 @@ class FeatureSpec:
 
     def __post_init__(self) -> None:
         if self.views < 0:
-            raise OptionError(
-                "--views", expected="0 or more", found=str(self.views), remedy="correct it"
-            )
+            raise OptionError("--views", "0 or more", str(self.views), "correct it")
         for option, known in (("dtype", DTYPES), ("precision", PRECISIONS)):
             if (word := getattr(self, option)) not in known:
                 expected, remedy = " or ".join(known), "name one of them"
-                raise OptionError(f"--{option}", expected=expected, found=str(word), remedy=remedy)
+                raise OptionError(f"--{option}", expected, str(word), remedy)
 
 
 def describe_trunk(
@@ -136,4 +134,4 @@ def stores_of(spec: FeatureSpec, info: TrunkInfo, note: Report = no_report) -> l
 
 
 def _wrong(expected: str, found: str) -> OptionError:
-    return OptionError("transform", expected=expected, found=found, remedy="correct it")
+    return OptionError("transform", expected, found, "correct it")
