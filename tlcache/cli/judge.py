@@ -36,10 +36,8 @@ def evaluate(
 ) -> None:
     """Judge a model on a split: accuracy with its interval, loss, F1, calibration, confusion."""
     from tlcache.evaluation.metrics import evaluate
-    from tlcache.evaluation.roles import standing_of
     from tlcache.heads.model import load_model
     from tlcache.networks.scoring import score
-    from tlcache.reports.run import read_run
 
     loaded, compute = load_model(model), how.compute()
     split = source.judged(on, how.skip_unreadable)
@@ -47,7 +45,7 @@ def evaluate(
         loaded, split, how.cache_dir, weights=how.weights, compute=compute, tell=out.reporter
     )
     evaluation = evaluate(scored.logits, scored.labels, loaded.classes)
-    standing = standing_of(read_run(model), source.data, on, source.split, source.seed)
+    standing = source.standing(model, on)
     out.line(f"{standing.label}: {evaluation.summary()}")
     for name, row in evaluation.per_class.items():
         out.line(
@@ -91,16 +89,13 @@ def compare(
     says within what bounds the difference lies.
     """
     from tlcache.evaluation.comparison import compare
-    from tlcache.evaluation.roles import standing_of
     from tlcache.heads.model import load_model
     from tlcache.networks.checks import check_same_classes
     from tlcache.networks.scoring import aligned, score
-    from tlcache.reports.run import read_run
 
     paths, models = (a, b), (load_model(a), load_model(b))
     check_same_classes(*models)
-    place = source.data, on, source.split, source.seed
-    standings = [standing_of(read_run(path), *place) for path in paths]
+    standings = [source.standing(path, on) for path in paths]
     split, compute, scored = source.judged(on, skip_unreadable), how.compute(), []
     for name, model, weights in zip("AB", models, (weights_a, weights_b), strict=True):
         out.note(f"{name}: {_kind(model)}")

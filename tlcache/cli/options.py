@@ -22,6 +22,7 @@ from tlcache.core.errors import OptionError
 if TYPE_CHECKING:
     from tlcache.core.machine import Compute
     from tlcache.data.folders import DataSource
+    from tlcache.evaluation.roles import Standing
     from tlcache.features.stores import FeatureSpec
     from tlcache.heads.recipe import Recipe
     from tlcache.networks.scoring import JudgedSplit
@@ -238,6 +239,13 @@ class Source:
         from tlcache.networks.scoring import JudgedSplit
 
         return JudgedSplit(self.named(), on, skip_unreadable)
+
+    def standing(self, run: Path, on: str) -> Standing:
+        """What one split of it was to a run that is judged on it."""
+        from tlcache.evaluation.roles import standing_of
+        from tlcache.reports.run import read_run
+
+        return standing_of(read_run(run), self.data, on, self.split, self.seed)
 
 
 @dataclasses.dataclass(frozen=True)

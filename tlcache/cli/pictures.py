@@ -146,25 +146,17 @@ def map_(
 ) -> None:
     """Draw a split's features in the plane, coloured by class, with the model's errors ringed."""
     from tlcache.evaluation.metrics import evaluate
-    from tlcache.evaluation.roles import standing_of
     from tlcache.features.projection import check_method
     from tlcache.figures.style import save_png
     from tlcache.heads.model import load_model
     from tlcache.networks.scoring import bare, score
     from tlcache.reports.pictures import map_picture
-    from tlcache.reports.run import read_run
 
     check_method(method)
     loaded, split = load_model(model), source.judged(on, how.skip_unreadable)
-    standing = standing_of(read_run(model), source.data, on, source.split, source.seed)
-    found = score(
-        bare(loaded),
-        split,
-        how.cache_dir,
-        weights=how.weights,
-        compute=how.compute(),
-        tell=out.reporter,
-    )
+    standing = source.standing(model, on)
+    network, compute, tell = bare(loaded), how.compute(), out.reporter
+    found = score(network, split, how.cache_dir, weights=how.weights, compute=compute, tell=tell)
     logits, total = loaded.head.logits(found.logits), len(found.paths)
     evaluation = evaluate(logits, found.labels, loaded.classes)
     if total > points:
