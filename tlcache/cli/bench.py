@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tlcache.cli import options as o
-from tlcache.cli.output import Output, note_selection
+from tlcache.cli.output import Output, note_selection, score_text
 from tlcache.evaluation.roles import split_role
 
 if TYPE_CHECKING:
@@ -106,11 +106,9 @@ def tell(out: Output, measured: Benchmark) -> None:
     values = measured.describe()
     out.line(f"{'':10} {'seconds':>9}   {_title(measured.judged_on)}, 95% interval")
     for contender in measured.contenders:
-        low, high = contender.evaluation.accuracy_ci95
-        out.line(
-            f"{contender.name:10} {contender.total:9.2f}   "
-            f"{contender.evaluation.accuracy:.3f} ({low:.3f}-{high:.3f})"
-        )
+        judged = contender.evaluation
+        scored = score_text(judged.accuracy, judged.accuracy_ci95)
+        out.line(f"{contender.name:10} {contender.total:9.2f}   {scored}")
     if measured.speedup is not None:
         heads = measured.break_even_heads
         out.line(
@@ -168,11 +166,9 @@ def _tell_steps(out: Output, steps: Sequence[Step], title: str) -> None:
     width = max(len(step.name) for step in steps)
     out.line(f"{'':{width}}   seconds   {title}, 95% interval")
     for step in steps:
-        judged = ""
-        if step.evaluation is not None:
-            low, high = step.evaluation.accuracy_ci95
-            judged = f"{step.evaluation.accuracy:.3f} ({low:.3f}-{high:.3f})"
-        out.line(f"{step.name:{width}}   {step.seconds:7.2f}   {judged}")
+        judged = step.evaluation
+        scored = score_text(judged.accuracy, judged.accuracy_ci95) if judged else ""
+        out.line(f"{step.name:{width}}   {step.seconds:7.2f}   {scored}")
 
 
 def _draw(folder: Path, dataset: ImageDataset, shown: Demonstration) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -95,15 +96,11 @@ def info(
     from tlcache.cache.rows import inspect
 
     folder = find_folder(cache_dir, identity)
-    own, done = own_identity(folder), 0
-    with out.progress("reading shards", "shards") as progress:
-
-        def tick() -> None:
-            nonlocal done
-            done += 1
-            progress(done, max(done, len(folder.shards)))
-
-        held, snapshots, faults = inspect(folder, own, tick)
+    own, total, read = own_identity(folder), len(folder.shards), itertools.count(1)
+    with out.progress("reading shards", "shards") as tick:
+        held, snapshots, faults = inspect(
+            folder, own, lambda: tick(done := next(read), max(done, total))
+        )
     faults = [*folder.faults, *faults]
     values: dict[str, Any] = {
         "folder": str(folder.path),
@@ -123,7 +120,7 @@ def info(
     out.result(values)
     if out.as_json:
         return
-    show_table(None, [*_identity_words(own), *_folder_words(values)])
+    show_table(None, _identity_words(own, values))
     for snapshot in snapshots:
         out.line()
         show_table(None, _snapshot_words(snapshot))
@@ -147,10 +144,16 @@ def _snapshot_values(snapshot: SnapshotSummary) -> dict[str, Any]:
     }
 
 
-def _identity_words(identity: Identity) -> list[tuple[str, str]]:
+def _identity_words(identity: Identity, values: dict[str, Any]) -> list[tuple[str, str]]:
     transform = identity.transform.describe()
     kind = transform.pop("kind")
-    steps = ", ".join(f"{name} {_word(value)}" for name, value in transform.items())
+    for name, value in transform.items():
+        if isinstance(value, list):
+            transform[name] = " ".join(f"{part:g}" for part in value)
+    steps = ", ".join(f"{name} {value}" for name, value in transform.items())
+    duplicates = values["duplicate_rows"]
+    besides = f", {count(duplicates, 'duplicate')} among them" if duplicates else ""
+    left = f"{values['set_aside']:,} set aside (.bad), {values['temporary']:,} temporary (.tmp)"
     return [
         ("key", identity.key),
         ("format", str(identity.format)),
@@ -161,14 +164,6 @@ def _identity_words(identity: Identity) -> list[tuple[str, str]]:
         ("dtype", identity.dtype),
         ("transform", f"{kind}: {steps}"),
         ("versions", ", ".join(f"{name} {version}" for name, version in identity.versions)),
-    ]
-
-
-def _folder_words(values: dict[str, Any]) -> list[tuple[str, str]]:
-    duplicates = values["duplicate_rows"]
-    besides = f", {count(duplicates, 'duplicate')} among them" if duplicates else ""
-    left = f"{values['set_aside']:,} set aside (.bad), {values['temporary']:,} temporary (.tmp)"
-    return [
         ("folder", values["folder"]),
         ("rows", f"{values['rows']:,} of {count(values['images'], 'image')}{besides}"),
         ("shards", f"{values['shards']:,}"),
@@ -192,10 +187,6 @@ def _snapshot_words(snapshot: SnapshotSummary) -> list[tuple[str, str]]:
         ("taken", moment(snapshot.taken_ns)),
         ("rows", f"{asked.rows - asked.missing:,} of {asked.rows:,} are cached"),
     ]
-
-
-def _word(value: Any) -> str:
-    return " ".join(f"{v:g}" for v in value) if isinstance(value, list) else str(value)
 
 
 @o.command("tlcache cache verify --cache-dir cache")
@@ -244,12 +235,8 @@ def _summary(cache: Path, found: Verification) -> str:
     besides = f" (besides: {', '.join(notes)}; see `tlcache cache gc`)" if notes else ""
     if not (found.shards or found.snapshots):
         return f"{cache}: no features in it to verify{besides}"
-    counts = [
-        count(found.shards, "shard"),
-        count(found.rows, "row"),
-        count(found.snapshots, "snapshot"),
-    ]
-    return f"{', '.join(counts)}: all sound{besides}"
+    shards, snapshots = count(found.shards, "shard"), count(found.snapshots, "snapshot")
+    return f"{shards}, {count(found.rows, 'row')}, {snapshots}: all sound{besides}"
 
 
 @o.command("tlcache cache diff 3f9c2a1b 7baa4df3")

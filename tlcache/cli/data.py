@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tlcache.cli import options as o
-from tlcache.cli.output import Output, tell_embedding
+from tlcache.cli.output import Output, counts_of, tell_embedding
+from tlcache.core.errors import OptionError, one_line
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,7 +50,6 @@ def data(
     hymenoptera: the 397 ants and bees of PyTorch's transfer-learning tutorial, downloaded.
     digits: scikit-learn's 1,797 handwritten digits, written out; needs no network.
     """
-    from tlcache.core.errors import OptionError
     from tlcache.data.examples import fetch_hymenoptera, write_digits
 
     if name not in EXAMPLES or (archive and name != "hymenoptera"):
@@ -126,11 +126,10 @@ def export_features(
     splits = {name: names.count(name) for name in dict.fromkeys(names)}
     counts = ", ".join(f"{n} of {name}" for name, n in splits.items())
     out.line(f"{file}: {len(rows.y)} rows of {rows.X.shape[1]} numbers ({counts}), {size:,} bytes")
-    told = embedding.describe()
     result: dict[str, Any] = {"file": str(file), "bytes": size, "images": len(rows.y)}
     result |= {"splits": splits, "dim": rows.X.shape[1], "classes": list(classes)}
-    more = ("identity", "embedded", "reused", "unreadable")
-    out.result(result | {name: told[name] for name in more})
+    result["identity"] = embedding.describe()["identity"]
+    out.result(result | counts_of(embedding))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,8 +210,6 @@ def check(
 
 def _tell(out: Output, found: Inspection) -> None:
     """What was found, for people: a line a kind, the first few of each."""
-    from tlcache.core.errors import one_line
-
     dataset, near = found.dataset, found.near
     sizes = ", ".join(f"{split} {sum(n.values()):,}" for split, n in found.counts.items())
     out.line(f"{len(dataset):,} images ({sizes}), {len(dataset.classes):,} classes")
@@ -264,7 +261,6 @@ def _near(dataset: ImageDataset, pairs: Pairs) -> list[str]:
 
 def _image(dataset: ImageDataset, row: int) -> str:
     """A path, with split and class where they do not begin it."""
-    from tlcache.core.errors import one_line
     from tlcache.data.folders import SPLITS
 
     path, split = one_line(dataset.paths[row]), SPLITS[dataset.splits[row]]

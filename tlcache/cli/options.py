@@ -32,11 +32,7 @@ Complete = Callable[[str], list[str]]
 
 def one_of(*words: str) -> Complete:
     """Of the words, those that begin like what was typed."""
-
-    def complete(incomplete: str) -> list[str]:
-        return [word for word in words if word.startswith(incomplete)]
-
-    return complete
+    return lambda incomplete: [word for word in words if word.startswith(incomplete)]
 
 
 def some_of(*words: str) -> Complete:
@@ -60,15 +56,6 @@ _data, _features, _transform, _training, _compute, _output = (
 in_data, in_features, in_training = _data, _features, _training  # for options of one command
 in_output = _output
 
-Data = Annotated[
-    Path,
-    typer.Argument(
-        metavar="DATA",
-        help="A folder with train/<class>/… and val/<class>/… (and perhaps test/<class>/…), "
-        "or <class>/… with --split; or a snapshot from a cache.",
-        show_default=False,
-    ),
-]
 ModelFile = Annotated[
     Path,
     typer.Argument(
@@ -113,25 +100,11 @@ Views = Annotated[
         "0: train on the plain image."
     ),
 ]
-Precision = Annotated[
-    str,
-    _features(
-        help="How exact features are: fp32, fast, fp16 or bf16. They are kept apart.",
-        autocompletion=one_of("fp32", "fast", "fp16", "bf16"),
-    ),
-]
 Engine = Annotated[
     str,
     _compute(
         help="What computes features: auto, torch, or mnn (an extra package).",
         autocompletion=one_of("auto", "torch", "mnn"),
-    ),
-]
-Dtype = Annotated[
-    str,
-    _features(
-        help="Of the kept features: float32, or float16 in half the space.",
-        autocompletion=one_of("float32", "float16"),
     ),
 ]
 Device = Annotated[
@@ -140,13 +113,9 @@ Device = Annotated[
         help="auto, cpu, cuda or cuda:N.", autocompletion=one_of("auto", "cpu", "cuda", "cuda:0")
     ),
 ]
-Workers = Annotated[str, _compute(help="Threads: auto (one for each usable core), or a number.")]
 SkipUnreadable = Annotated[
     bool,
     _data("--skip-unreadable", help="Go on without images that cannot be read."),
-]
-Rehash = Annotated[
-    bool, _features("--rehash", help="Read every file again, even if it looks unchanged.")
 ]
 Stream = Annotated[
     bool,
@@ -156,54 +125,17 @@ Stream = Annotated[
         "shuffled in blocks.",
     ),
 ]
-RunDir = Annotated[
-    Path | None,
-    _output(help="Where the run is kept.", show_default="runs/<time>-<command>-<data set>"),
-]
-Csv = Annotated[
-    Path | None,
-    _output(
-        "--csv",
-        metavar="FILE",
-        help="Write each epoch's losses and accuracies into a new CSV file, as it ends.",
-        show_default=False,
-    ),
-]
-TensorBoard = Annotated[
-    Path | None,
-    _output(
-        "--tensorboard",
-        metavar="DIR",
-        help="Write curves for TensorBoard into a folder that has none (an extra package).",
-        show_default=False,
-    ),
-]
-NoFigures = Annotated[bool, _output("--no-figures", help="Draw no pictures.")]
 Json = Annotated[bool, _output("--json", help="Print one JSON object and nothing else.")]
 Quiet = Annotated[bool, _output("--quiet", "-q", help="Print only errors.")]
 
 Epochs = Annotated[int, _training(help="Passes over the training images.")]
-BatchSize = Annotated[int, _training(help="Images a step.")]
-LearningRate = Annotated[float, _training("--lr", help="Learning rate of the first epoch.")]
 Momentum = Annotated[float, _training(help="Of SGD.")]
-WeightDecay = Annotated[float, _training(help="L2 penalty.")]
 StepSize = Annotated[int, _training(help="Epochs between cuts of the learning rate.")]
 Gamma = Annotated[float, _training(help="Factor of each cut.")]
 Seed = Annotated[int, _data(help="Of the head, the order of images and --split.")]
 
-Resize = Annotated[
-    int | None, _transform(help="Shorter side before the crop.", show_default="the weights'")
-]
 Crop = Annotated[
     int | None, _transform(help="Side of the square crop.", show_default="the weights'")
-]
-Interpolation = Annotated[
-    str | None,
-    _transform(
-        help="nearest, bilinear, bicubic or lanczos.",
-        show_default="the weights'",
-        autocompletion=one_of("nearest", "bilinear", "bicubic", "lanczos"),
-    ),
 ]
 Mean = Annotated[str | None, _transform(help="Of R,G,B in [0, 1].", show_default="the weights'")]
 Std = Annotated[str | None, _transform(help="Of R,G,B.", show_default="the weights'")]
@@ -213,7 +145,15 @@ Std = Annotated[str | None, _transform(help="Of R,G,B.", show_default="the weigh
 class Source:
     """A data set, and how a folder of classes is split."""
 
-    data: Data
+    data: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DATA",
+            help="A folder with train/<class>/… and val/<class>/… (and perhaps test/<class>/…), "
+            "or <class>/… with --split; or a snapshot from a cache.",
+            show_default=False,
+        ),
+    ]
     split: Split = None
     seed: Seed = 0
 
@@ -228,7 +168,8 @@ class Source:
         """
         from tlcache.data.folders import DataSource
 
-        return DataSource(self.data, fractions(self.split), self.seed, unsplit)
+        shares = None if self.split is None else numbers("--split", self.split)
+        return DataSource(self.data, shares, self.seed, unsplit)
 
     def judged(self, on: str, skip_unreadable: bool) -> JudgedSplit:
         """One split of it, for the library.
@@ -254,7 +195,9 @@ class ComputeOptions:
 
     device: Device = "auto"
     engine: str = "auto"  # no option, but where features are made
-    workers: Workers = "auto"
+    workers: Annotated[
+        str, _compute(help="Threads: auto (one for each usable core), or a number.")
+    ] = "auto"
 
     def compute(self) -> Compute:
         """The same for the library.
@@ -267,12 +210,8 @@ class ComputeOptions:
         if self.workers == "auto":
             return Compute(self.device, self.engine)
         if not (self.workers.isdecimal() and int(self.workers)):
-            raise OptionError(
-                "--workers",
-                expected="auto, or 1 or more",
-                found=self.workers,
-                remedy="leave it out for auto",
-            )
+            remedy = "leave it out for auto"
+            raise OptionError("--workers", "auto, or 1 or more", self.workers, remedy)
         return Compute(self.device, self.engine, int(self.workers))
 
 
@@ -280,9 +219,18 @@ class ComputeOptions:
 class TransformOptions:
     """How an image becomes a trunk's input, where the weights' own way is not wanted."""
 
-    resize: Resize = None
+    resize: Annotated[
+        int | None, _transform(help="Shorter side before the crop.", show_default="the weights'")
+    ] = None
     crop: Crop = None
-    interpolation: Interpolation = None
+    interpolation: Annotated[
+        str | None,
+        _transform(
+            help="nearest, bilinear, bicubic or lanczos.",
+            show_default="the weights'",
+            autocompletion=one_of("nearest", "bilinear", "bicubic", "lanczos"),
+        ),
+    ] = None
     mean: Mean = None
     std: Std = None
 
@@ -310,10 +258,24 @@ class FeatureOptions(TransformOptions, ComputeOptions):
     weights: Weights = "imagenet"
     cache_dir: CacheDir = Path("cache")
     views: int = 0  # no option here
-    precision: Precision = "fp32"
-    dtype: Dtype = "float32"
+    precision: Annotated[
+        str,
+        _features(
+            help="How exact features are: fp32, fast, fp16 or bf16. They are kept apart.",
+            autocompletion=one_of("fp32", "fast", "fp16", "bf16"),
+        ),
+    ] = "fp32"
+    dtype: Annotated[
+        str,
+        _features(
+            help="Of the kept features: float32, or float16 in half the space.",
+            autocompletion=one_of("float32", "float16"),
+        ),
+    ] = "float32"
     engine: Engine = "auto"
-    rehash: Rehash = False
+    rehash: Annotated[
+        bool, _features("--rehash", help="Read every file again, even if it looks unchanged.")
+    ] = False
     skip_unreadable: SkipUnreadable = False
 
     def spec(self) -> FeatureSpec:
@@ -359,10 +321,10 @@ class RecipeOptions:
     """How a head or a network is trained; the seed is the source's."""
 
     epochs: Epochs = 25
-    batch_size: BatchSize = 4
-    lr: LearningRate = 0.001
+    batch_size: Annotated[int, _training(help="Images a step.")] = 4
+    lr: Annotated[float, _training("--lr", help="Learning rate of the first epoch.")] = 0.001
     momentum: Momentum = 0.9
-    weight_decay: WeightDecay = 0.0
+    weight_decay: Annotated[float, _training(help="L2 penalty.")] = 0.0
     step_size: StepSize = 7
     gamma: Gamma = 0.1
 
@@ -377,16 +339,35 @@ class RecipeOptions:
 class RunOptions:
     """The folder of a run."""
 
-    run_dir: RunDir = None
-    no_figures: NoFigures = False
+    run_dir: Annotated[
+        Path | None,
+        _output(help="Where the run is kept.", show_default="runs/<time>-<command>-<data set>"),
+    ] = None
+    no_figures: Annotated[bool, _output("--no-figures", help="Draw no pictures.")] = False
 
 
 @dataclasses.dataclass(frozen=True)
 class WatchedRun(RunOptions):
     """The same of a run whose epochs can be watched."""
 
-    csv: Csv = None
-    tensorboard: TensorBoard = None
+    csv: Annotated[
+        Path | None,
+        _output(
+            "--csv",
+            metavar="FILE",
+            help="Write each epoch's losses and accuracies into a new CSV file, as it ends.",
+            show_default=False,
+        ),
+    ] = None
+    tensorboard: Annotated[
+        Path | None,
+        _output(
+            "--tensorboard",
+            metavar="DIR",
+            help="Write curves for TensorBoard into a folder that has none (an extra package).",
+            show_default=False,
+        ),
+    ] = None
 
 
 class Command(NamedTuple):
@@ -472,24 +453,7 @@ def numbers(option: str, text: str) -> tuple[float, ...]:
     Raises:
         OptionError: If a part is no number.
     """
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise OptionError(
-            option,
-            expected="numbers with commas between them",
-            found=text or "nothing",
-            remedy="write it like 0.8,0.2",
-        ) from None
-
-
-def fractions(split: str | None) -> tuple[float, ...] | None:
-    """The shares that ``--split`` names, for ``scan``.
-
-    Raises:
-        OptionError: If a part is no number.
-    """
-    return None if split is None else numbers("--split", split)
+    return _listed(option, text, float, "numbers", "write it like 0.8,0.2")
 
 
 def whole_numbers(option: str, text: str, remedy: str) -> tuple[int, ...]:
@@ -498,15 +462,17 @@ def whole_numbers(option: str, text: str, remedy: str) -> tuple[int, ...]:
     Raises:
         OptionError: If a part is none.
     """
+    return _listed(option, text, _whole, "whole numbers", remedy)
+
+
+def _listed(
+    option: str, text: str, read: Callable[[str], float], kind: str, remedy: str
+) -> tuple[Any, ...]:
     try:
-        return tuple(_whole(part) for part in text.split(","))
+        return tuple(map(read, text.split(",")))
     except ValueError:
-        raise OptionError(
-            option,
-            expected="whole numbers with commas between them",
-            found=text or "nothing",
-            remedy=remedy,
-        ) from None
+        expected = f"{kind} with commas between them"
+        raise OptionError(option, expected, text or "nothing", remedy) from None
 
 
 def _whole(text: str) -> int:

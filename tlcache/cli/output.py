@@ -131,6 +131,11 @@ def accuracy_text(judged: Mapping[str, Any]) -> str:
     return f"accuracy {judged['accuracy']:.3f} (95% {low:.3f}-{high:.3f}, n={judged['n']})"
 
 
+def score_text(accuracy: float, interval: tuple[float, float]) -> str:
+    """An accuracy with its interval, where a column's title says which."""
+    return f"{accuracy:.3f} ({interval[0]:.3f}-{interval[1]:.3f})"
+
+
 def note_selection(out: Output, splits: Collection[str], chose: str = "the epoch") -> None:
     """One line where the split that is judged chose, and what to do; nothing where test is left."""
     if line := selection_note(splits, chose=chose):
@@ -148,8 +153,9 @@ def show_table(titles: Sequence[str] | None, rows: Sequence[Sequence[str]]) -> N
         titles is not None and all(c[:1].isdigit() for c in column)
         for column in zip(*cells, strict=True)
     ]
-    lines = _plain([*([titles] if titles else []), *cells], right)
-    if sys.stdout.isatty() and (titles is None or _fit(lines)):
+    lines, wide = _plain([*([titles] if titles else []), *cells], right)
+    room = shutil.get_terminal_size().columns
+    if sys.stdout.isatty() and (titles is None or wide + 2 <= room):
         _draw(titles, cells, right)
     else:
         print("\n".join(lines), flush=True)
@@ -182,7 +188,8 @@ def moment(nanoseconds: int) -> str:
     return when.strftime("%Y-%m-%d %H:%M")
 
 
-def _plain(rows: Sequence[Sequence[str]], right: Sequence[bool]) -> list[str]:
+def _plain(rows: Sequence[Sequence[str]], right: Sequence[bool]) -> tuple[list[str], int]:
+    """Lines of a table, and the columns that the longest takes."""
     from rich.cells import cell_len  # letters of some scripts are two columns wide
 
     widths = [max(cell_len(row[i]) for row in rows) for i in range(len(right))]
@@ -194,13 +201,7 @@ def _plain(rows: Sequence[Sequence[str]], right: Sequence[bool]) -> list[str]:
             for cell, blank, to_right in zip(row, blanks, right, strict=True)
         ]
         lines.append("  ".join(parts).rstrip())
-    return lines
-
-
-def _fit(lines: Sequence[str]) -> bool:
-    from rich.cells import cell_len
-
-    return max(map(cell_len, lines)) + 2 <= shutil.get_terminal_size().columns
+    return lines, max(map(cell_len, lines))
 
 
 def _draw(

@@ -62,7 +62,6 @@ def show(
     std: o.Std = None,
 ) -> None:
     """Draw what a model trains on, or what it makes of images; seeded, so a picture comes again."""
-    from tlcache.data.folders import DataSource
     from tlcache.data.transforms import Transform
     from tlcache.figures.style import save_png
     from tlcache.reports.pictures import augmented_picture
@@ -71,7 +70,7 @@ def show(
         figure, path = _predictions(out, what, count, shown), output or Path("predictions.png")
     else:
         transform = Transform(**o.TransformOptions(crop=crop, mean=mean, std=std).changes())
-        dataset = DataSource(what, o.fractions(shown.split), shown.seed).scan(out.note)
+        dataset = o.Source(what, shown.split, shown.seed).named().scan(out.note)
         figure = augmented_picture(dataset, transform, count, shown.seed)
         path = output or Path("augmented.png")
     save_png(figure, path)
@@ -83,14 +82,13 @@ def show(
 
 def _predictions(out: Output, path: Path, count: int, shown: ShowOptions) -> Figure:
     """Images of a split beside what the model takes them for."""
-    from tlcache.data.folders import DataSource
     from tlcache.heads.model import load_model
     from tlcache.networks.scoring import JudgedSplit, score
     from tlcache.reports.pictures import prediction_picture
     from tlcache.reports.run import images_of, read_run, source_of
 
     model, folder = load_model(path), images_of(path, shown.data, "the folder of images to show")
-    source = DataSource(folder, o.fractions(shown.split), shown.seed)
+    source = o.Source(folder, shown.split, shown.seed).named()
     if shown.data is None:
         source = source_of(read_run(path), folder)
     scored = score(
@@ -103,12 +101,8 @@ def _predictions(out: Output, path: Path, count: int, shown: ShowOptions) -> Fig
     )
     figure = prediction_picture(model, scored, folder, count, shown.seed)
     if figure is None:
-        raise OptionError(
-            "--data",
-            expected="a folder that holds the images",
-            found=str(folder),
-            remedy="name where they are now",
-        )
+        expected, remedy = "a folder that holds the images", "name where they are now"
+        raise OptionError("--data", expected, str(folder), remedy)
     return figure
 
 

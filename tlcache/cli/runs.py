@@ -9,13 +9,21 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from tlcache.cli import options as o
-from tlcache.cli.output import JsonOutput, Output, accuracy_text, count, moment, show_table
+from tlcache.cli.output import (
+    JsonOutput,
+    Output,
+    accuracy_text,
+    count,
+    moment,
+    score_text,
+    show_table,
+)
 from tlcache.core.errors import OptionError, one_line
 from tlcache.evaluation.roles import ELSEWHERE, selection_note
 
 if TYPE_CHECKING:
     from tlcache.export.export import Exported
-    from tlcache.reports.records import ListedRun, RunList
+    from tlcache.reports.records import ListedRun
 
 Sort = Literal["time", "name", "command", "data", "trunk", "accuracy", "seconds"]
 
@@ -38,7 +46,7 @@ def ls(
     from tlcache.reports.records import list_runs
 
     found = list_runs(folder)
-    runs = sorted(found.runs, key=_order(sort))
+    runs = sorted(found.runs, key=_ORDERS[sort])
     out.result(
         {
             "folder": str(folder),
@@ -50,22 +58,10 @@ def ls(
     if not out.as_json:
         _show(out, folder, runs)
         _note_selection(out, runs)
-    _note_others(out, found)
-
-
-def _order(sort: Sort) -> Callable[[ListedRun], Any]:
-    """A key for a sort that leaves equals in the order of time."""
-    if sort == "accuracy":
-        return lambda run: -run.final.accuracy if run.final else 1.0
-    keys: dict[str, Callable[[ListedRun], Any]] = {
-        "time": lambda run: run.finished_ns,
-        "name": _name,
-        "command": lambda run: run.command,
-        "data": lambda run: run.dataset,
-        "trunk": lambda run: (run.trunk, run.weights),
-        "seconds": _total,
-    }
-    return keys[sort]
+    for path in found.stopped:
+        out.note(f"{one_line(str(path))}: stopped; the same command with --resume goes on with it")
+    for error in found.damaged:
+        out.note(f"left out: {error}")
 
 
 def _name(run: ListedRun) -> str:
@@ -74,6 +70,17 @@ def _name(run: ListedRun) -> str:
 
 def _total(run: ListedRun) -> float:
     return sum(run.seconds.values())
+
+
+_ORDERS: dict[Sort, Callable[[ListedRun], Any]] = {  # runs that are equal stay in order of time
+    "time": lambda run: run.finished_ns,
+    "name": _name,
+    "command": lambda run: run.command,
+    "data": lambda run: run.dataset,
+    "trunk": lambda run: (run.trunk, run.weights),
+    "accuracy": lambda run: -run.final.accuracy if run.final else 1.0,
+    "seconds": _total,
+}
 
 
 def _show(out: Output, folder: Path, runs: list[ListedRun]) -> None:
@@ -100,9 +107,7 @@ def _score_text(run: ListedRun, split: str) -> str:
         return "-"
     if split in run.fitted_on:
         return "trained on"
-    score = run.scores[split]
-    low, high = score.accuracy_ci95
-    return f"{score.accuracy:.3f} ({low:.3f}-{high:.3f})"
+    return score_text(run.scores[split].accuracy, run.scores[split].accuracy_ci95)
 
 
 def _note_selection(out: Output, runs: list[ListedRun]) -> None:
@@ -117,13 +122,6 @@ def _note_selection(out: Output, runs: list[ListedRun]) -> None:
         f"{count(len(without), 'run')} without a test split: what chose the model judges it too, "
         f"so its accuracy flatters and is no result; {ELSEWHERE}"
     )
-
-
-def _note_others(out: Output, found: RunList) -> None:
-    for path in found.stopped:
-        out.note(f"{one_line(str(path))}: stopped; the same command with --resume goes on with it")
-    for error in found.damaged:
-        out.note(f"left out: {error}")
 
 
 app = typer.Typer(
@@ -243,12 +241,8 @@ def export(
 def _check_not_the_model(model: Path, output: Path) -> None:
     own = model / "model.safetensors" if model.is_dir() else model
     if output.exists() and output.samefile(own):
-        raise OptionError(
-            f"--output {output}",
-            expected="another file than the model itself",
-            found="the model",
-            remedy="name another file",
-        )
+        expected, remedy = "another file than the model itself", "name another file"
+        raise OptionError(f"--output {output}", expected, "the model", remedy)
 
 
 def _images(model: Path, data: Path | None) -> list[Path]:
@@ -261,12 +255,8 @@ def _images(model: Path, data: Path | None) -> list[Path]:
     if data is not None:
         return trial_images(DataSource(folder))
     if not folder.is_dir():
-        raise OptionError(
-            "--data",
-            expected="the images of the run",
-            found=f"no folder {folder}",
-            remedy="name where images are now",
-        )
+        found, remedy = f"no folder {folder}", "name where images are now"
+        raise OptionError("--data", "the images of the run", found, remedy)
     return trial_images(source_of(read_run(model), folder))
 
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tlcache.cli import options as o
-from tlcache.cli.output import Output, accuracy_text, tell_embedding
+from tlcache.cli.output import Output, accuracy_text, score_text, tell_embedding
 
 if TYPE_CHECKING:
     from tlcache.studies.crossval import CrossValidation
     from tlcache.studies.fewshot import FewShotCurve
-    from tlcache.studies.knn import KnnResult, Score
+    from tlcache.studies.knn import KnnResult
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,11 +104,9 @@ def _note_copies(out: Output, count: int) -> None:
 def _tell_folds(out: Output, result: CrossValidation, test: int) -> None:
     out.line("repeat  fold  trained on  held out  accuracy (95%)")
     for fold in result.folds:
-        low, high = fold.describe()["accuracy_ci95"]
-        out.line(
-            f"{fold.repeat:6}  {fold.fold:4}  {fold.trained_on:10}  {fold.held_out:8}  "
-            f"{fold.accuracy:.3f} ({low:.3f}-{high:.3f})"
-        )
+        scored = score_text(fold.accuracy, fold.describe()["accuracy_ci95"])
+        counts = f"{fold.trained_on:10}  {fold.held_out:8}"
+        out.line(f"{fold.repeat:6}  {fold.fold:4}  {counts}  {scored}")
     low, high = result.accuracy_ci95
     out.line(
         f"accuracy {result.accuracy:.3f} (95% {low:.3f}-{high:.3f}), mean of {len(result.folds)} "
@@ -223,11 +221,8 @@ def fewshot(
 def _tell_curve(out: Output, curve: FewShotCurve, on: str, has_test: bool) -> None:
     out.line("shots  accuracy (95%)        95% of episodes  sd")
     for point in curve.points:
-        (low, high), (least, most) = point.accuracy_ci95, point.band
-        out.line(
-            f"{point.shots:5}  {point.accuracy:.3f} ({low:.3f}-{high:.3f})   "
-            f"{least:.3f}-{most:.3f}      {point.sd:.3f}"
-        )
+        scored, (least, most) = score_text(point.accuracy, point.accuracy_ci95), point.band
+        out.line(f"{point.shots:5}  {scored}   {least:.3f}-{most:.3f}      {point.sd:.3f}")
     out.line(
         f"accuracy: mean of {curve.episodes} episodes on the {curve.images} images of {on}; its "
         "95% interval is for other shots and other images"
@@ -320,7 +315,7 @@ def _tell_votes(out: Output, found: KnnResult, trained: int) -> None:
     columns = {"train, left out": found.left_out, **found.scores}
     out.line(f"{'k':>5}   " + "".join(f"{name:22}" for name in columns).rstrip())
     for at, k in enumerate(found.ks):
-        cells = [_cell(scores[at]) for scores in columns.values()]
+        cells = [score_text(row[at].accuracy, row[at].interval) for row in columns.values()]
         mark = "<- chosen" if k == found.k else ""
         out.line(f"{k:5}   {''.join(f'{cell:22}' for cell in cells)}{mark}".rstrip())
     out.line(f"k = {found.k}, chosen on {SELECTED_ON}: no other split had a say in it")
@@ -329,23 +324,12 @@ def _tell_votes(out: Output, found: KnnResult, trained: int) -> None:
         out.line(f"{name} ({role}): {accuracy_text(score.to_dict())}")
 
 
-def _cell(score: Score) -> str:
-    low, high = score.interval
-    return f"{score.accuracy:.3f} ({low:.3f}-{high:.3f})"
-
-
 def _draw_votes(found: KnnResult, path: Path) -> None:
-    """The figure of a result."""
     from tlcache.figures.curves import neighbours_figure
     from tlcache.figures.style import save_png
     from tlcache.studies.knn import SELECTED_ON
 
     columns = {"train, left out": found.left_out, **found.scores}
-    figure = neighbours_figure(
-        found.ks,
-        {name: [score.accuracy for score in scores] for name, scores in columns.items()},
-        {name: [score.interval for score in scores] for name, scores in columns.items()},
-        found.k,
-        SELECTED_ON,
-    )
-    save_png(figure, path)
+    accuracies = {name: [score.accuracy for score in row] for name, row in columns.items()}
+    intervals = {name: [score.interval for score in row] for name, row in columns.items()}
+    save_png(neighbours_figure(found.ks, accuracies, intervals, found.k, SELECTED_ON), path)

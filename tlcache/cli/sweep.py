@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from tlcache.cli import options as o
-from tlcache.cli.output import Output, counts_of, tell_embedding, tell_scores
+from tlcache.cli.output import Output, counts_of, score_text, tell_embedding, tell_scores
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -87,13 +87,8 @@ class _Settings:
         from tlcache.heads.recipe import Recipe
         from tlcache.studies.settings import Space, drawn, grid
 
-        base = Recipe(
-            epochs=self.epochs,
-            momentum=self.momentum,
-            step_size=self.step_size,
-            gamma=self.gamma,
-            seed=seed,
-        )
+        shared = "epochs", "momentum", "step_size", "gamma"
+        base = Recipe(**{name: getattr(self, name) for name in shared}, seed=seed)
         space = Space(
             base=base,
             lr=o.numbers("--lr", self.lr),
@@ -165,17 +160,14 @@ def sweep(
         more=swept.describe(),
     )
     result = finish_run(folder, run, figures=not kept.no_figures)
-    _save(picture, figure, None if kept.no_figures else folder / "heatmap.png")
+    if picture is not None:
+        from tlcache.figures.style import save_png
+
+        for path in (figure, None if kept.no_figures else folder / "heatmap.png"):
+            if path is not None:
+                save_png(picture, path)
     _tell(out, swept, result, folder)
     out.result(counts_of(embedding) | result)
-
-
-def _save(picture: Figure | None, *paths: Path | None) -> None:
-    from tlcache.figures.style import save_png
-
-    for path in paths:
-        if picture is not None and path is not None:
-            save_png(picture, path)
 
 
 def _tell(out: Output, swept: Sweep, result: dict[str, Any], folder: Path) -> None:
@@ -220,20 +212,17 @@ def _setting(setting: Setting) -> str:
     values = setting.describe()
     head = f"{values.pop('solver'):5}  {values.pop('features'):12}"
     words = {"c": "C", "lr": "lr", "weight_decay": "decay", "schedule": "", "batch_size": "batch"}
-    rest = [
-        f"{words[name]} {value:.3g}".strip()
-        if isinstance(value, float)
-        else f"{words[name]} {value}"
-        for name, value in values.items()
-    ]
-    return f"{head}  {'  '.join(text.strip() for text in rest)}"
+    for name, value in values.items():
+        text = f"{value:.3g}" if isinstance(value, float) else str(value)
+        head += "  " + f"{words[name]} {text}".strip()
+    return head
 
 
 def _numbers(candidate: Candidate) -> str:
     if candidate.failed:
         return "failed to train"
-    low, high = candidate.accuracy_ci95
-    return f"{candidate.accuracy:.3f} ({low:.3f}-{high:.3f})  {candidate.loss:7.4f}"
+    scored = score_text(candidate.accuracy, candidate.accuracy_ci95)
+    return f"{scored}  {candidate.loss:7.4f}"
 
 
 def _heat_map(swept: Sweep) -> Figure:
