@@ -160,14 +160,17 @@ def sweep(
         more=swept.describe(),
     )
     result = finish_run(folder, run, figures=not kept.no_figures)
-    if picture is not None:
-        from tlcache.figures.style import save_png
-
-        for path in (figure, None if kept.no_figures else folder / "heatmap.png"):
-            if path is not None:
-                save_png(picture, path)
+    _save(picture, figure, None if kept.no_figures else folder / "heatmap.png")
     _tell(out, swept, result, folder)
     out.result(counts_of(embedding) | result)
+
+
+def _save(picture: Figure | None, *paths: Path | None) -> None:
+    from tlcache.figures.style import save_png
+
+    for path in paths:
+        if picture is not None and path is not None:
+            save_png(picture, path)
 
 
 def _tell(out: Output, swept: Sweep, result: dict[str, Any], folder: Path) -> None:
