@@ -18,7 +18,7 @@ Requires-Dist: numba>=0.61; extra == 'fast'
 Requires-Dist: simplejpeg>=1.8 ; extra == "fast"
 Requires-Dist: faster; extra == 'faster'
 """
-ORIGINS = ["file:///work/tlcache", "file:///dist/tlcache.whl", "https://example.org/tlcache.git"]
+ORIGINS = ["file:///home/me/tlcache", "file:///dist/tlcache.whl", "https://example.org/tlcache.git"]
 
 
 @pytest.fixture
