@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import importlib.metadata
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
@@ -83,9 +82,11 @@ def to_install(extra: str) -> str:
     or a file is on none, perhaps, and where it lay may be gone: then it names the packages
     themselves. Source that was never installed is its own folder.
     """
+    from importlib import metadata  # dear to import, and few ask
+
     try:
-        installed = importlib.metadata.distribution(DISTRIBUTION)
-    except importlib.metadata.PackageNotFoundError:
+        installed = metadata.distribution(DISTRIBUTION)
+    except metadata.PackageNotFoundError:
         return shlex.join(["pip", "install", f"{Path(__file__).resolve().parents[2]}[{extra}]"])
     if installed.read_text("direct_url.json") is None:
         return shlex.join(["pip", "install", f"{DISTRIBUTION}[{extra}]"])
