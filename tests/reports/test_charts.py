@@ -86,15 +86,14 @@ def test_the_scale_of_accuracies_goes_from_tenth_to_tenth() -> None:
 def test_bars_stack_their_stages() -> None:
     one = {"name": "cached", "seconds": 4.0, "seconds_by_stage": {"embed": 3.0, "train": 1.0}}
     two = {"name": "frozen", "seconds": 8.0, "seconds_by_stage": {"train": 8.0}}
-    chart = stacked([one, two])
-    assert chart.stages == ["embed", "train"]
-    cached, frozen = chart.bars
-    assert [part.colour for part in cached.parts] == [0, 1]
-    assert cached.parts[1].x == cached.parts[0].x + cached.parts[0].width
-    assert frozen.parts[0].width == pytest.approx(2 * sum(p.width for p in cached.parts), abs=0.2)
+    stages, (cached, frozen) = stacked([one, two])
+    assert stages == ["embed", "train"]
+    (x, width, colour), (next_x, next_width, next_colour) = cached.parts
+    assert (colour, next_colour) == (0, 1) and next_x == x + width
+    assert frozen.parts[0][1] == pytest.approx(2 * (width + next_width), abs=0.2)
     assert (cached.times, frozen.times) == (2, 1)
     nothing = {"name": "a", "seconds": 0.0, "seconds_by_stage": {"train": 0.0}}
-    assert stacked([nothing]).bars[0].parts == []
+    assert stacked([nothing])[1][0].parts == []
 
 
 def test_names_lose_what_no_page_may_hold_and_keep_their_letters() -> None:

@@ -28,11 +28,9 @@ def groups_from_csv(file: Path, paths: Sequence[str]) -> list[str]:
             image has no row.
     """
     named: dict[str, str] = {}
-    for line, path, group in _rows(file):
+    for where, path, group in _rows(file):
         if path in named:
-            raise DataError(
-                f"{file}, line {line}", "each path once", f"{path} again", "remove one of its rows"
-            )
+            raise DataError(where, "each path once", f"{path} again", "remove one of its rows")
         named[path] = group
     missing = [path for path in paths if _key(path) not in named]
     if missing:
@@ -76,8 +74,8 @@ def below_classes(paths: Sequence[str], classes: Sequence[str]) -> list[str]:
     return [path[match.end() :] if (match := prefix.match(path)) else path for path in paths]
 
 
-def _rows(file: Path) -> Iterator[tuple[int, str, str]]:
-    """Line number, path and group of each row."""
+def _rows(file: Path) -> Iterator[tuple[str, str, str]]:
+    """Where each row is, its path and its group."""
     try:
         # A byte that is no UTF-8 may stand in a file's name; a byte order mark comes from Excel.
         with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
@@ -89,25 +87,22 @@ def _rows(file: Path) -> Iterator[tuple[int, str, str]]:
                 raise DataError(f"{file}, line 1", "the columns path,group", found, remedy)
             places = [header.index(name) for name in _COLUMNS]
             for row in filter(None, reader):
-                yield reader.line_num, *_cells(file, reader.line_num, row, len(header), places)
+                where = f"{file}, line {reader.line_num}"
+                if len(row) != len(header):
+                    expected = f"{len(header)} columns, as in the first line"
+                    remedy = 'correct the line; a comma inside a name needs "quotes" around it'
+                    raise DataError(where, expected, str(len(row)), remedy)
+                path, group = (row[place].strip() for place in places)
+                if not (path and group):
+                    missing = "no path" if not path else "no group"
+                    raise DataError(where, "a path and its group", missing, "fill it in")
+                yield where, _key(path), group
     except OSError as error:
         where, expected = f"--groups {file}", "a CSV with the columns path,group"
         raise DataError(where, expected, strerror(error), "correct the path") from error
     except csv.Error as error:
         where = f"{file}, line {reader.line_num}"
         raise DataError(where, "a line of a CSV", str(error), "correct the line") from error
-
-
-def _cells(file: Path, line: int, row: list[str], width: int, places: list[int]) -> tuple[str, str]:
-    where = f"{file}, line {line}"
-    if len(row) != width:
-        remedy = 'correct the line; a comma inside a name needs "quotes" around it'
-        raise DataError(where, f"{width} columns, as in the first line", str(len(row)), remedy)
-    path, group = (row[place].strip() for place in places)
-    if not (path and group):
-        missing = "path" if not path else "group"
-        raise DataError(where, "a path and its group", f"no {missing}", "fill it in")
-    return _key(path), group
 
 
 def _key(path: str) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import io
+import itertools
 import os
 import re
 import warnings
@@ -32,25 +33,16 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 @dataclasses.dataclass(frozen=True)
 class ImageInMemory:
-    """An image that is in no file; it stands for the PPM file that its RGB pixels make.
+    """An image that is in no file; it stands for the PPM file that its RGB pixels make."""
 
-    Attributes:
-        name: For errors.
-        image: Pillow's, of any mode; or (H, W, 3) uint8.
-    """
-
-    name: str
-    image: Image.Image | NDArray[np.uint8]
+    name: str  # for errors
+    image: Image.Image | NDArray[np.uint8]  # of any mode; or (H, W, 3)
 
     def __str__(self) -> str:
         return self.name
 
     def read_bytes(self) -> bytes:
-        """The whole PPM file.
-
-        Raises:
-            ImageError: If the pixels cannot be had.
-        """
+        """The whole PPM file; an ImageError says why the pixels cannot be had."""
         pixels = self.image
         if isinstance(pixels, Image.Image):
             try:
@@ -89,10 +81,10 @@ def as_images(X: Any) -> list[Path | ImageInMemory]:
 def _image(i: int, item: Any) -> Path | ImageInMemory:
     if isinstance(item, str | os.PathLike) and "\0" not in (path := str(os.fspath(item))) != "":
         return Path(path)
-    pixels = isinstance(item, np.ndarray) and item.dtype == np.uint8 and item.size > 0
+    array = isinstance(item, np.ndarray)
+    pixels = array and item.dtype == np.uint8 and item.size > 0
     if isinstance(item, Image.Image) or (pixels and item.ndim == 3 and item.shape[2] == 3):
         return ImageInMemory(f"X[{i}]", item)
-    array = isinstance(item, np.ndarray)
     found = f"{item.dtype} of shape {item.shape}" if array else repr(item)[:60]
     expected = "a path, a Pillow image, or (H, W, 3) uint8"
     raise InputError(f"X[{i}]", expected, found, "correct it or leave it out")
@@ -125,10 +117,9 @@ def _decoded_by_turbo(data: bytes) -> NDArray[np.uint8] | None:
         height, width, space, _ = simplejpeg.decode_jpeg_header(data, strict=True)
         if space != "YCbCr" or height * width > MAX_PIXELS:
             return None
-        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "RGB", strict=True)
+        return np.asarray(simplejpeg.decode_jpeg(data, "RGB", strict=True))
     except ValueError:  # truncated or damaged: Pillow says how, or repairs it in its own way
         return None
-    return pixels
 
 
 @functools.cache
@@ -140,17 +131,14 @@ def _turbo_agrees() -> bool:
         return False
     noise = np.random.default_rng(0).integers(0, 256, (45, 77, 3), np.uint8)
     smooth = np.asarray(Image.fromarray(noise).resize((301, 203), Image.Resampling.BICUBIC))
-    for pixels in (noise, smooth):
-        for subsampling in range(3):
-            for progressive in (False, True):
-                file = io.BytesIO()
-                Image.fromarray(pixels).save(
-                    file, "JPEG", quality=80, subsampling=subsampling, progressive=progressive
-                )
-                expected = np.asarray(_decoded_by_pillow(file.getvalue(), "a trial"))
-                found = _decoded_by_turbo(file.getvalue())
-                if found is None or not np.array_equal(found, expected):
-                    return False
+    for pixels, subsampling, progressive in itertools.product((noise, smooth), range(3), (0, 1)):
+        file = io.BytesIO()
+        how = {"quality": 80, "subsampling": subsampling, "progressive": progressive}
+        Image.fromarray(pixels).save(file, "JPEG", **how)
+        expected = np.asarray(_decoded_by_pillow(file.getvalue(), "a trial"))
+        found = _decoded_by_turbo(file.getvalue())
+        if found is None or not np.array_equal(found, expected):
+            return False
     return True
 
 
@@ -180,9 +168,8 @@ def _rgb(image: Image.Image, where: object) -> Image.Image:
 
 
 def _unreadable(where: object, found: str) -> ImageError:
-    return ImageError(
-        where, "an image", found, "replace or remove the file, or pass --skip-unreadable"
-    )
+    remedy = "replace or remove the file, or pass --skip-unreadable"
+    return ImageError(where, "an image", found, remedy)
 
 
 def _too_large(where: object, found: str) -> ImageError:

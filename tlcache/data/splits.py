@@ -24,7 +24,6 @@ def divide(names: Sequence[str], shares: Sequence[float], seed: int) -> list[lis
     Args:
         names: At least as many as there are shares.
         shares: Of each part; they sum to 1.
-        seed: Of the choice.
     """
     sizes = [max(1, round(len(names) * share)) for share in shares[1:]]
     while sum(sizes) >= len(names):  # nothing would be left for the first part
@@ -34,9 +33,7 @@ def divide(names: Sequence[str], shares: Sequence[float], seed: int) -> list[lis
     return [[next(shuffled) for _ in range(size)] for size in ends]
 
 
-def sample(
-    names: Sequence[str], labels: NDArray[np.integer], count: int, seed: int
-) -> NDArray[np.int64]:
+def sample(names: Sequence[str], labels: Labels, count: int, seed: int) -> NDArray[np.int64]:
     """Indices of a sample in which classes keep their shares: (about ``count``,), rising.
 
     Args:
@@ -44,7 +41,6 @@ def sample(
         labels: (n,) classes.
         count: How many to take. Every class gives at least one, even if that makes more; all are
             taken where there are no more.
-        seed: Of the choice.
     """
     order = np.array(sorted(range(len(names)), key=lambda i: _lot(seed, names[i])), np.int64)
     turns = np.empty(len(names))
@@ -57,11 +53,7 @@ def sample(
 
 
 def check_shares(shares: Sequence[float]) -> None:
-    """Refuse shares that no ``--split`` can have.
-
-    Raises:
-        OptionError: If they are not two or three, not over 0, or do not sum to 1.
-    """
+    """Refuse, with an OptionError, shares that are not two or three over 0 that sum to 1."""
     total = math.fsum(shares)
     if not (len(shares) in (2, 3) and all(s > 0 for s in shares) and abs(total - 1) < 1e-6):
         expected = "two or three shares over 0 that sum to 1"
@@ -114,11 +106,7 @@ def draw_folds(
 
 
 def check_folds(folds: int) -> None:
-    """Refuse fewer than two folds.
-
-    Raises:
-        OptionError: If there are fewer.
-    """
+    """Refuse fewer than two folds, with an OptionError."""
     if folds < 2:
         remedy = "correct it, or leave it out for the default"
         raise OptionError("--folds", "a whole number of at least 2", str(folds), remedy)
@@ -159,22 +147,16 @@ def _check_groups(
 ) -> None:
     count = int(groups.max()) + 1
     if count < folds:
-        raise OptionError(
-            f"--folds {folds}",
-            expected=f"at least {folds} groups, one a fold",
-            found=str(count),
-            remedy=(f"pass --folds {count} or less, or " if count > 1 else "")
-            + "make finer groups",
-        )
+        expected = f"at least {folds} groups, one a fold"
+        fewer = f"pass --folds {count} or less, or " if count > 1 else ""
+        raise OptionError(f"--folds {folds}", expected, str(count), f"{fewer}make finer groups")
     pairs = np.unique(np.stack([labels, groups]), axis=1)
     lonely = np.flatnonzero(np.bincount(pairs[0], minlength=len(classes)) < 2)
     if len(lonely):
-        raise DataError(
-            "groups",
-            expected="images of each class in two groups or more, to hold out and to train on",
-            found=f"all of {listed([classes[int(c)] for c in lonely])} in one group",
-            remedy="make the groups finer, or add images of another series",
-        )
+        expected = "images of each class in two groups or more, to hold out and to train on"
+        found = f"all of {listed([classes[int(c)] for c in lonely])} in one group"
+        remedy = "make the groups finer, or add images of another series"
+        raise DataError("groups", expected, found, remedy)
 
 
 def _check_trained(
@@ -186,9 +168,7 @@ def _check_trained(
     whole = np.flatnonzero((counts == counts.sum(axis=0)).any(axis=0))
     if len(whole) or not counts.any(axis=1).all():
         names = listed([classes[int(c)] for c in whole])
-        raise DataError(
-            "groups",
-            expected=f"groups that make {folds} folds, each with images of all classes beside it",
-            found=f"all images of {names} in one fold" if names else "a fold without an image",
-            remedy="make the groups finer" + (", or pass fewer --folds" if folds > 2 else ""),
-        )
+        expected = f"groups that make {folds} folds, each with images of all classes beside it"
+        found = f"all images of {names} in one fold" if names else "a fold without an image"
+        remedy = "make the groups finer" + (", or pass fewer --folds" if folds > 2 else "")
+        raise DataError("groups", expected, found, remedy)

@@ -26,17 +26,12 @@ from tlcache.data.images import MAX_PIXELS
 from tlcache.data.resampling import can_resample, resampled
 
 INTERPOLATIONS = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
+    name: Image.Resampling[name.upper()] for name in ("nearest", "bilinear", "bicubic", "lanczos")
 }
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 _AS_THEY_ARE = np.tile(np.arange(256, dtype=np.float32), (3, 1))
-_ONLY_EVAL = ("resize",)
-_ONLY_TRAIN = ("scale", "ratio", "hflip")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -74,8 +69,7 @@ class Transform:
         known = " or ".join(INTERPOLATIONS)
         _check(self.interpolation in INTERPOLATIONS, "interpolation", known, self.interpolation)
         for name, side in (("crop", self.crop), ("resize", self.resize)):
-            good = isinstance(side, int) and 1 <= side <= 4096
-            _check(good, name, "1 to 4096 pixels", side)
+            _check(isinstance(side, int) and 1 <= side <= 4096, name, "1 to 4096 pixels", side)
         _check(_finite(self.mean, 3), "mean", "three numbers", self.mean)
         _check(_finite(self.std, 3) and min(self.std) > 0, "std", "three numbers over 0", self.std)
         shares = _rising(self.scale) and self.scale[1] <= 1
@@ -103,7 +97,7 @@ class Transform:
 
     def describe(self) -> dict[str, Any]:
         """Everything the pixels depend on, as plain JSON values; nothing they do not depend on."""
-        skip = _ONLY_TRAIN if self.kind == "eval" else _ONLY_EVAL
+        skip = ("scale", "ratio", "hflip") if self.kind == "eval" else ("resize",)
         values = {k: v for k, v in dataclasses.asdict(self).items() if k not in skip}
         return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
@@ -119,10 +113,12 @@ class Transform:
                 k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
             }
             transform = cls(**fields)
+            if amiss := sorted(transform.describe().keys() ^ values.keys()):
+                raise TypeError(f"{', '.join(amiss)} missing, or where it does not belong")
         except (TypeError, AttributeError) as error:
-            raise _no_description(str(error)) from error
-        if amiss := sorted(transform.describe().keys() ^ values.keys()):
-            raise _no_description(f"{', '.join(amiss)} missing, or where it does not belong")
+            expected = "the values of a transform"
+            remedy = "the file was written by another version; make it again"
+            raise OptionError("transform", expected, str(error), remedy) from error
         return transform
 
 
@@ -140,8 +136,7 @@ def apply(
     Raises:
         ImageError: If the image is so thin that resizing would blow it up.
     """
-    made = _view(pixels, transform, normalisation(transform), digest, view)
-    return made.transpose(2, 0, 1)
+    return _view(pixels, transform, normalisation(transform), digest, view).transpose(2, 0, 1)
 
 
 def cropped(
@@ -174,8 +169,7 @@ def _eval_view(
     pixels: NDArray[np.uint8], t: Transform, table: NDArray[np.float32]
 ) -> NDArray[np.float32]:
     height, width = pixels.shape[:2]
-    short, long = min(width, height), max(width, height)
-    stretched = int(t.resize * long / short)
+    stretched = int(t.resize * max(width, height) / min(width, height))
     size = (t.resize, stretched) if width <= height else (stretched, t.resize)
     if size[0] * size[1] > MAX_PIXELS:
         expected = f"a shape that resizes to at most {MAX_PIXELS:,} pixels"
@@ -251,16 +245,10 @@ def _table(mean: tuple[float, ...], std: tuple[float, ...]) -> NDArray[np.float3
     return (values - np.asarray(mean, np.float32)[:, None]) / np.asarray(std, np.float32)[:, None]
 
 
-def _no_description(found: str) -> OptionError:
-    remedy = "the file was written by another version; make it again"
-    return OptionError("transform", "the values of a transform", found, remedy)
-
-
 def _check(good: bool, name: str, expected: str, found: object) -> None:
     if not good:
-        raise OptionError(
-            f"transform {name}", expected, str(found), "correct it, or leave it out for the default"
-        )
+        remedy = "correct it, or leave it out for the default"
+        raise OptionError(f"transform {name}", expected, str(found), remedy)
 
 
 def _finite(values: tuple[float, ...], count: int) -> bool:

@@ -26,12 +26,7 @@ class Tick:
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
-    """A range of values along some pixels.
-
-    Attributes:
-        low, high: Values, which differ.
-        start, end: The pixels that they lie at.
-    """
+    """Values between ``low`` and ``high``, which differ, along the pixels ``start`` to ``end``."""
 
     low: float
     high: float
@@ -44,7 +39,9 @@ class Scale:
 
     def ticks(self, most: int = 5, whole: bool = False) -> list[Tick]:
         """Round values within the range, at most so many."""
-        step = _step(self.high - self.low, most)
+        span = self.high - self.low
+        power: float = 10.0 ** math.floor(math.log10(span / most))
+        step = next(power * f for f in (1, 2, 5, 10) if span / (power * f) <= most + 1e-9)
         step = max(1.0, step) if whole else step
         first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
         places = max(0, -math.floor(math.log10(step) + 1e-9))
@@ -56,44 +53,25 @@ class Scale:
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """A named series.
-
-    Attributes:
-        name: Is the style's name too: ``train`` or ``val``.
-        places: Of its points.
-        label: Where its name is written.
-    """
+    """A series by its points; ``name`` (train or val) is the style's too, ``label`` its place."""
 
     name: str
     places: list[Place]
     label: Place
 
-    @property
-    def points(self) -> str:
-        """As SVG takes them."""
-        return " ".join(f"{x},{y}" for x, y in self.places)
-
 
 @dataclasses.dataclass(frozen=True)
 class Curves:
-    """Some series over epochs.
-
-    Attributes:
-        title, words: The drawing's name, and what it shows in a sentence.
-        x, y: Ticks.
-        lines: The series.
-        best: Where the best epoch's value is; None where there is none.
-    """
+    """Some series over epochs, and what they show in a sentence."""
 
     title: str
     words: str
     x: list[Tick]
     y: list[Tick]
     lines: list[Line]
-    best: Place | None
+    best: Place | None  # of the best epoch's value, if there is one
 
 
-WIDTH, HEIGHT = 420, 250
 LEFT, RIGHT, TOP, BOTTOM = 52, 376, 12, 212
 _MOST_POINTS = 400
 _BAR_WIDTH = 1000  # of the longest bar, which the page stretches to its own
@@ -163,34 +141,17 @@ def scatter(
 
 
 @dataclasses.dataclass(frozen=True)
-class Part:
-    """A stage's piece of a bar: its place, and which colour of the legend it has."""
-
-    x: float
-    width: float
-    colour: int
-
-
-@dataclasses.dataclass(frozen=True)
 class Bar:
-    """A contender's time, in seconds, and ``times`` as fast as the slowest's; parts by stage."""
+    """A contender's time, in seconds, and ``times`` as fast as the slowest's."""
 
     name: str
-    parts: list[Part]
+    parts: list[tuple[float, float, int]]  # x, width and colour of the legend, by stage
     total: float
     times: float
 
 
-@dataclasses.dataclass(frozen=True)
-class Bars:
-    """Stacked bars, and the stages of the legend."""
-
-    stages: list[str]
-    bars: list[Bar]
-
-
-def stacked(contenders: Sequence[Mapping[str, Any]]) -> Bars:
-    """The seconds of contenders, stage upon stage."""
+def stacked(contenders: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[Bar]]:
+    """The stages of the legend, and the seconds of contenders, stage upon stage."""
     stages = list(dict.fromkeys(stage for c in contenders for stage in c["seconds_by_stage"]))
     slowest = max(sum(c["seconds_by_stage"].values()) for c in contenders) or 1.0
     scale = Scale(0.0, slowest, 0, _BAR_WIDTH)
@@ -200,15 +161,10 @@ def stacked(contenders: Sequence[Mapping[str, Any]]) -> Bars:
         for colour, stage in enumerate(stages):
             end = start + contender["seconds_by_stage"].get(stage, 0.0)
             if end > start:
-                parts.append(Part(scale(start), round(scale(end) - scale(start), 1), colour))
+                parts.append((scale(start), round(scale(end) - scale(start), 1), colour))
             start = end
         bars.append(Bar(contender["name"], parts, start, slowest / start if start else 1.0))
-    return Bars(stages, bars)
-
-
-def _step(span: float, most: int) -> float:
-    power: float = 10.0 ** math.floor(math.log10(span / most))
-    return next(power * f for f in (1, 2, 5, 10) if span / (power * f) <= most + 1e-9)
+    return stages, bars
 
 
 def _apart(heights: Sequence[float], least: float = 14) -> list[float]:

@@ -35,19 +35,16 @@ from tlcache.reports.page import ROOMS
 from tlcache.reports.records import RunRecord
 from tlcache.reports.run import PREDICTIONS, load_predictions, source_of
 
+# The (D,) feature of each image that was asked for; None where it could not be had.
 Found = list[NDArray[np.float32] | None]
-"""(D,) feature of each image that was asked for; None where it could not be had."""
 
 
 @dataclasses.dataclass(frozen=True)
 class AtHand:
-    """Where that is now which a run did not keep.
+    """Where that is now which a run did not keep, and where a network runs.
 
-    Attributes:
-        data: The folder of its images, or a snapshot of them; None: where they were.
-        weights: Its trunk's weights; None: where they were.
-        cache: The cache folder.
-        compute: Where a network runs.
+    ``data`` is the folder of its images, or a snapshot of them; where it or the trunk's weights are
+    None, they are where they were.
     """
 
     data: Path | None = None
@@ -56,22 +53,14 @@ class AtHand:
     compute: Compute = dataclasses.field(default_factory=Compute)
 
     def check(self) -> None:
-        """Refuse a place of the images that is not there.
-
-        Raises:
-            OptionError: If it is not.
-        """
+        """Refuse, with an OptionError, a place of the images that is not there."""
         try:
             found = "" if self.data is None or self.data.exists() else f"no {self.data}"
         except OSError as error:  # a name too long, say
             found = strerror(error)
         if found:
-            raise OptionError(
-                "--data",
-                expected="a folder of images, or a snapshot of them",
-                found=found,
-                remedy="name where the images are now",
-            )
+            expected = "a folder of images, or a snapshot of them"
+            raise OptionError("--data", expected, found, "name where the images are now")
 
     def source(self, record: RunRecord) -> Path:
         """Where features or images come from: a snapshot, if that is what the run read."""
@@ -173,14 +162,10 @@ def _from_images(
 ) -> Found:
     """From the cache, else by the network."""
     if not any(path.is_file() for path in paths):
-        raise DataError(
-            at_hand.source(record),
-            expected="the images of the run",
-            found="none of them",
-            remedy="pass --data with the folder where they are now",
-        )
+        remedy = "pass --data with the folder where they are now"
+        raise DataError(at_hand.source(record), "the images of the run", "none of them", remedy)
     model = record.model
-    found = Found()
+    found: Found = []
     with tell.progress("reading features") as tick:
         for image in score_images(
             bare(model),

@@ -17,19 +17,12 @@ from tlcache.networks.scoring import Scored
 
 @dataclasses.dataclass(frozen=True)
 class Judged:
-    """One image: what it is, and what the model takes it for.
+    """One image: the class that it is of, and the one that the model takes it for."""
 
-    Attributes:
-        path: Relative to the data's folder.
-        truth, prediction: Class names.
-        probability: Of the prediction.
-        true_probability: Of the true class.
-    """
-
-    path: str
+    path: str  # relative to the data's folder
     truth: str
     prediction: str
-    probability: float
+    probability: float  # of the prediction
     true_probability: float
 
     @property

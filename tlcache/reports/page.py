@@ -27,19 +27,12 @@ _JOINERS = "\u200c\u200d"  # invisible, but parts of Persian words and of emoji
 
 @dataclasses.dataclass(frozen=True)
 class Room:
-    """How much of what may be without end a page shows, of each run.
+    """How much of what may be without end a page shows, of each run."""
 
-    Attributes:
-        points: Images on the map.
-        mistakes: The worst ones.
-        classes: Rows of the table of classes.
-        pictures: Whether there are thumbnails.
-    """
-
-    points: int
-    mistakes: int
-    classes: int
-    pictures: bool = True
+    points: int  # images on the map
+    mistakes: int  # the worst ones
+    classes: int  # rows of their table
+    pictures: bool = True  # thumbnails
 
 
 ROOMS = (
@@ -64,17 +57,13 @@ def check_output(path: Path, force: bool) -> None:
     except OSError as error:  # a name too long, say
         there, folder, found = False, False, strerror(error)
     if folder or found:
-        raise OptionError(
-            path, "a file in a folder that can be written", found or "a folder", "name another file"
-        )
+        expected = "a file in a folder that can be written"
+        raise OptionError(path, expected, found or "a folder", "name another file")
     page = there and _is_page(path)
     if there and not (force and page):
-        raise OptionError(
-            path,
-            expected="a new file",
-            found="an earlier page" if page else "a file that is no page",
-            remedy="pass --force to replace it, or name another" if page else "name another file",
-        )
+        found = "an earlier page" if page else "a file that is no page"
+        remedy = "pass --force to replace it, or name another" if page else "name another file"
+        raise OptionError(path, "a new file", found, remedy)
 
 
 def _is_page(path: Path) -> bool:
@@ -87,13 +76,7 @@ def _is_page(path: Path) -> bool:
 
 
 def save_page(path: Path, render: Callable[[Room], bytes]) -> int:
-    """Write a page with as much as fits into it.
-
-    Args:
-        render: Makes the page with so much in it.
-
-    Returns:
-        Its bytes.
+    """Write a page with as much as fits into it; gives its size in bytes.
 
     Raises:
         OptionError: If it is too large with the least in it.
@@ -105,19 +88,17 @@ def save_page(path: Path, render: Callable[[Room], bytes]) -> int:
         if len(page) <= MAX_BYTES:
             write_atomically(path, page)
             return len(page)
-    raise OptionError(
-        path,
-        expected=f"a page of at most {MAX_BYTES / 1e6:.0f} MB",
-        found=f"{len(page) / 1e6:.1f} MB without a picture",
-        remedy="report fewer runs at once",
-    )
+    expected = f"a page of at most {MAX_BYTES / 1e6:.0f} MB"
+    found = f"{len(page) / 1e6:.1f} MB without a picture"
+    raise OptionError(path, expected, found, "report fewer runs at once")
 
 
 def rendered(template: str, values: Mapping[str, Any]) -> bytes:
     """A template filled in, with style and script inside and a policy that admits them alone."""
     from markupsafe import Markup
 
-    style, script = (_read(name) for name in ("page.css", "page.js"))
+    folder = resources.files("tlcache.reports") / "templates"
+    style, script = ((folder / f"page.{of}").read_text(encoding="utf-8") for of in ("css", "js"))
     policy = (
         f"default-src 'none'; img-src data:; style-src '{_digest(style)}'; "
         f"script-src '{_digest(script)}'; base-uri 'none'; form-action 'none'"
@@ -142,10 +123,6 @@ def _environment() -> Environment:
     for put in (share, interval, percent, seconds, count, shortened, times):
         environment.filters[put.__name__] = put
     return environment
-
-
-def _read(name: str) -> str:
-    return (resources.files("tlcache.reports") / "templates" / name).read_text(encoding="utf-8")
 
 
 def _digest(source: str) -> str:

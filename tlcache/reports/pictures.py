@@ -104,19 +104,14 @@ def map_picture(
     shown = features.logits[rows]
     places, shares = project(shown, method, seed)
     listed = None if shares is None else shares.tolist()
-    names = None
-    if listed is not None:
-        first, second = (
-            f"component {i} ({x:.1%} of the variance)" for i, x in enumerate(listed, 1)
-        )
-        names = first, second
+    names = [f"component {i} ({x:.1%} of the variance)" for i, x in enumerate(listed or (), 1)]
     figure = feature_map_figure(
         places,
         features.labels[rows],
         model.head.logits(features.logits)[rows].argmax(axis=1),
         model.classes,
         title=f"{model.trunk} features of {len(rows):,} images of {on}: {_METHODS[method]}",
-        axis_names=names,
+        axis_names=(names[0], names[1]) if names else None,
     )
     return figure, {"method": method, "shown": len(rows), "shares_of_variance": listed}
 
@@ -145,33 +140,19 @@ def pair_picture(
     Raises:
         DataError: If there is no pair.
     """
-    shown = [
-        PicturedPair(
-            images=(_small_pixels(dataset.path(a)), _small_pixels(dataset.path(b))),
-            paths=(_inside(dataset, a), _inside(dataset, b)),
-            places=(_place(dataset, a), _place(dataset, b)),
-            verdict=verdict,
-            bad=bad,
-        )
-        for (a, b), verdict, bad in pairs
-    ]
+    shown = []
+    for (a, b), verdict, bad in pairs:
+        images, paths, places = zip(_half(dataset, a), _half(dataset, b), strict=True)
+        shown.append(PicturedPair(images, paths, places, verdict, bad))
     return pair_grid(shown, title)
 
 
-def _small_pixels(path: Path) -> NDArray[np.uint8] | None:
-    image = _small(path, _PAIR_SIDE)
-    return None if image is None else np.asarray(image)
-
-
-def _place(dataset: ImageDataset, row: int) -> str:
-    return f"{SPLITS[dataset.splits[row]]} · {dataset.classes[dataset.labels[row]]}"
-
-
-def _inside(dataset: ImageDataset, row: int) -> str:
-    """The path below split and class, which stand beside it."""
-    path, split = dataset.paths[row], SPLITS[dataset.splits[row]]
-    name = dataset.classes[dataset.labels[row]]
-    return path.removeprefix(f"{split}/").removeprefix(f"{name}/")
+def _half(dataset: ImageDataset, row: int) -> tuple[Any, Any, Any]:
+    """An image's pixels or None, its path below split and class, and these, which go beside it."""
+    split, name = SPLITS[dataset.splits[row]], dataset.classes[dataset.labels[row]]
+    image = _small(dataset.path(row), _PAIR_SIDE)
+    inside = dataset.paths[row].removeprefix(f"{split}/").removeprefix(f"{name}/")
+    return None if image is None else np.asarray(image), inside, f"{split} · {name}"
 
 
 @functools.lru_cache(maxsize=4096)

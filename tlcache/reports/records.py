@@ -20,18 +20,9 @@ _LARGEST = 1e300  # no loss of a run, and small enough to be drawn
 
 @dataclasses.dataclass(frozen=True)
 class RunRecord:
-    """A run that was finished.
+    """A run that was finished, with all of it: the fields are those of :class:`Run`.
 
-    Attributes:
-        folder: Where it is kept.
-        about: ``run.json``.
-        metrics: ``metrics.json``.
-        model: The model.
-        evaluations: By split.
-        history: One record an epoch; empty where there were none.
-        best_epoch: None where none was chosen.
-        selected_on: What chose.
-        fitted_on: The splits that the model was trained on.
+    ``about`` is ``run.json``, ``metrics`` is ``metrics.json``, and evaluations are by split.
     """
 
     folder: Path
@@ -62,10 +53,7 @@ class RunRecord:
 
 
 def read_record(path: Path) -> RunRecord:
-    """Read a run.
-
-    Args:
-        path: Its folder, or the model in it.
+    """Read a run, by its folder or by the model in it.
 
     Raises:
         ModelError: If it is no run, or a file of it is damaged.
@@ -91,12 +79,8 @@ def _folder_of(path: Path) -> Path:
     except OSError as error:  # a name too long, say
         found = strerror(error)
     if found:
-        raise ModelError(
-            path,
-            expected=f"the folder of a run, with {RUN}",
-            found=found,
-            remedy="name one that `tlcache train`, `finetune` or `sweep` wrote",
-        )
+        remedy = "name one that `tlcache train`, `finetune` or `sweep` wrote"
+        raise ModelError(path, f"the folder of a run, with {RUN}", found, remedy)
     return folder
 
 

@@ -50,7 +50,6 @@ class Run:
     Attributes:
         command: ``train``, ``finetune`` or ``sweep``.
         options: Every option, as plain JSON values.
-        dataset: The images.
         model: Of the best epoch, or of the last where none was chosen.
         history: One record an epoch; empty where there were none.
         best_epoch: Counted from 1; None where none was chosen.
@@ -89,27 +88,22 @@ def start_run(folder: Path | None, command: str, dataset: str, *, resume: bool =
         OptionError: If it holds a run already, has none to resume, or cannot be made.
     """
     if resume and (folder is None or not (folder / CHECKPOINT).is_file()):
-        raise OptionError(
-            f"--resume --run-dir {folder or ''}".rstrip(),
-            expected=f"the folder of a stopped run, with {CHECKPOINT}",
-            found="no checkpoint" if folder else "no --run-dir",
-            remedy="name the stopped run's folder, or leave out --resume",
-        )
+        where, found = f"--resume --run-dir {folder or ''}".rstrip(), "no --run-dir"
+        expected = f"the folder of a stopped run, with {CHECKPOINT}"
+        remedy = "name the stopped run's folder, or leave out --resume"
+        raise OptionError(where, expected, "no checkpoint" if folder else found, remedy)
     wanted = folder or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{command}-{dataset}"
     chosen, count = wanted, 1
     while folder is None and chosen.exists():  # two runs in one second
         count += 1
         chosen = wanted.with_name(f"{wanted.name}-{count}")
+    where = f"--run-dir {chosen}"
     started = (chosen / CHECKPOINT).exists() and not resume
     if (chosen / RUN).exists() or started:
-        raise OptionError(
-            f"--run-dir {chosen}",
-            expected="a new folder",
-            found="a stopped run" if started else "an earlier run",
-            remedy="pass --resume to go on with it" if started else "name another folder",
-        )
-    where, expected = f"--run-dir {chosen}", "a folder that can be made"
-    with faults_as(OptionError, where, expected, "name another folder"):
+        found = "a stopped run" if started else "an earlier run"
+        remedy = "pass --resume to go on with it" if started else "name another folder"
+        raise OptionError(where, "a new folder", found, remedy)
+    with faults_as(OptionError, where, "a folder that can be made", "name another folder"):
         chosen.mkdir(parents=True, exist_ok=True)
     return chosen
 
@@ -134,7 +128,8 @@ def finish_run(folder: Path, run: Run, *, figures: bool) -> dict[str, Any]:
         save_png(figure, folder / f"{name}.png")
     seconds["figures"] = time.perf_counter() - started
     save_model(folder / MODEL, run.model)
-    save_predictions(folder / PREDICTIONS, _unseen(run))
+    unseen = {split: of for split, of in run.scored.items() if split not in run.fitted_on}
+    save_predictions(folder / PREDICTIONS, unseen or {run.pictured: run.scored[run.pictured]})
     result = {
         "model": str(folder / MODEL),
         "trunk": run.model.trunk,
@@ -162,12 +157,6 @@ def finish_run(folder: Path, run: Run, *, figures: bool) -> dict[str, Any]:
     return result
 
 
-def _unseen(run: Run) -> dict[str, Scored]:
-    """What the model said of the splits that it was not trained on; of one, if there is none."""
-    unseen = {split: of for split, of in run.scored.items() if split not in run.fitted_on}
-    return unseen or {run.pictured: run.scored[run.pictured]}
-
-
 def _figures(run: Run, judged: Evaluation) -> dict[str, Figure]:
     scored = run.scored[run.pictured]
     bins = calibration_bins(scored.logits, scored.labels)
@@ -189,14 +178,7 @@ def _json(values: dict[str, Any]) -> bytes:
 
 
 def save_predictions(path: Path, scored: Mapping[str, Scored]) -> None:
-    """Write what a model said of some splits, whole or not at all.
-
-    Args:
-        scored: By split.
-
-    Raises:
-        CacheError: If it cannot be written.
-    """
+    """Write what a model said, by split, whole or not at all; a CacheError says what went wrong."""
     from safetensors.numpy import save
 
     tensors = {}
@@ -222,12 +204,9 @@ def load_predictions(path: Path, classes: int) -> dict[str, Scored]:
     try:
         return _assembled(data, classes)
     except Exception as error:  # whatever a malformed file trips over, the file is at fault
-        raise ModelError(
-            path,
-            expected=f"predictions of {classes} classes that tlcache wrote",
-            found=str(error) or type(error).__name__,
-            remedy="remove the file, and the images are scored again",
-        ) from error
+        expected = f"predictions of {classes} classes that tlcache wrote"
+        remedy = "remove the file, and the images are scored again"
+        raise ModelError(path, expected, str(error) or type(error).__name__, remedy) from error
 
 
 def _assembled(data: bytes, classes: int) -> dict[str, Scored]:
@@ -279,8 +258,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def damaged(where: Path, found: str) -> ModelError:
     """The error of a run whose JSON is not what tlcache wrote."""
-    remedy = "train again, or move the folder away"
-    return ModelError(where, expected="the JSON of a run", found=found, remedy=remedy)
+    return ModelError(where, "the JSON of a run", found, "train again, or move the folder away")
 
 
 def read_run(model: Path) -> dict[str, Any]:

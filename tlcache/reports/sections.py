@@ -34,13 +34,8 @@ def runs_page(materials: Sequence[Material], comparisons: Sequence[str], room: R
     sections = [_section(i, material, room) for i, material in enumerate(materials, 1)]
     names = ", ".join(material.record.name for material in materials[:3])
     title = f"Report of {names}" if len(materials) <= 3 else f"Report of {len(materials)} runs"
-    found = [material.record.evaluations[material.record.split] for material in materials]
-    values = {
-        "title": title,
-        "runs": sections,
-        "comparisons": comparisons,
-        "scale": whiskers(one.accuracy_ci95 for one in found),
-    }
+    scale = whiskers(section["evaluation"].accuracy_ci95 for section in sections)
+    values = {"title": title, "runs": sections, "comparisons": comparisons, "scale": scale}
     return rendered("runs.html", values)
 
 
@@ -57,26 +52,26 @@ def _section(number: int, material: Material, room: Room) -> dict[str, Any]:
         )
     mistakes = worst_first(images)
     root = material.root if room.pictures else None
-    shown_mistakes = [(image, _picture(root, image)) for image in mistakes[: room.mistakes]]
     folder = material.root
     there = folder and any((folder / image.path).is_file() for image in images[:50])
     chose = "the setting" if "settings" in record.metrics else "the epoch"
+    roles = {
+        split: split_role(split, record.selected_on, record.fitted_on, chose)
+        for split in record.evaluations
+    }
     return {
         "id": f"run-{number}",
         "record": record,
         "evaluation": evaluation,
-        "splits": [
-            (split, found, split_role(split, record.selected_on, record.fitted_on, chose))
-            for split, found in record.evaluations.items()
-        ],
-        "role": split_role(record.split, record.selected_on, record.fitted_on, chose),
+        "splits": [(split, of, roles[split]) for split, of in record.evaluations.items()],
+        "role": roles[record.split],
         "honest": _honest(record, chose),
         "facts": _facts(record),
         "curves": _curves(record),
         "confusion": _confusion(evaluation),
         "classes": class_rows(evaluation, room.classes),
         "bins": calibration_bins(scored.logits, scored.labels) if scored else [],
-        "mistakes": shown_mistakes,
+        "mistakes": [(image, _picture(root, image)) for image in mistakes[: room.mistakes]],
         "wrong": len(mistakes),
         "images": len(images),
         "map": _map(material, images, room),
@@ -204,20 +199,13 @@ def _settings(record: RunRecord) -> dict[str, Any] | None:
     best = [by_index[i] for i in ranked[:_SETTINGS] if isinstance(i, int) and i in by_index]
     known = ("index", "accuracy", "accuracy_ci95", "loss", "n", "failed", "seeds", "accuracies")
     rows = [
-        (
-            setting["index"],
-            _pairs({name: value for name, value in setting.items() if name not in known}),
-            setting,
-        )
-        for setting in best
-        if all(isinstance(setting.get(name), float) for name in ("accuracy", "loss"))
-        and _is_interval(setting.get("accuracy_ci95"))
+        (s["index"], _pairs({name: s[name] for name in s if name not in known}), s)
+        for s in best
+        if [type(value) for value in (s.get("accuracy"), s.get("loss"))] == [float, float]
+        and isinstance(bounds := s.get("accuracy_ci95"), list)
+        and [type(bound) for bound in bounds] == [float, float]
     ]
     return {"count": len(settings), "rows": rows} if rows else None
-
-
-def _is_interval(found: Any) -> bool:
-    return isinstance(found, list) and [type(bound) for bound in found] == [float, float]
 
 
 def _seconds(found: Any) -> list[tuple[str, float]]:
@@ -246,13 +234,15 @@ def bench_page(measured: Mapping[str, Any], data: str, images: Mapping[str, int]
         ("Epochs selected on", measured["selected_on"]),
         *_machine(measured),
     ]
+    stages, bars = stacked(contenders)
     values = {
         "title": "Benchmark: cached features, frozen loop, finetuning",
         "sentences": [
             pair["sentence"] for key in ("comparison", "lp_ft_gain") if (pair := measured.get(key))
         ],
         "contenders": contenders,
-        "chart": stacked(contenders),
+        "stages": stages,
+        "bars": bars,
         "scale": whiskers(one["accuracy_ci95"] for one in contenders),
         "measured": measured,
         "split": split,

@@ -97,22 +97,15 @@ def _events(folder: Path, resume: bool, stack: contextlib.ExitStack) -> Tell:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except Exception as error:  # a protobuf that does not fit raises what it likes
-        raise OptionError(
-            where,
-            expected="the package tensorboard",
-            found=str(error) or type(error).__name__,
-            remedy=f"{to_install('tensorboard')}, or pass --csv, which needs no package",
-        ) from error
+        found = str(error) or type(error).__name__
+        remedy = f"{to_install('tensorboard')}, or pass --csv, which needs no package"
+        raise OptionError(where, "the package tensorboard", found, remedy) from error
     with _writing(where):
         folder.mkdir(parents=True, exist_ok=True)
         if not resume and any("tfevents" in path.name for path in folder.iterdir()):
-            raise OptionError(
-                where,
-                expected="a folder without curves",
-                found="those of an earlier run",
-                remedy=f"name another, such as {folder / 'second'}: "
-                f"`tensorboard --logdir {folder}` shows both",
-            )
+            both = f"`tensorboard --logdir {folder}` shows both"
+            remedy = f"name another, such as {folder / 'second'}: {both}"
+            raise OptionError(where, "a folder without curves", "those of an earlier run", remedy)
     writer: SummaryWriter | None = None  # made with the first epoch: a stopped pass leaves no file
 
     def tell(record: EpochRecord) -> None:
@@ -148,9 +141,5 @@ def _writing(where: str) -> contextlib.AbstractContextManager[None]:
 
 
 def _not_new(where: str, found: str) -> OptionError:
-    return OptionError(
-        where,
-        expected="a new file, or with --resume the first epochs of this very run",
-        found=found,
-        remedy="name another file: nothing in this one was touched",
-    )
+    expected = "a new file, or with --resume the first epochs of this very run"
+    return OptionError(where, expected, found, "name another file: nothing in this one was touched")
