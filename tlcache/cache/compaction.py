@@ -77,10 +77,7 @@ def compact(
     Shards below a quarter of ``TARGET_BYTES`` are merged where there are two or more.
 
     Args:
-        folder: Of the identity.
-        identity: That the rows belong to.
         named: Says which rows the snapshots name; is asked again before anything is deleted.
-        dry_run: Change nothing.
         report: Is told, in one line, of each damaged shard; they are left alone.
 
     Raises:
@@ -143,14 +140,10 @@ class Survey:
 def take_survey(
     paths: Sequence[Path], identity: Identity, named: Named, note: Report = no_report
 ) -> Survey:
-    """Read all shards, for the names of their rows.
+    """Read all shards, in the order of names, for the names of their rows.
 
-    Args:
-        paths: The shards, in the order of names.
-        identity: That the rows belong to.
-        named: Is asked after the shards were read, so that a row that was named before it was
-            committed is seen as named.
-        note: Is told, in one line, of each damaged shard.
+    ``named`` is asked after they were read, so that a row that was named before it was committed is
+    seen as named; ``note`` is told, in one line, of each damaged shard.
 
     Raises:
         CacheError: If a shard cannot be read.
@@ -285,13 +278,8 @@ class _Packer:
 
 
 def _joined(parts: Sequence[Rows]) -> Rows:
-    if len(parts) == 1:
-        return parts[0]
-    return Rows(
-        np.concatenate([part.features for part in parts]),
-        np.concatenate([part.images for part in parts]),
-        np.concatenate([part.views for part in parts]),
-    )
+    columns = ([getattr(part, name) for part in parts] for name in ("features", "images", "views"))
+    return parts[0] if len(parts) == 1 else Rows(*map(np.concatenate, columns))
 
 
 def retire(
@@ -300,10 +288,9 @@ def retire(
     """Delete shards of which every row that is kept is in new ones; those that went.
 
     Args:
-        shards: In the order of names.
+        shards: Of the survey, in the order of names.
         made: The new shards, committed in this very run.
-        survey: That the shards are from.
-        named: Is asked again which rows the snapshots name.
+        named: Is asked again.
 
     Raises:
         CacheError: If the cache cannot be changed. Hidden shards are shown again.

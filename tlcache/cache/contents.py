@@ -15,7 +15,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from tlcache.cache.identity import FILE, Identity, read_description, read_identity
+from tlcache.cache.identity import ANEW, FILE, Identity, read_description, read_identity
 from tlcache.cache.store import BAD
 from tlcache.core.errors import CacheError, TlcacheError, nearest, strerror
 from tlcache.core.files import TEMPORARY, list_folder
@@ -64,22 +64,14 @@ def list_cache(cache: Path) -> list[IdentityFolder]:
         CacheError: If there is no cache, or it cannot be read.
     """
     if os.path.isfile(cache / FILE):  # noqa: PTH113 -- never raises
-        raise CacheError(
-            cache,
-            expected="the folder of a whole cache",
-            found="that of one identity",
-            remedy=f"pass --cache-dir {cache.absolute().parent}",
-        )
+        remedy = f"pass --cache-dir {cache.absolute().parent}"
+        raise CacheError(cache, "the folder of a whole cache", "that of one identity", remedy)
     try:
         paths = sorted(cache.iterdir())
     except OSError as error:
-        absent = isinstance(error, FileNotFoundError)
-        raise CacheError(
-            cache,
-            expected="a cache folder that can be read",
-            found="nothing there" if absent else strerror(error),
-            remedy="run `tlcache embed` first, or correct --cache-dir",
-        ) from error
+        found = "nothing there" if isinstance(error, FileNotFoundError) else strerror(error)
+        remedy = "run `tlcache embed` first, or correct --cache-dir"
+        raise CacheError(cache, "a cache folder that can be read", found, remedy) from error
     return [open_folder(path) for path in paths if path.name != WEIGHTS and _looks_like_one(path)]
 
 
@@ -106,22 +98,14 @@ def find_folder(cache: Path, text: str) -> IdentityFolder:
     meant = [f for f in folders if len(start) >= _SHORTEST_KEY and _key(f).startswith(start)]
     if len(meant) == 1:
         return meant[0]
-    names = ", ".join(folder.path.name for folder in meant)
     if meant:
-        raise CacheError(
-            text,
-            expected="the beginning of one key",
-            found=f"that of {len(meant)}: {names}",
-            remedy="give more digits, or a folder's name",
-        )
+        found = f"that of {len(meant)}: {', '.join(folder.path.name for folder in meant)}"
+        remedy = "give more digits, or a folder's name"
+        raise CacheError(text, "the beginning of one key", found, remedy)
     close = nearest(text, (n for f in folders for n in (f.path.name, _key(f)[:8])))
     hint = f"did you mean {close}? " if close else ""
-    raise CacheError(
-        text,
-        expected=f"the name, the path or the key of an identity in {cache}",
-        found="none such",
-        remedy=f"{hint}`tlcache cache ls` lists them",
-    )
+    expected = f"the name, the path or the key of an identity in {cache}"
+    raise CacheError(text, expected, "none such", f"{hint}`tlcache cache ls` lists them")
 
 
 def open_folder(path: Path) -> IdentityFolder:
@@ -137,14 +121,8 @@ def open_folder(path: Path) -> IdentityFolder:
             size, changed_ns = size + file_size, max(changed_ns, file_changed_ns)
             kinds[_kind(file, kind)].append(file)
     identity = _identity(path, any(kinds.values()), faults)
-    return IdentityFolder(
-        path=path,
-        identity=identity,
-        faults=tuple(faults),
-        **{kind: tuple(kinds[kind]) for kind in _KINDS},
-        size=size,
-        changed_ns=changed_ns,
-    )
+    files = {kind: tuple(kinds[kind]) for kind in _KINDS}
+    return IdentityFolder(path, identity, tuple(faults), **files, size=size, changed_ns=changed_ns)
 
 
 def own_identity(folder: IdentityFolder) -> Identity:
@@ -155,15 +133,10 @@ def own_identity(folder: IdentityFolder) -> Identity:
     """
     if folder.identity is not None:
         return folder.identity
-    raise next(
-        iter(folder.faults),
-        CacheError(
-            folder.path,
-            expected="the folder of an identity",
-            found="one that nothing was put into yet",
-            remedy="run `tlcache embed`, or name another",
-        ),
-    )
+    if folder.faults:
+        raise folder.faults[0]
+    found, remedy = "one that nothing was put into yet", "run `tlcache embed`, or name another"
+    raise CacheError(folder.path, "the folder of an identity", found, remedy)
 
 
 def train_sibling(folder: IdentityFolder, identity: Identity) -> IdentityFolder | None:
@@ -175,12 +148,8 @@ def train_sibling(folder: IdentityFolder, identity: Identity) -> IdentityFolder 
 
 def describe_fault(fault: TlcacheError) -> dict[str, str]:
     """A fault as plain JSON values."""
-    return {
-        "file": fault.where,
-        "expected": fault.expected,
-        "found": fault.found,
-        "remedy": fault.remedy,
-    }
+    parts = ("expected", "found", "remedy")
+    return {"file": fault.where} | {part: getattr(fault, part) for part in parts}
 
 
 def list_files(folder: Path, faults: list[CacheError]) -> list[Path]:
@@ -228,15 +197,8 @@ def _key(folder: IdentityFolder) -> str:
 def _identity(path: Path, filled: bool, faults: list[CacheError]) -> Identity | None:
     if not os.path.lexists(path / FILE):
         if filled:  # an empty folder is one that a writer had only begun
-            faults.append(
-                CacheError(
-                    path / FILE,
-                    expected="the identity of the rows beside it",
-                    found="no such file",
-                    remedy="run `tlcache embed` again, with the same trunk and transform: "
-                    "it writes it anew",
-                )
-            )
+            expected = "the identity of the rows beside it"
+            faults.append(CacheError(path / FILE, expected, "no such file", ANEW))
         return None
     try:
         identity = read_description(path)

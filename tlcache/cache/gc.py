@@ -49,15 +49,9 @@ class Sweep:
 
     def describe(self) -> dict[str, Any]:
         """As plain JSON values; the bytes are of shards and of removed files."""
-        values = dataclasses.asdict(self.shards)
-        values["bytes_before"] += self.files.bytes
-        return {
-            "folder": str(self.folder),
-            **values,
-            "set_aside": self.files.set_aside,
-            "temporary": self.files.temporary,
-            "kept_because": self.kept_because,
-        }
+        shards, files = dataclasses.asdict(self.shards), dataclasses.asdict(self.files)
+        shards["bytes_before"] += files.pop("bytes")
+        return {"folder": str(self.folder), **shards, **files, "kept_because": self.kept_because}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +89,6 @@ def collect_garbage(
     Others may read and fill the cache meanwhile.
 
     Args:
-        cache: The cache folder.
         folders: Of the identities to look after; all of them by default, and the memos of weights.
         dry_run: Change nothing; say what would be done.
         report: Is told, a line at a time, of what is damaged; that is left alone.

@@ -29,7 +29,7 @@ PRECISIONS = ("fp32", "fast", "fp16", "bf16")
 DTYPES = ("float32", "float16")
 """Of the numbers in a shard; float16 takes half the space and keeps about three digits."""
 
-_ANEW = "run `tlcache embed` again, with the same trunk and transform: it writes it anew"
+ANEW = "run `tlcache embed` again, with the same trunk and transform: it writes it anew"
 _MAX_DIM = 1 << 20
 _MAX_BYTES = 1 << 20
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -139,12 +139,9 @@ def read_identity(folder: Path) -> Identity:
     """
     identity = read_description(folder)
     if not folder.name.endswith(identity.key[:8]):
-        raise DamageError(
-            folder / FILE,
-            expected="an identity whose key's first 8 digits end the folder's name",
-            found=identity.key[:8],
-            remedy=f"give the folder its own name back; or, if {FILE} is at fault, {_ANEW}",
-        )
+        expected = "an identity whose key's first 8 digits end the folder's name"
+        remedy = f"give the folder its own name back; or, if {FILE} is at fault, {ANEW}"
+        raise DamageError(folder / FILE, expected, identity.key[:8], remedy)
     return identity
 
 
@@ -218,4 +215,4 @@ def _check(good: bool, name: str, expected: str, found: object) -> None:
 
 
 def _not_an_identity(where: object, found: str) -> DamageError:
-    return DamageError(where, f"the identity of a cache of format {FORMAT}", found, _ANEW)
+    return DamageError(where, f"the identity of a cache of format {FORMAT}", found, ANEW)

@@ -88,13 +88,9 @@ class Held:
 def read_names(
     folder: IdentityFolder, identity: Identity, tick: Callable[[], None] = lambda: None
 ) -> Held:
-    """The names of all sound rows of a folder: every shard is read and checked.
+    """The names of all sound rows of a folder of that identity: every shard is read and checked.
 
-    Args:
-        identity: The folder's own.
-        tick: Called after each shard.
-
-    Memory: one shard, and 36 bytes for each row.
+    Memory: one shard, and 36 bytes for each row. ``tick`` is called after each shard.
     """
     names, faults, seen = [np.empty(0, f"S{NAME_BYTES}")], list[CacheError](), set[Path]()
     shards, pending = 0, list(folder.shards)
@@ -255,12 +251,7 @@ def _distinct(snapshot: Snapshot, chosen: NDArray[np.bool_]) -> tuple[Images, ND
 def inspect(
     folder: IdentityFolder, identity: Identity, tick: Callable[[], None] = lambda: None
 ) -> tuple[Held, list[SnapshotSummary], list[CacheError]]:
-    """The rows and the snapshots of a folder, and what is wrong with them.
-
-    Args:
-        identity: The folder's own.
-        tick: Called after each shard.
-    """
+    """The rows and the snapshots of a folder of that identity, and what is wrong with them."""
     own, augmented = read_names(folder, identity, tick), None
     summaries, faults = [], list(own.faults)
     for path in folder.snapshots:
@@ -277,12 +268,11 @@ def inspect(
 
 def _summary(path: Path, snapshot: Snapshot, asked: Asked) -> SnapshotSummary:
     dataset = snapshot.dataset
-    splits = {name: int((dataset.splits == i).sum()) for i, name in enumerate(SPLITS)}
     return SnapshotSummary(
         file=path,
         dataset=dataset.name,
         root=dataset.root,
-        images={name: count for name, count in splits.items() if count},
+        images={split: len(dataset.indices(split)) for split in dataset.present_splits()},
         classes=dataset.classes,
         unreadable=int((~snapshot.readable()).sum()),
         views=snapshot.views,

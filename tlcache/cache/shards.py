@@ -66,7 +66,13 @@ def read_shard(path: Path, identity: Identity) -> Rows:
     data = read_capped(path, MAX_BYTES)
     if hashlib.sha256(data).hexdigest() != path.stem:
         raise _damaged(path, "bytes whose SHA-256 is its name", "other bytes")
-    columns = unpack(data, _layout(identity), path)
+    layout: Layout = {
+        "identity": (("|u1",), 1),
+        "features": ((_STORED[identity.dtype],), 2),
+        "images": (("|u1",), 2),
+        "views": (("<i4",), 1),
+    }
+    columns = unpack(data, layout, path)
     if columns["identity"].tobytes() != identity.digest:
         raise _damaged(path, f"rows of identity {identity.key[:8]}", "another's")
     features, images, views = (columns[name] for name in ("features", "images", "views"))
@@ -93,20 +99,8 @@ def _check(rows: Rows, dim: int) -> None:
     if n == 0:
         raise _refused("at least one row", "none", "commit rows once there are some")
     if not np.isfinite(rows.features).all():
-        raise _refused(
-            "finite features",
-            "a feature with NaN or Inf",
-            "check the weights; nothing of this batch was kept",
-        )
-
-
-def _layout(identity: Identity) -> Layout:
-    return {
-        "identity": (("|u1",), 1),
-        "features": ((_STORED[identity.dtype],), 2),
-        "images": (("|u1",), 2),
-        "views": (("<i4",), 1),
-    }
+        remedy = "check the weights; nothing of this batch was kept"
+        raise _refused("finite features", "a feature with NaN or Inf", remedy)
 
 
 def _rounded(features: NDArray[np.float32], dtype: str) -> NDArray[np.floating]:

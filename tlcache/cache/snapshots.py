@@ -127,11 +127,11 @@ def take_snapshot(
     status, digests = np.zeros((n, 4), np.uint64), np.zeros((n, 32), np.uint8)
     for i, path in enumerate(dataset.paths):
         status[i], reasons[i] = look(os.path.join(dataset.root, path))  # noqa: PTH118 -- speed
+    snapshot = Snapshot(dataset, status, digests, reasons, taken_ns, views)
     if known is not None and not rehash:
-        _recall(dataset, status, digests, reasons, known)
+        _recall(snapshot, known)
     unknown = [int(i) for i in np.flatnonzero(~digests.any(axis=1)) if not reasons[i]]
     read = zip(unknown, _digested(dataset, unknown), strict=True)
-    snapshot = Snapshot(dataset, status, digests, reasons, taken_ns, views)
     due = time.monotonic() + KEEP_SECONDS
     try:
         for done, (i, (row, digest, reason)) in enumerate(read, 1):
@@ -150,20 +150,14 @@ def take_snapshot(
     return snapshot
 
 
-def _recall(
-    dataset: ImageDataset,
-    status: NDArray[np.uint64],
-    digests: NDArray[np.uint8],
-    reasons: list[str],
-    known: Snapshot,
-) -> None:
+def _recall(new: Snapshot, known: Snapshot) -> None:
     """Fill in the digests and reasons of the files that look as they did in ``known``."""
     at = {path: row for row, path in enumerate(known.dataset.paths)}
-    rows = np.fromiter((at.get(path, -1) for path in dataset.paths), np.int64, len(dataset))
-    same = (rows >= 0) & _settled(known)[rows] & (known.status[rows] == status).all(axis=1)
-    digests[same] = known.digests[rows[same]]
+    rows = np.fromiter((at.get(path, -1) for path in new.dataset.paths), np.int64, len(new.reasons))
+    same = (rows >= 0) & _settled(known)[rows] & (known.status[rows] == new.status).all(axis=1)
+    new.digests[same] = known.digests[rows[same]]
     for i in np.flatnonzero(same):
-        reasons[i] = reasons[i] or known.reasons[rows[i]]
+        new.reasons[i] = new.reasons[i] or known.reasons[rows[i]]
 
 
 def _settled(snapshot: Snapshot) -> NDArray[np.bool_]:
@@ -220,11 +214,7 @@ def _so_far(snapshot: Snapshot) -> Snapshot:
 
 
 def save_snapshot(path: Path, snapshot: Snapshot) -> None:
-    """Write a snapshot, whole or not at all.
-
-    Raises:
-        CacheError: If it cannot be written.
-    """
+    """Write a snapshot, whole or not at all: see :func:`write_atomically`."""
     dataset = snapshot.dataset
     about = {
         "name": dataset.name,
@@ -289,15 +279,8 @@ def _assembled(columns: dict[str, NDArray[np.generic]]) -> Snapshot:
     if splits.min() < 0 or splits.max() >= len(SPLITS):
         raise ValueError("an unknown split")
     _check_inside(b"\0" + columns["paths"].tobytes())
-    dataset = ImageDataset(
-        name=about["name"],
-        root=Path(about["root"]),
-        classes=tuple(about["classes"]),
-        paths=paths,
-        labels=labels,
-        splits=splits,
-        ignored=about["ignored"],
-    )
+    name, root, classes = about["name"], Path(about["root"]), tuple(about["classes"])
+    dataset = ImageDataset(name, root, classes, paths, labels, splits, about["ignored"])
     return Snapshot(dataset, status, digests, reasons, about["taken_ns"], about["views"])
 
 
@@ -340,9 +323,5 @@ def _split(column: NDArray[np.generic], n: int) -> list[str]:
 
 
 def _refused(path: Path, found: str) -> DamageError:
-    return DamageError(
-        path,
-        expected="a snapshot that tlcache wrote",
-        found=found,
-        remedy="embed the folder of images again; its cached rows are kept",
-    )
+    remedy = "embed the folder of images again; its cached rows are kept"
+    return DamageError(path, "a snapshot that tlcache wrote", found, remedy)

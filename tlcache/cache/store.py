@@ -73,15 +73,7 @@ class FeatureStore:
         return self._shards / name
 
     def has(self, images: NDArray[np.uint8], views: NDArray[np.int32]) -> NDArray[np.bool_]:
-        """Which of the named rows are cached.
-
-        Args:
-            images: (n, 32) digests.
-            views: (n,) view numbers.
-
-        Returns:
-            (n,).
-        """
+        """Which of the rows of (n, 32) digests and (n,) views are cached: (n,)."""
         found = np.zeros(len(images), bool)
         wanted = _Wanted(images, views)
         for rows in self.rows():
@@ -94,15 +86,10 @@ class FeatureStore:
         views: NDArray[np.int32],
         out: NDArray[np.float32] | None = None,
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """The named rows, and which of them are cached.
-
-        Args:
-            images: (n, 32) digests.
-            views: (n,) view numbers.
-            out: (n, D) zeros to put them into.
+        """The rows of (n, 32) digests and (n,) views; and which of them are cached, (n,).
 
         Returns:
-            (n, D) features, zero where there is no such row; and (n,).
+            (n, D) features, zero where there is no such row: ``out``, if given, which holds zeros.
         """
         features = np.zeros((len(images), self.identity.dim), np.float32) if out is None else out
         found = np.zeros(len(images), bool)
@@ -153,11 +140,7 @@ class FeatureStore:
         return self.snapshots / f".{dataset}{TEMPORARY}"
 
     def prepare_snapshot(self, dataset: str) -> Path:
-        """Where to write the snapshot of a data set; the folder is there.
-
-        Raises:
-            CacheError: If the cache cannot be written.
-        """
+        """Where to write the snapshot of a data set, in a folder that :meth:`prepare` made."""
         self.prepare()
         return self.snapshot_path(dataset)
 
@@ -184,24 +167,17 @@ class FeatureStore:
             CacheError: If it is another identity's.
             DamageError: If it is damaged.
         """
-        if not (self.folder / FILE).exists():
+        file, key = self.folder / FILE, self.identity.key[:8]
+        if not file.exists():
             return False
         if (other := read_description(self.folder)) == self.identity:
             return True
         if self._has_own_rows():  # one changed byte can make another identity that makes sense
-            raise DamageError(
-                self.folder / FILE,
-                expected=f"identity {self.identity.key[:8]}, as the folder's name and rows say",
-                found=other.key[:8],
-                remedy="`tlcache embed` writes it anew",
-            )
-        raise CacheError(
-            self.folder,
-            expected=f"the cache of identity {self.identity.key[:8]}",
-            found=f"that of {other.key[:8]}",
-            remedy="give the folder back its own name and identity.json, "
-            "or use another --cache-dir",
-        )
+            expected = f"identity {key}, as the folder's name and rows say"
+            raise DamageError(file, expected, other.key[:8], "`tlcache embed` writes it anew")
+        expected, found = f"the cache of identity {key}", f"that of {other.key[:8]}"
+        remedy = f"give the folder back its own name and {FILE}, or use another --cache-dir"
+        raise CacheError(self.folder, expected, found, remedy)
 
     def _has_own_rows(self) -> bool:
         for path in list_folder(self._shards, ".h5"):
@@ -226,8 +202,6 @@ def open_store(
     """The store of an identity; nothing is written until the first commit.
 
     Args:
-        cache: The cache folder.
-        identity: Of the features.
         label: A readable word for the weights, for the name of a new folder.
         report: Is told of damaged files.
     """

@@ -34,6 +34,9 @@ from tlcache.core.progress import Tick
 from tlcache.trunks.info import read_memo
 
 _AGAIN = "run `tlcache embed` again: it sets the file aside, and makes its rows anew"
+_EMBED_OR_REMOVE = (
+    "run `tlcache embed` again on that data set; or, if nobody needs the rows, remove the folder"
+)
 
 
 @dataclasses.dataclass
@@ -69,10 +72,7 @@ class Verification:
         return {
             "sound": self.sound,
             "findings": [describe_fault(fault) for fault in self.findings],
-            "shards": self.shards,
-            "rows": self.rows,
-            "snapshots": self.snapshots,
-            "notes": self.notes,
+            **{name: getattr(self, name) for name in ("shards", "rows", "snapshots", "notes")},
         }
 
 
@@ -108,7 +108,10 @@ def verify_cache(
 
     for family in families:
         for folder in family:
-            _verify_folder(folder, found)
+            found.findings += folder.faults
+            found.notes["set_aside"] += len(folder.set_aside)
+            found.notes["temporary"] += len(folder.temporary)
+            found.notes["other_files"] += len(folder.others)
         if _believed(family[0]) is None:
             _verify_undescribed(family[0], found, tick)
         else:
@@ -141,14 +144,6 @@ def _believed(folder: IdentityFolder) -> Identity | None:
     """The identity, unless it may be another's: then the shards are not held against it."""
     identity = folder.identity
     return identity if identity and folder.path.name.endswith(identity.key[:8]) else None
-
-
-def _verify_folder(folder: IdentityFolder, found: Verification) -> None:
-    """What is known of a folder before its files are read."""
-    found.findings += folder.faults
-    found.notes["set_aside"] += len(folder.set_aside)
-    found.notes["temporary"] += len(folder.temporary)
-    found.notes["other_files"] += len(folder.others)
 
 
 def _verify_undescribed(
@@ -191,7 +186,9 @@ def _verify_family(
                     named.append(named_images([snapshot]))
             tick()
         if identity.transform.kind == "eval" and rows.rows and not folder.snapshots:
-            found.findings.append(_no_snapshot(folder, rows.rows))
+            expected = f"a snapshot of the data set whose {rows.rows} rows are beside it"
+            at = folder.path / "snapshots"
+            found.findings.append(CacheError(at, expected, "none", _EMBED_OR_REMOVE))
     images = np.unique(np.concatenate(named))
     for _, identity, rows in held:
         by_snapshots = named_rows(rows.names, images, augmented=identity.transform.kind == "train")
@@ -200,12 +197,7 @@ def _verify_family(
 
 
 def _check_bytes(path: Path) -> None:
-    """What can be told of a shard without its identity: whether its bytes are those of its name.
-
-    Raises:
-        CacheError: If it cannot be read.
-        DamageError: If they are not.
-    """
+    """What can be told of a shard without its identity: whether its bytes are those of its name."""
     if hashlib.sha256(read_capped(path, MAX_BYTES)).hexdigest() != path.stem:
         raise DamageError(path, "bytes whose SHA-256 is its name", "other bytes", _AGAIN)
 
@@ -221,14 +213,9 @@ def _load(path: Path, found: Verification) -> Snapshot | None:
         return None
     found.snapshots += 1
     if path.name != f"{snapshot.dataset.name}.h5":
-        found.findings.append(
-            DamageError(
-                path,
-                expected=f"the snapshot of the data set {path.stem}",
-                found=f"that of {snapshot.dataset.name}",
-                remedy="give the file its own name back, or embed the folder of images again",
-            )
-        )
+        expected, own = f"the snapshot of the data set {path.stem}", snapshot.dataset.name
+        remedy = "give the file its own name back, or embed the folder of images again"
+        found.findings.append(DamageError(path, expected, f"that of {own}", remedy))
     return snapshot
 
 
@@ -236,18 +223,13 @@ def _verify_rows(
     path: Path, snapshot: Snapshot, own: Held, augmented: Held | None, found: Verification
 ) -> None:
     asked = look_up(snapshot, own, augmented)
-    if not asked.missing:
-        return
-    views = f" --views {snapshot.views}" if snapshot.views else ""
-    found.findings.append(
-        CacheError(
-            path,
-            expected=f"each of the {asked.rows} rows that it names in the cache",
-            found=f"{asked.missing} missing (of {asked.example} for one)",
-            remedy=f"run `tlcache embed {snapshot.dataset.root}{views}` again, with the same trunk "
-            "and transform: it makes them",
-        )
-    )
+    if asked.missing:
+        expected = f"each of the {asked.rows} rows that it names in the cache"
+        missing = f"{asked.missing} missing (of {asked.example} for one)"
+        command = f"tlcache embed {snapshot.dataset.root}"
+        command += f" --views {snapshot.views}" if snapshot.views else ""
+        remedy = f"run `{command}` again, with the same trunk and transform: it makes them"
+        found.findings.append(CacheError(path, expected, missing, remedy))
 
 
 def _verify_memo(path: Path, found: Verification) -> None:
@@ -273,13 +255,3 @@ def _with_remedy(fault: CacheError) -> CacheError:
     if not isinstance(fault, DamageError):
         return fault
     return DamageError(fault.where, fault.expected, fault.found, _AGAIN)
-
-
-def _no_snapshot(folder: IdentityFolder, rows: int) -> CacheError:
-    return CacheError(
-        folder.path / "snapshots",
-        expected=f"a snapshot of the data set whose {rows} rows are beside it",
-        found="none",
-        remedy="run `tlcache embed` again on that data set; or, if nobody needs the rows, "
-        "remove the folder",
-    )
