@@ -11,7 +11,7 @@ from bench_rounds import run, say
 
 import tlcache
 from tlcache.evaluation.roles import selection_note, split_role
-from tlcache.figures.bars import benchmark_figure
+from tlcache.figures.spreads import benchmark_figure
 from tlcache.figures.style import save_png
 
 

@@ -155,7 +155,7 @@ def test_classes_beyond_the_first_are_summed_up(tmp_path: Path) -> None:
 
 
 def test_figures_show_themselves_without_pyplot() -> None:
-    from tlcache.figures.confusion import confusion_figure
+    from tlcache.figures.heatmap import confusion_figure
 
     figure = confusion_figure([[3, 1], [0, 4]], ["ants", "bees"])
     png, size = figure._repr_png_()  # type: ignore[attr-defined]

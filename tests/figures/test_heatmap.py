@@ -1,3 +1,5 @@
+"""The confusion matrix, and the maps of a sweep."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -6,11 +8,65 @@ from typing import Any
 
 import numpy as np
 import pytest
+from drawn_figures import drawn, texts
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.text import Text
 
 from tlcache.core.errors import DataError
-from tlcache.figures.heatmap import HeatMap, heat_maps
+from tlcache.figures.heatmap import HeatMap, confusion_figure, heat_maps
+
+
+def test_confusion_of_few_classes_shows_counts_and_shares() -> None:
+    figure = confusion_figure([[67, 3], [4, 79]], ["ants", "bees"])
+    assert {"67\n95.7%", "3\n4.3%", "4\n4.8%", "79\n95.2%"} <= set(texts(figure))
+    assert {"ants", "bees", "true", "predicted", "146 of 153 right"} <= set(texts(figure))
+    shares = figure.axes[0].images[0].get_array()
+    np.testing.assert_allclose(shares, [[67 / 70, 3 / 70], [4 / 83, 79 / 83]])  # type: ignore
+
+
+def test_rows_of_the_confusion_are_truths() -> None:
+    (axes,) = confusion_figure([[0, 9], [0, 1]], ["a", "b"]).axes
+    (nine,) = (text for text in axes.texts if text.get_text().startswith("9\n"))
+    assert nine.get_position() == (1, 0)  # column b, row a
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b"]
+
+
+def test_a_class_without_images_has_an_empty_row_without_a_share() -> None:
+    figure = confusion_figure([[2, 0], [0, 0]], ["a", "b"])
+    assert texts(figure).count("0") == 2
+    drawn(figure)
+
+
+def test_confusion_of_many_classes_shows_colours_without_numbers() -> None:
+    names = [f"class {i}" for i in range(100)]
+    figure = confusion_figure(np.eye(100, dtype=int) * 7, names)
+    assert set(names) <= set(texts(figure))
+    assert not figure.axes[0].texts
+    assert "share of the true class" in texts(figure)
+    assert max(drawn(figure).size) < 20 * 50
+
+
+def test_confusion_of_very_many_classes_names_some() -> None:
+    names = [f"class {i}" for i in range(300)]
+    axes = confusion_figure(np.eye(300, dtype=int), names).axes[0]
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert labels[:2] == ["class 0", "class 3"]
+    assert list(axes.get_yticks()[:2]) == [0, 3]
+
+
+@pytest.mark.parametrize("classes", [1, 2, 5, 20, 21])
+def test_no_writing_of_a_confusion_is_cut_off(classes: int) -> None:
+    names = [f"a rather long name of class {i}" for i in range(classes)]
+    figure = confusion_figure(np.full((classes, classes), 1234), names)
+    drawn(figure, dpi=150)
+    canvas = figure.bbox
+    for text in figure.findobj(Text):
+        if text.get_text() and text.get_visible():
+            box = text.get_window_extent()
+            assert canvas.x0 <= box.x0 and box.x1 <= canvas.x1, text
+            assert canvas.y0 <= box.y0 and box.y1 <= canvas.y1, text
+
 
 MAP = HeatMap(
     "SGD",
@@ -64,10 +120,10 @@ def test_words_stand_beside_numbers_on_one_scale() -> None:
 
 def test_many_numbers_are_gathered_into_ranges_and_zero_stays_by_itself() -> None:
     random = np.random.default_rng(0)
-    drawn = np.exp(random.uniform(math.log(1e-5), 0, 60))
-    decays = np.where(np.arange(60) % 3 == 0, 0, drawn[::-1])
+    rates = np.exp(random.uniform(math.log(1e-5), 0, 60))
+    decays = np.where(np.arange(60) % 3 == 0, 0, rates[::-1])
     accuracies = random.uniform(0.5, 1, 60)
-    many = HeatMap("", "lr", "decay", drawn.tolist(), decays.tolist(), accuracies.tolist(), 7)
+    many = HeatMap("", "lr", "decay", rates.tolist(), decays.tolist(), accuracies.tolist(), 7)
     figure = heat_maps([many], "val")
     axes = figure.axes[0]
     assert len(axes.get_xticklabels()) == 8

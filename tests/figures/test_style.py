@@ -17,11 +17,10 @@ from PIL import Image
 
 from tlcache.core.errors import CacheError, DataError
 from tlcache.figures import style as text
-from tlcache.figures.bars import benchmark_figure
-from tlcache.figures.confusion import confusion_figure
 from tlcache.figures.curves import learning_curves
 from tlcache.figures.grids import image_grid, prediction_grid
-from tlcache.figures.spreads import accuracy_spread
+from tlcache.figures.heatmap import confusion_figure
+from tlcache.figures.spreads import accuracy_spread, benchmark_figure
 from tlcache.figures.style import save_png
 
 HOSTILE = (
@@ -99,7 +98,7 @@ def test_a_figure_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
 def test_no_figure_touches_pyplot_or_a_global_setting() -> None:
     code = (
         "import sys, matplotlib; before = dict(matplotlib.rcParams)\n"
-        "from tlcache.figures.confusion import confusion_figure\n"
+        "from tlcache.figures.heatmap import confusion_figure\n"
         "import io; confusion_figure([[1]], ['a']).savefig(io.BytesIO(), format='png')\n"
         "assert 'matplotlib.pyplot' not in sys.modules\n"
         "assert dict(matplotlib.rcParams) == before\n"

@@ -21,7 +21,7 @@ from tlcache.evaluation.metrics import evaluate
 from tlcache.heads.model import Head, initial_head, load_model, save_model
 from tlcache.heads.recipe import EpochRecord, Recipe, StartRecord
 from tlcache.networks.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
-from tlcache.networks.finetune import Finetuned, finetune, trunk_of
+from tlcache.networks.finetune import Finetuned, Wanted, finetune, trunk_of, trunk_to_tune
 from tlcache.networks.network import restore_network
 from tlcache.networks.scoring import score_split
 from tlcache.trunks.load import Trunk, load_trunk
@@ -317,8 +317,12 @@ def test_options_that_make_no_sense_are_refused(
 
 def test_an_empty_split_is_refused(dataset: ImageDataset) -> None:
     only_train = dataclasses.replace(dataset, splits=np.zeros_like(dataset.splits))
-    with pytest.raises(DataError, match="expected images in val, found none"):
+    with pytest.raises(DataError) as refused:
         _tune(only_train)
+    assert str(refused.value) == (
+        f"{dataset.root}: expected images in val, found none; put images there, or name another "
+        "split"
+    )
 
 
 def test_a_real_network_is_finetuned(dataset: ImageDataset) -> None:
@@ -429,6 +433,19 @@ def test_a_head_brings_its_trunk_with_its_own_transform(loaded: list[str]) -> No
 def test_other_weights_than_the_head_s_are_refused(loaded: list[str]) -> None:
     with pytest.raises(ModelError, match=r"expected small with the weights \w+ it was trained on"):
         trunk_of(small_model(), "random:3")
+
+
+def test_another_network_than_the_model_s_is_refused(loaded: list[str]) -> None:
+    model = small_model()
+    with pytest.raises(ModelError) as refused:
+        trunk_to_tune(model, model.classes, Wanted("resnet18"))
+    assert str(refused.value) == (
+        "--trunk: expected small, which the model's head sits on, found resnet18; leave it out, or "
+        "start from a model on that network"
+    )
+    assert loaded == []
+    for named in (Wanted("small"), Wanted()):
+        assert trunk_to_tune(model, model.classes, named).digest == model.digest
 
 
 def test_a_head_of_a_snapshot_asks_for_the_weights(loaded: list[str]) -> None:

@@ -65,7 +65,7 @@ def bench(
     that takes a while. lp-ft finetunes from the cached head, for as many epochs as finetune does
     from a random one.
     """
-    from tlcache.figures.bars import benchmark_figure
+    from tlcache.figures.spreads import benchmark_figure
     from tlcache.figures.style import save_png
     from tlcache.reports.page import check_output
     from tlcache.studies.bench import benchmark
@@ -172,8 +172,8 @@ def _tell_steps(out: Output, steps: Sequence[Step], title: str) -> None:
 
 
 def _draw(folder: Path, dataset: ImageDataset, shown: Demonstration) -> None:
-    from tlcache.figures.bars import benchmark_figure
     from tlcache.figures.curves import learning_curves
+    from tlcache.figures.spreads import benchmark_figure
     from tlcache.figures.style import save_png
     from tlcache.reports.pictures import augmented_picture, prediction_picture
 

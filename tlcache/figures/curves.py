@@ -1,4 +1,4 @@
-"""Curves: losses and accuracies over epochs, accuracy over shots, and over neighbours."""
+"""Curves: losses and accuracies over epochs; accuracy over shots, neighbours, and confidence."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tlcache.figures.style import (
     BLUE,
+    DASHED,
     INK,
     OVER,
     RED,
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _COLOURS = (SOFT, RED, BLUE, "#CC79A7")  # of the splits whose neighbours vote
+_KEY: dict[str, Any] = {"xycoords": "axes fraction", "fontsize": 8, "va": "bottom"}
 
 
 def learning_curves(history: Sequence[EpochRecord], best_epoch: int | None = None) -> Figure:
@@ -46,23 +49,26 @@ def learning_curves(history: Sequence[EpochRecord], best_epoch: int | None = Non
     known = best_epoch is None or best_epoch in epochs
     check(known, "best epoch", "one of the history", str(best_epoch), "pass the same run's")
     figure = new_figure(8, 3.1)
-    for axes, name, unit in zip(
-        figure.subplots(1, 2), ("loss", "accuracy"), (", nats", ""), strict=True
-    ):
+    panels = zip(figure.subplots(1, 2), ("loss", "accuracy"), (", nats", ""), strict=True)
+    edge: dict[str, Any] = {"mec": "white", "mew": 1.2, "clip_on": False}
+    for axes, name, unit in panels:
         tidy(axes, f"{name.capitalize()}{unit}", "y", pad=20)
         _draw_parts(axes, history, name)
         integer_ticks(axes, epochs)
         if best_epoch is not None:
             value = getattr(history[epochs.index(best_epoch)], f"val_{name}")
-            _mark_best(axes, best_epoch, value)
+            if math.isfinite(value):
+                axes.plot([best_epoch], [value], "o", color=RED, ms=7.5, **edge)
+            text = f"best: epoch {best_epoch}, val {value:.3f}"
+            mark(axes, best_epoch, text, best_epoch > sum(axes.get_xlim()) / 2, SOFT)
     return finish(figure)
 
 
 def _draw_parts(axes: Axes, history: Sequence[EpochRecord], name: str) -> None:
     ends = []
     for part, colour in (("train", BLUE), ("val", RED)):
-        points = [(record.epoch, getattr(record, f"{part}_{name}")) for record in history]
-        points = [(epoch, value) for epoch, value in points if math.isfinite(value)]
+        values = [(record.epoch, getattr(record, f"{part}_{name}")) for record in history]
+        points = [point for point in values if math.isfinite(point[1])]
         style: dict[str, Any] = {"marker": "o" if len(points) == 1 else None, "clip_on": False}
         if points:  # a run that diverged has epochs, or nothing but epochs, without a number
             axes.plot(*zip(*points, strict=True), color=colour, lw=1.6, **style)
@@ -72,14 +78,6 @@ def _draw_parts(axes: Axes, history: Sequence[EpochRecord], name: str) -> None:
     for i, (value, epoch, part, colour) in enumerate(sorted(ends)):
         shift = 10 * i - 5 if close else 0  # points, so that the two names stay apart
         note(axes, part, (epoch, value), (7, shift), va="center", color=colour)
-
-
-def _mark_best(axes: Axes, epoch: int, value: float) -> None:
-    if math.isfinite(value):
-        axes.plot([epoch], [value], "o", color=RED, ms=7.5, mec="white", mew=1.2, clip_on=False)
-    low, high = axes.get_xlim()
-    text = f"best: epoch {epoch}, val {value:.3f}"
-    mark(axes, epoch, text, leftwards=epoch > (low + high) / 2, colour=SOFT)
 
 
 def few_shot_figure(points: Sequence[Mapping[str, Any]], judged: str) -> Figure:
@@ -106,10 +104,9 @@ def few_shot_figure(points: Sequence[Mapping[str, Any]], judged: str) -> Figure:
         axes.fill_between(shots, *bands, **band)
     else:  # a band of one point has no width
         axes.vlines(shots, *bands, **band | {"lw": 12})
-    bars = np.abs(intervals - means)
     style: dict[str, Any] = {"color": BLUE, "marker": "o", "ms": 5.5, "lw": 1.6, "elinewidth": 1.2}
     style["label"] = "mean, and its 95% interval for other shots and images"
-    axes.errorbar(shots, means, bars, capsize=3, **style)
+    axes.errorbar(shots, means, np.abs(intervals - means), capsize=3, **style)
     named = _apart(shots)
     if len(named) == len(shots):
         for count, mean in zip(shots, means, strict=True):
@@ -139,10 +136,8 @@ def neighbours_figure(
 
     Args:
         ks: Numbers of neighbours, rising.
-        accuracies: Of each split, one a k.
-        intervals: Of each split, (low, high) a k.
-        chosen: The k that was chosen.
-        chosen_on: What chose it.
+        accuracies, intervals: Of each split, a number and a (low, high) a k.
+        chosen, chosen_on: The k that was chosen, and what chose it.
 
     Raises:
         DataError: If there is no k, counts differ, or the chosen one is not among them.
@@ -166,7 +161,7 @@ def neighbours_figure(
     return finish(figure)
 
 
-def _name_ends(axes: Any, x: float, ends: Sequence[tuple[float, str, str]]) -> None:
+def _name_ends(axes: Axes, x: float, ends: Sequence[tuple[float, str, str]]) -> None:
     """Names of the lines beside their ends, from the lowest, never one over the other."""
     low, high = axes.get_ylim()
     points = 190 / (high - low)  # of the axes' height, about
@@ -182,3 +177,59 @@ def _log_ticks(axes: Axes, counts: Sequence[int], names: Sequence[str], what: st
     axes.minorticks_off()
     axes.set_xticks(counts, labels=names)
     label(axes, what)
+
+
+def calibration_figure(bins: Sequence[Mapping[str, Any]]) -> Figure:
+    """Accuracy by confidence with its intervals, over how many images are so sure.
+
+    The gaps between the dots and the diagonal, weighted by the images, are the expected
+    calibration error: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017.
+
+    Args:
+        bins: Of each ``low``, ``high``, ``count``, ``right``, mean ``confidence``, ``accuracy`` and
+            ``accuracy_ci95`` (low, high), by rising confidence; none without images.
+
+    Raises:
+        DataError: If there is no bin.
+    """
+    check(len(bins) > 0, "bins", "at least one with images", "none", "evaluate some images first")
+    counts = np.array([each["count"] for each in bins])
+    gaps = np.array([each["accuracy"] - each["confidence"] for each in bins])
+    error = float(counts @ np.abs(gaps) / counts.sum())
+    figure = new_figure(5.6, 5.4)
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2.6, 1))
+    tidy(above, f"Expected calibration error {error:.3f}, {counts.sum():,} images", "both", pad=20)
+    _draw_reliability(above, bins)
+    tidy(below, "", None, pad=0)
+    _draw_bins(below, bins, counts)
+    low = bins[0]["low"]
+    above.set_xlim(low - 0.02 * (1 - low), 1 + 0.02 * (1 - low))
+    return finish(figure)
+
+
+def _draw_reliability(axes: Axes, bins: Sequence[Mapping[str, Any]]) -> None:
+    axes.plot([0, 1], [0, 1], **DASHED)
+    for each in bins:
+        x, y = each["confidence"], each["accuracy"]
+        axes.plot([x, x], [x, y], color=RED, lw=4, alpha=0.35, solid_capstyle="butt")
+        axes.plot([x, x], each["accuracy_ci95"], color=BLUE, lw=1.4, solid_capstyle="butt")
+        axes.plot([x], [y], "o", color=BLUE, ms=6, mec="white", mew=0.8, clip_on=False)
+    axes.set_ylim(0, 1.02)
+    label(axes, y="accuracy")
+    note(axes, "accuracy and its 95% interval", (0, 1), (0, 5), color=BLUE, **_KEY)
+    note(axes, "gap to what was claimed", (0, 1), (165, 5), color=RED, **_KEY)
+
+
+def _draw_bins(axes: Axes, bins: Sequence[Mapping[str, Any]], counts: NDArray[Any]) -> None:
+    right = np.array([each["right"] for each in bins])
+    middles = np.array([(each["low"] + each["high"]) / 2 for each in bins])
+    width = 0.86 * (bins[0]["high"] - bins[0]["low"])
+    axes.bar(middles, right, width, color=BLUE, alpha=0.75)
+    axes.bar(middles, counts - right, width, bottom=right, color=RED)
+    for x, count in zip(middles, counts, strict=True):
+        note(axes, f"{count:,}", (x, count), (0, 2), ha="center", color=INK, fontsize=7)
+    axes.set_ylim(0, counts.max() * 1.2)
+    axes.locator_params(axis="y", nbins=4, integer=True)
+    label(axes, "confidence: probability of the prediction", "images")
+    note(axes, "right", (0, 1), (0, 1), color=BLUE, **_KEY)
+    note(axes, "wrong", (0, 1), (30, 1), color=RED, **_KEY)

@@ -55,7 +55,7 @@ def feature_map_figure(
     at, truths, found = np.asarray(places), np.asarray(labels), np.asarray(predictions)
     check(at.ndim == 2 and at.shape[1] == 2, "places", "(N, 2)", str(at.shape), "pass two a row")
     check_counts("places", len(at), labels=truths, predictions=found)
-    named = {k: fit(classes[k], 130, 8) for k in _named(truths, len(classes))}
+    named = {k: fit(classes[k], 130, 8) for k in _named(truths)}
     figure = new_figure(7.6, 5.4)
     axes = figure.subplots()
     tidy(axes, fit(title, 430, 9.5), None)
@@ -74,14 +74,12 @@ def feature_map_figure(
     return finish(figure)
 
 
-def _named(labels: NDArray[Any], classes: int) -> list[int]:
+def _named(labels: NDArray[Any]) -> list[int]:
     """The classes that have a colour of their own, in their order."""
-    counts = np.bincount(labels, minlength=classes)
-    there = np.flatnonzero(counts)
-    if len(there) <= NAMED:
-        return there.tolist()
-    most = there[np.argsort(-counts[there], kind="stable")][: NAMED - 1]
-    return np.sort(most).tolist()
+    there, counts = np.unique(labels, return_counts=True)
+    if len(there) > NAMED:
+        there = np.sort(there[np.argsort(-counts, kind="stable")][: NAMED - 1])
+    return there.tolist()
 
 
 def _draw_dots(

@@ -54,8 +54,7 @@ def image_grid(
         DataError: If there is no image, one is not (H, W, 3) uint8, or the counts differ.
     """
     check_counts("images", len(images), titles=titles, colours=colours)
-    captions = [[fit(text, 106, 8.5)] for text in titles]
-    return _grid(images, captions, columns, title, colours)
+    return _grid(images, [[fit(text, 106, 8.5)] for text in titles], columns, title, colours)
 
 
 def prediction_grid(
@@ -99,7 +98,10 @@ def _grid(
 ) -> Figure:
     side, caption = 1.5, 0.05 + 0.165 * len(captions[0])  # inches
     n = len(images)
-    columns = min(n, columns or _columns(n))
+    # About square to twice as wide, the last row as full as can be.
+    widths = range(math.ceil(math.sqrt(n)), math.ceil(2 * math.sqrt(n)) + 1)
+    suitable = n if n <= 5 else min(widths, key=lambda width: -n % width)
+    columns = min(n, columns or suitable)
     rows, top = math.ceil(n / columns), 0.36 if title else 0.06
     cell = side + caption + _GAP
     width, height = columns * (side + _GAP) + _GAP, rows * cell + top
@@ -121,12 +123,6 @@ def _head(figure: Figure, title: str, margin: float) -> None:
     figure.text(margin / width, 1 - 0.1 / height, text, va="top", fontsize=11, color=INK)
 
 
-def _columns(n: int) -> int:
-    """Images a row: about square to twice as wide, the last row as full as can be."""
-    widths = range(math.ceil(math.sqrt(n)), math.ceil(2 * math.sqrt(n)) + 1)
-    return n if n <= 5 else min(widths, key=lambda width: -n % width)
-
-
 def _show(axes: Axes, image: NDArray[np.uint8], caption: Sequence[str], colour: str | None) -> None:
     _check_image(image)
     axes.imshow(image)
@@ -144,14 +140,9 @@ def _check_image(image: NDArray[np.uint8]) -> None:
 
 
 class PicturedPair(NamedTuple):
-    """Two images and what is said of them.
+    """Two (H, W, 3) uint8 images, None where one cannot be shown, and what is said of them.
 
-    Attributes:
-        images: Two of (H, W, 3) uint8; None where one cannot be shown.
-        paths: Of both.
-        places: Of both, such as ``train · ants``.
-        verdict: Over the pair, such as ``similarity 0.981``.
-        bad: Whether it must not be.
+    Places are such as ``train · ants``, verdicts as ``similarity 0.981``; ``bad`` must not be.
     """
 
     images: tuple[NDArray[np.uint8] | None, NDArray[np.uint8] | None]

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.core.errors import DataError
@@ -28,10 +27,9 @@ BLUE, RED, GREEN = "#0072B2", "#D55E00", "#007A5A"
 STAGES = (BLUE, "#56B4E9", "#E69F00", "#009E73", "#CC79A7", RED, "#999999")
 INK, SOFT, FAINT = "#222222", "#666666", "#dddddd"
 
+# The look of a line that guides the eye, and the place of a legend over its axes.
 DASHED: dict[str, Any] = {"color": SOFT, "lw": 0.8, "ls": (0, (3, 3)), "zorder": 1}
-"""The look of a line that guides the eye."""
 OVER: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderpad": 0}
-"""The place of a legend over its axes."""
 
 _DPI = 150  # of a file
 _SCREEN_DPI, _PAGE_DPI = 96, 120  # sharper than a screen of old, and no burden to a notebook's file
@@ -94,10 +92,8 @@ def tidy(axes: Axes, title: str, grid: str | None, pad: float = 10) -> None:
 
 def label(axes: Axes, x: str = "", y: str = "", size: float = 8) -> None:
     """What is measured along the axes."""
-    if x:
-        axes.set_xlabel(x, fontsize=size, color=SOFT)
-    if y:
-        axes.set_ylabel(y, fontsize=size, color=SOFT)
+    axes.set_xlabel(x, fontsize=size, color=SOFT)
+    axes.set_ylabel(y, fontsize=size, color=SOFT)
 
 
 def legend(axes: Axes, **how: Any) -> None:
@@ -136,25 +132,6 @@ def integer_ticks(axes: Axes, epochs: Sequence[int], name: str = "epoch") -> Non
     margin = 0.5 if len(set(epochs)) == 1 else 0.02 * (epochs[-1] - epochs[0])
     axes.set_xlim(epochs[0] - margin, epochs[-1] + margin)
     label(axes, name)
-
-
-def name_cells(
-    axes: Axes, across: Sequence[str], down: Sequence[str], size: float, turn: int, step: int = 1
-) -> None:
-    """Names of every ``step``-th column and row of a table, the columns' turned by some degrees."""
-    how: dict[str, Any] = {"rotation": turn, "ha": "right", "rotation_mode": "anchor"}
-    how["va"] = "center" if turn == 90 else "top"
-    axes.set_xticks(range(0, step * len(across), step), labels=across, **(how if turn else {}))
-    axes.set_yticks(range(0, step * len(down), step), labels=down)
-    axes.tick_params(which="both", length=0, labelsize=size, labelcolor=INK)
-    axes.spines[:].set_visible(False)
-
-
-def rule_cells(axes: Axes, shape: tuple[int, ...], colour: str, width: float) -> None:
-    """Lines between the cells of a table of (rows, columns)."""
-    axes.set_xticks(np.arange(shape[1] + 1) - 0.5, minor=True)
-    axes.set_yticks(np.arange(shape[0] + 1) - 0.5, minor=True)
-    axes.grid(which="minor", color=colour, lw=width)
 
 
 def seconds_text(value: float) -> str:
@@ -218,11 +195,7 @@ def _characters() -> frozenset[int]:
 
 
 def check_counts(where: str, n: int, **beside: Sequence[Any] | NDArray[Any] | None) -> None:
-    """Refuse to draw no values, or values beside them of another count.
-
-    Raises:
-        DataError: If there are none, or the counts differ.
-    """
+    """Refuse to draw no values, or values beside them of another count, with a DataError."""
     check(n > 0, where, "at least one", "none", "pass some")
     for name, values in beside.items():
         found = n if values is None else len(values)
@@ -230,10 +203,6 @@ def check_counts(where: str, n: int, **beside: Sequence[Any] | NDArray[Any] | No
 
 
 def check(good: bool, where: str, expected: str, found: str, remedy: str) -> None:
-    """Go on only if what is to be drawn is good.
-
-    Raises:
-        DataError: If it is not.
-    """
+    """Go on only if what is to be drawn is good; raise a DataError otherwise."""
     if not good:
         raise DataError(where, expected=expected, found=found, remedy=remedy)

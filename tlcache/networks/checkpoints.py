@@ -118,12 +118,9 @@ def _check_plan(path: Path, theirs: Plan, ours: Plan) -> None:
         if theirs.get(name) != ours.get(name)
     ]
     if differing:
-        raise ModelError(
-            path,
-            expected="a checkpoint of this very run",
-            found=f"one with {', '.join(differing)}",
-            remedy="go on with the options and data it was made with, or remove it to start anew",
-        )
+        remedy = "go on with the options and data it was made with, or remove it to start anew"
+        found = f"one with {', '.join(differing)}"
+        raise ModelError(path, "a checkpoint of this very run", found, remedy)
 
 
 def _short(value: object) -> str:

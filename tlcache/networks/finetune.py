@@ -17,7 +17,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from tlcache.core.errors import ModelError, OptionError
+from tlcache.core.errors import DataError, ModelError, OptionError
 from tlcache.core.machine import resolve_device
 from tlcache.core.notebook import training_html
 from tlcache.core.progress import Report, Tick, no_report
@@ -25,13 +25,7 @@ from tlcache.data.folders import ImageDataset
 from tlcache.heads.model import Head, Model, initial_head
 from tlcache.heads.recipe import EpochRecord, Recipe, StartRecord
 from tlcache.networks.checkpoints import Plan, load_checkpoint, save_checkpoint
-from tlcache.networks.checks import (
-    check_classes,
-    check_name,
-    check_split,
-    check_transform,
-    check_trunk,
-)
+from tlcache.networks.checks import check_classes, check_transform, check_trunk
 from tlcache.networks.loading import ImageLoader, Workers, worker_count
 from tlcache.networks.loop import BatchNorm, Run, Tuning
 from tlcache.networks.network import gpu_settings, restore_network
@@ -59,12 +53,8 @@ def trunk_of(model: Model, weights: str | None = None, memo: Path | None = None)
     """
     if model.network is not None:
         if weights is not None:
-            raise OptionError(
-                "--weights",
-                expected="none beside a finetuned model, which brings its own network",
-                found=weights,
-                remedy="leave it out",
-            )
+            expected = "none beside a finetuned model, which brings its own network"
+            raise OptionError("--weights", expected, weights, "leave it out")
         trunk = load_trunk(model.trunk, "random")
         return dataclasses.replace(
             trunk,
@@ -89,10 +79,8 @@ def trunk_of(model: Model, weights: str | None = None, memo: Path | None = None)
 class Wanted:
     """The network that a user asks for; what is left open is that of the model to start from.
 
-    Attributes:
-        trunk: Its name; resnet18 where there is no model.
-        weights: Where they are; imagenet where there is no model.
-        transform: Fields of the images' transform that shall be others than the network's.
+    Without a model that is resnet18 with imagenet's weights. ``transform`` holds the fields of the
+    images' transform that shall be others than the network's.
     """
 
     trunk: str | None = None
@@ -125,7 +113,10 @@ def trunk_to_tune(
         transform = dataclasses.replace(trunk.transform, **wanted.transform)
         return dataclasses.replace(trunk, transform=transform)
     check_classes(model, classes)
-    check_name(model, model.trunk if wanted.trunk is None else wanted.trunk)
+    if wanted.trunk not in (None, model.trunk):
+        expected = f"{model.trunk}, which the model's head sits on"
+        remedy = "leave it out, or start from a model on that network"
+        raise ModelError("--trunk", expected, str(wanted.trunk), remedy)
     asked = dataclasses.replace(model.transform, **wanted.transform)
     remedy = "leave such options out, or start from a model of that transform"
     check_transform(model, asked, "the transform", remedy)
@@ -317,12 +308,11 @@ def _plan(dataset: ImageDataset, trunk: Trunk, head: Head, tuning: Tuning) -> Pl
 
 def _check(dataset: ImageDataset, trunk: Trunk, head: Head) -> None:
     for split in ("train", "val"):
-        check_split(dataset, split)
+        if not len(dataset.indices(split)):
+            remedy = "put images there, or name another split"
+            raise DataError(dataset.root, f"images in {split}", "none", remedy)
     wanted = (len(dataset.classes), trunk.dim)
     if head.weight.shape != wanted:
-        raise ModelError(
-            "the first head",
-            expected=f"{wanted[0]} classes x {wanted[1]} features",
-            found=" x ".join(map(str, head.weight.shape)),
-            remedy="pass one for this trunk and these classes, or none for a fresh one",
-        )
+        expected, found = f"{wanted[0]} classes x {wanted[1]} features", head.weight.shape
+        remedy = "pass one for this trunk and these classes, or none for a fresh one"
+        raise ModelError("the first head", expected, " x ".join(map(str, found)), remedy)

@@ -51,13 +51,7 @@ class Scored:
 
 @dataclasses.dataclass(frozen=True)
 class ScoredImage:
-    """What a model says of one image file.
-
-    Attributes:
-        path: As it was named.
-        logits: (C,); None where the image cannot be read.
-        reason: Why it cannot be read; empty where it can.
-    """
+    """What a model says of one image file: (C,) logits, or None and why it cannot be read."""
 
     path: str | Path
     logits: NDArray[np.float32] | None
@@ -75,10 +69,7 @@ class ScoredImage:
 class JudgedSplit:
     """The images that models are judged on: one split of a data set.
 
-    Attributes:
-        source: The data set.
-        on: ``train``, ``val`` or ``test``.
-        skip_unreadable: Go on without the images that cannot be read.
+    ``skip_unreadable``: go on without the images that cannot be read.
     """
 
     source: DataSource
@@ -250,12 +241,9 @@ def score_split(
             kept.append(i)
         progress(done, len(chosen))
     if not kept or (bad and not skip_unreadable):
-        raise ImageError(
-            dataset.root,
-            expected="images that can be read",
-            found=f"{len(bad)} that cannot: {listed(bad, '; ', 5)}",
-            remedy="replace or remove them, or pass --skip-unreadable",
-        )
+        found = f"{len(bad)} that cannot: {listed(bad, '; ', 5)}"
+        remedy = "replace or remove them, or pass --skip-unreadable"
+        raise ImageError(dataset.root, "images that can be read", found, remedy)
     return Scored(np.stack(logits), dataset.labels[kept], [dataset.paths[i] for i in kept])
 
 
@@ -328,12 +316,8 @@ def feature_store_of(model: Model, cache: Path, report: Report | None = None) ->
         ModelError: If the model's network was finetuned: its features are nobody else's.
     """
     if model.network is not None:
-        raise ModelError(
-            "--cache",
-            expected="a head on a frozen trunk",
-            found="a network that was finetuned, whose features serve no other model",
-            remedy="leave --cache out",
-        )
+        found = "a network that was finetuned, whose features serve no other model"
+        raise ModelError("--cache", "a head on a frozen trunk", found, "leave --cache out")
     info = TrunkInfo(
         name=model.trunk,
         weights=model.weights,

@@ -21,8 +21,8 @@ from tlcache.core.files import is_gone, read_capped, write_atomically
 from tlcache.core.machine import describe_machine
 from tlcache.data.folders import SPLITS, DataSource, ImageDataset
 from tlcache.evaluation.metrics import Evaluation, calibration_bins, evaluate
-from tlcache.figures.confusion import calibration_figure, confusion_figure
-from tlcache.figures.curves import learning_curves
+from tlcache.figures.curves import calibration_figure, learning_curves
+from tlcache.figures.heatmap import confusion_figure
 from tlcache.figures.style import save_png
 from tlcache.heads.model import Model, save_model
 from tlcache.heads.recipe import EpochRecord
