@@ -60,15 +60,12 @@ def augmented_picture(
 def prediction_picture(
     model: Model, scored: Scored, root: Path, count: int = 12, seed: int = 0
 ) -> Figure | None:
-    """Some images as the trunk sees them, beside what the model takes them for.
+    """Some images as the trunk sees them, and what the model takes them for; None if all are gone.
 
     Args:
         scored: The images to choose from.
         root: Folder that their paths are relative to.
         count: How many; chosen at random by ``seed``.
-
-    Returns:
-        None where no image file is there any more.
     """
     chosen = np.random.default_rng(seed).permutation(len(scored.paths))
     there = [i for i in chosen if (root / scored.paths[i]).is_file()][:count]
@@ -157,11 +154,7 @@ def _half(dataset: ImageDataset, row: int) -> tuple[Any, Any, Any]:
 
 @functools.lru_cache(maxsize=4096)
 def thumbnail(path: Path) -> str | None:
-    """An image file as a JPEG of at most 96 by 96 pixels in a ``data:`` address.
-
-    Returns:
-        None where the file is gone or is no image.
-    """
+    """An image file as a small JPEG in a ``data:`` address; None where it is gone or no image."""
     image = _small(path, SIDE, resample=Image.Resampling.BOX, reducing_gap=None)
     if image is None:
         return None
@@ -182,10 +175,8 @@ def _small(path: Path, side: int, **how: Any) -> Image.Image | None:
 def confusion_picture(confusion: Sequence[Sequence[int]]) -> str | None:
     """A matrix of many classes as a PNG: the darker, the larger the share of the true class.
 
-    The root of the share is drawn, so that a few confused images show.
-
-    Returns:
-        None for so many classes that no cell could be seen.
+    The root of the share is drawn, so that a few confused images show. None for so many classes
+    that no cell could be seen.
     """
     counts = np.array(confusion)
     if len(counts) > _LARGEST:

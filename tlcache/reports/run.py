@@ -191,10 +191,7 @@ def save_predictions(path: Path, scored: Mapping[str, Scored]) -> None:
 
 
 def load_predictions(path: Path, classes: int) -> dict[str, Scored]:
-    """Read what a model said, by split.
-
-    Args:
-        classes: How many the model has.
+    """Read what a model of so many classes said, by split.
 
     Raises:
         ModelError: If it is damaged, or of another model.
@@ -272,11 +269,10 @@ def read_run(model: Path) -> dict[str, Any]:
 
 
 def images_of(model: Path, data: Path | None, expected: str) -> Path:
-    """The folder of a run's images: where they are now, if that is said, else where they were.
+    """The folder of a run's images: ``data``, where they are now, else where they were.
 
     Args:
         model: The run's folder, or its model.
-        data: Where they are now.
         expected: What the folder is for; a word of the error.
 
     Raises:
@@ -289,11 +285,7 @@ def images_of(model: Path, data: Path | None, expected: str) -> Path:
 
 
 def source_of(about: Mapping[str, Any], path: Path) -> DataSource:
-    """A run's images, split as the run split them.
-
-    Args:
-        about: Its ``run.json``.
-        path: The folder or the snapshot that they are in now.
+    """A run's images, in a folder or snapshot, split as its ``run.json`` says that they were.
 
     Raises:
         ModelError: If ``about`` is damaged.

@@ -25,12 +25,7 @@ _SETTINGS = 10
 
 
 def runs_page(materials: Sequence[Material], comparisons: Sequence[str], room: Room) -> bytes:
-    """The page of runs, in their order.
-
-    Args:
-        comparisons: Sentences on the runs' differences.
-        room: How much of each is shown.
-    """
+    """The page of runs, in their order, with sentences on their differences."""
     sections = [_section(i, material, room) for i, material in enumerate(materials, 1)]
     names = ", ".join(material.record.name for material in materials[:3])
     title = f"Report of {names}" if len(materials) <= 3 else f"Report of {len(materials)} runs"
@@ -52,8 +47,7 @@ def _section(number: int, material: Material, room: Room) -> dict[str, Any]:
         )
     mistakes = worst_first(images)
     root = material.root if room.pictures else None
-    folder = material.root
-    there = folder and any((folder / image.path).is_file() for image in images[:50])
+    there = material.root and any((material.root / i.path).is_file() for i in images[:50])
     chose = "the setting" if "settings" in record.metrics else "the epoch"
     roles = {
         split: split_role(split, record.selected_on, record.fitted_on, chose)
@@ -215,13 +209,7 @@ def _seconds(found: Any) -> list[tuple[str, float]]:
 
 
 def bench_page(measured: Mapping[str, Any], data: str, images: Mapping[str, int]) -> bytes:
-    """The page of a benchmark.
-
-    Args:
-        measured: What ``Benchmark.describe`` gives.
-        data: The folder of images.
-        images: How many, by split.
-    """
+    """The page of a benchmark, as ``Benchmark.describe`` gives it; ``images`` counts by split."""
     names = ("cached", "frozen", "finetune", "lp-ft")
     contenders = [measured[name] for name in names if name in measured]
     split = measured["judged_on"]
