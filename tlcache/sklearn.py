@@ -152,7 +152,7 @@ class FeatureExtractor(NamesByClass, TransformerMixin, BaseEstimator):
         for name, value in options.items():
             expected, kind = kinds.get(name, ("a word", (str,)))
             if not isinstance(value, kind):
-                raise _wrong(name, expected, repr(value))
+                raise InputError(name, expected, repr(value), "correct it")
         compute = ("device", "engine", "workers", "batch_size")
         with tempfile.TemporaryDirectory() as nowhere, _as_parameters():
             yield FeatureSpec(
@@ -238,7 +238,8 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):
         self.classes_, labels = np.unique(targets, return_inverse=True)
         if len(self.classes_) < 2:
             found = f"1 class, {self.classes_[0]}"
-            raise _wrong("y", "labels of two classes or more", found, "add rows of another class")
+            remedy = "add rows of another class"
+            raise InputError("y", "labels of two classes or more", found, remedy)
         # An epoch is judged on val, which decides nothing here: one row is the least that it takes.
         val = rows[:1], labels[:1]
         trained = train_head(rows, labels, *val, self._recipe(), classes=len(self.classes_))
@@ -273,9 +274,11 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):
         random_state = values.pop("random_state")
         for name, value in values.items():
             if not isinstance(value, numbers.Real):
-                raise _wrong(name, "a number", repr(value))
+                raise InputError(name, "a number", repr(value), "correct it")
+        if not isinstance(random_state, numbers.Integral):
+            random_state = check_random_state(random_state).randint(2**31 - 1)
         with _as_parameters():
-            return Recipe(**values, seed=_seed(random_state))
+            return Recipe(**values, seed=int(random_state))
 
 
 @contextmanager
@@ -287,19 +290,10 @@ def _as_parameters() -> Iterator[None]:
         name = error.where.removeprefix("--").replace("-", "_")
         first, space, rest = name.partition(" ")
         named = {"seed": "random_state", "transform": "preprocess"}.get(first, first)
-        raise _wrong(named + space + rest, error.expected, error.found, error.remedy) from error
-
-
-def _wrong(where: str, expected: str, found: str, remedy: str = "correct it") -> InputError:
-    return InputError(where, expected, found, remedy)
+        where = named + space + rest
+        raise InputError(where, error.expected, error.found, error.remedy) from error
 
 
 def _plain(value: Any) -> Any:
     """Python's own number for one of numpy's, as a search over a ``np.arange`` sets it."""
     return value.item() if isinstance(value, np.generic) else value
-
-
-def _seed(random_state: Any) -> int:
-    if isinstance(random_state, numbers.Integral):
-        return int(random_state)
-    return int(check_random_state(random_state).randint(2**31 - 1))

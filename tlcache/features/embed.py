@@ -59,7 +59,7 @@ def embed(
     Args:
         dataset: From :func:`tlcache.data.folders.scan`.
         trunk: The frozen network, or its name.
-        weights: For a name: ``imagenet``, a file, or ``random``.
+        weights: For a name: ``imagenet``, a file, ``random`` or ``random:SEED``.
         cache: The cache folder.
         views: How many augmented views of each training image to keep as well.
         transform: Fields of the weights' own transform to change.
@@ -127,15 +127,9 @@ def embed_dataset(
     if reasons:
         snapshot = snapshot.with_reasons(reasons)
         keep_snapshot(snapshot, own, stores[0])
+    embedded, seconds = total - len(reasons), time.perf_counter() - started
     done = Embedding(
-        trunk=info,
-        snapshot=snapshot,
-        stores=stores,
-        views=spec.views,
-        embedded=total - len(reasons),
-        reused=missing.reused,
-        seconds=time.perf_counter() - started,
-        pass_seconds=pass_seconds,
+        info, snapshot, stores, spec.views, embedded, missing.reused, seconds, pass_seconds
     )
     if done.unreadable and not spec.skip_unreadable:
         raise UnreadableImagesError(done)
@@ -153,12 +147,9 @@ def _check_still_a_dataset(snapshot: Snapshot) -> None:
         if not readable[dataset.indices(split)].any():
             empty.append(split)
     if empty:
-        raise DataError(
-            dataset.root,
-            expected="readable images in every split and in every class of train",
-            found=f"none in {', '.join(empty)}",
-            remedy="replace the unreadable images",
-        )
+        expected = "readable images in every split and in every class of train"
+        found = f"none in {', '.join(empty)}"
+        raise DataError(dataset.root, expected, found, "replace the unreadable images")
 
 
 def embedding_of(
@@ -213,9 +204,6 @@ def _check_its_own(embedding: Embedding, source: DataSource, spec: FeatureSpec) 
         asked["--weights"] = identity.weights[:8], info.digest[:8]
     for option, (own, value) in asked.items():
         if value != own:
-            raise OptionError(
-                option,
-                expected=f"the snapshot's own {own}" if own else "none beside a snapshot",
-                found=str(value),
-                remedy="leave it out, or name the folder of images",
-            )
+            expected = f"the snapshot's own {own}" if own else "none beside a snapshot"
+            remedy = "leave it out, or name the folder of images"
+            raise OptionError(option, expected, str(value), remedy)

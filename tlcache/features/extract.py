@@ -23,7 +23,7 @@ from tlcache.cache.copies import first_of_each
 from tlcache.cache.snapshots import digest_file, look
 from tlcache.cache.store import FeatureStore
 from tlcache.core.errors import CacheError, ImageError, OptionError, listed, strerror
-from tlcache.core.machine import Compute, resolve_device
+from tlcache.core.machine import resolve_device
 from tlcache.core.progress import no_tick, said_once
 from tlcache.data.images import ImageInMemory
 from tlcache.features.missing import Pass, RowBuffer, make_rows
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 
 BLOCK = 8192
 """Files that are looked up in the cache at once: each look-up reads all of its rows."""
-
-Digests = NDArray[np.uint8]
 
 
 def extract(images: Sequence[Path | ImageInMemory], spec: FeatureSpec) -> NDArray[np.float32]:
@@ -58,19 +56,19 @@ def extract(images: Sequence[Path | ImageInMemory], spec: FeatureSpec) -> NDArra
     lacking = lacking[first_of_each(digests[lacking])]
     if len(lacking):
         jobs = (Job(images[int(i)], digests[i].tobytes(), ((0, 0),)) for i in lacking)
-        bad = make_rows(load(), jobs, len(lacking), [store], spec.compute, no_tick)
-        reasons = [old or bad.get(d.tobytes(), "") for old, d in zip(reasons, digests, strict=True)]
+        new_reasons = make_rows(load(), jobs, len(lacking), [store], spec.compute, no_tick)
+        pairs = zip(reasons, digests, strict=True)
+        reasons = [old or new_reasons.get(digest.tobytes(), "") for old, digest in pairs]
         new = np.flatnonzero(~found)
         features[new], found[new] = store.gather(digests[new], view[new])
-    if any(reasons):
-        raise _unreadable(images, reasons)
+    if bad := [f"{image} ({why})" for image, why in zip(images, reasons, strict=True) if why]:
+        found_bad = f"{len(bad)} that cannot: {listed(bad, '; ', 5)}"
+        remedy = "replace or remove them; the rows of all others are in the cache"
+        raise ImageError("images", "images that can be read", found_bad, remedy)
     if not found.all():
-        raise CacheError(
-            store.folder,
-            expected=f"{np.count_nonzero(~found)} rows that were committed just now",
-            found="none of them",
-            remedy="run again while no one clears the cache",
-        )
+        expected = f"{np.count_nonzero(~found)} rows that were committed just now"
+        remedy = "run again while no one clears the cache"
+        raise CacheError(store.folder, expected, "none of them", remedy)
     return features
 
 
@@ -84,14 +82,21 @@ def feature_length(spec: FeatureSpec) -> int:
 
 
 def _opened(spec: FeatureSpec) -> tuple[Callable[[], Trunk], FeatureStore]:
-    """How to load the trunk, and where its features are kept."""
-    _check_pass(spec.compute)
+    """How to load the trunk, and where its features are kept; checks what a pass depends on."""
+    compute, remedy = spec.compute, "correct it"
+    for option, number in (("--workers", compute.workers), ("--batch-size", compute.batch_size)):
+        if number is not None and number <= 0:
+            raise OptionError(option, "a whole number over 0, or None", str(number), remedy)
+    if compute.engine not in ENGINES:
+        raise OptionError("--engine", " or ".join(ENGINES), compute.engine, remedy)
+    if compute.device not in ("auto", "cpu"):
+        resolve_device(compute.device)
     note = said_once(logging.getLogger("tlcache").info)
     info, load = describe_trunk(spec.trunk, spec.weights, spec.cache / "weights", note)
     return load, stores_of(dataclasses.replace(spec, views=0), info, note)[0]
 
 
-def _digested(images: Sequence[str | Path | ImageInMemory]) -> tuple[Digests, list[str]]:
+def _digested(images: Sequence[str | Path | ImageInMemory]) -> tuple[NDArray[np.uint8], list[str]]:
     """(N, 32): SHA-256 of each image's bytes, zeros where there is a reason; and the reasons."""
     digests, reasons = np.zeros((len(images), 32), np.uint8), list[str]()
     with concurrent.futures.ThreadPoolExecutor() as pool:
@@ -120,50 +125,17 @@ def _refusal(path: str | Path) -> str:
         return str(error)
 
 
-def _check_pass(compute: Compute) -> None:
-    for name, number in (("workers", compute.workers), ("batch-size", compute.batch_size)):
-        _check(number is None or number > 0, name, "a whole number over 0, or None", str(number))
-    _check(compute.engine in ENGINES, "engine", " or ".join(ENGINES), compute.engine)
-    if compute.device not in ("auto", "cpu"):
-        resolve_device(compute.device)
-
-
-def _check(good: bool, option: str, expected: str, found: str) -> None:
-    if not good:
-        raise OptionError(f"--{option}", expected, found, "correct it")
-
-
-def _unreadable(images: Sequence[Path | ImageInMemory], reasons: Sequence[str]) -> ImageError:
-    bad = [f"{image} ({why})" for image, why in zip(images, reasons, strict=True) if why]
-    return ImageError(
-        "images",
-        expected="images that can be read",
-        found=f"{len(bad)} that cannot: {listed(bad, '; ', 5)}",
-        remedy="replace or remove them; the rows of all others are in the cache",
-    )
-
-
 @dataclasses.dataclass(frozen=True)
 class FileFeature:
-    """One file's feature.
-
-    Attributes:
-        path: As it was named.
-        feature: (D,) float32; None where the image cannot be read.
-        reason: Why it cannot be read; empty where it can.
-    """
+    """A file, as it was named, with its (D,) feature, or the reason why it cannot be read."""
 
     path: str | Path
     feature: NDArray[np.float32] | None
     reason: str = ""
 
 
-@dataclasses.dataclass(frozen=True)
-class _Entry:
-    """A file with what is known of it: its feature, or why there is none, or the job to do."""
-
-    known: FileFeature
-    job: Job | None = None
+_Entry = tuple[FileFeature, Job | None]
+"""What is known of a file, and the job to do where that is not all."""
 
 
 def features_of(
@@ -183,8 +155,11 @@ def features_of(
     """
     for block in _blocks(paths):
         entries = _entries(block, store)
-        jobs = [entry.job for entry in entries if entry.job]
-        made = compute(jobs) if jobs else _nothing()
+        jobs = [job for _, job in entries if job]
+        if not jobs:
+            yield from (known for known, _ in entries)
+            continue
+        made = compute(jobs)
         with contextlib.closing(_kept(made, store) if store else made) as results:
             yield from _in_order(entries, results)
 
@@ -211,25 +186,24 @@ def _entries(paths: Sequence[str | Path], store: FeatureStore | None) -> list[_E
         rows, found = store.gather(images, np.zeros(len(paths), np.int32))
         digests = [digest.tobytes() for digest in images]
         features = [row if there else None for row, there in zip(rows, found, strict=True)]
-    entries = []
+    entries = list[_Entry]()
     for path, digest, reason, feature in zip(paths, digests, reasons, features, strict=True):
-        known = FileFeature(path, None if reason else feature, reason)
-        lacking = not reason and feature is None
-        entries.append(_Entry(known, Job(Path(path), digest, ((0, 0),)) if lacking else None))
+        job = None if reason or feature is not None else Job(Path(path), digest, ((0, 0),))
+        entries.append((FileFeature(path, None if reason else feature, reason), job))
     return entries
 
 
 def _in_order(entries: Iterable[_Entry], results: Iterable[Made]) -> Iterator[FileFeature]:
     left = iter(entries)
     for made in results:
-        for entry in left:
-            if entry.job is None:
-                yield entry.known
-            elif entry.job is made.job:  # one that is not was cut off by an interruption
+        for known, job in left:
+            if job is None:
+                yield known
+            elif job is made.job:  # one that is not was cut off by an interruption
                 feature = None if made.reason else made.features[0]
-                yield FileFeature(entry.known.path, feature, made.reason)
+                yield FileFeature(known.path, feature, made.reason)
                 break
-    yield from (entry.known for entry in left if entry.job is None)
+    yield from (known for known, job in left if job is None)
 
 
 def _kept(made: Generator[Made, None, None], store: FeatureStore) -> Generator[Made, None, None]:
@@ -242,16 +216,9 @@ def _kept(made: Generator[Made, None, None], store: FeatureStore) -> Generator[M
                     buffer.commit_if_due()
                 else:
                     buffer.add(result)
-                yield dataclasses.replace(result, features=_stored(result.features, store))
+                # As the store will give them back, so that it makes no difference who asks first.
+                with np.errstate(over="ignore"):  # what does not fit is refused at the commit
+                    features = result.features.astype(store.identity.dtype).astype(np.float32)
+                yield dataclasses.replace(result, features=features)
     finally:
         buffer.commit()
-
-
-def _stored(features: NDArray[np.float32], store: FeatureStore) -> NDArray[np.float32]:
-    """As the store will give them back, so that it makes no difference who asks first."""
-    with np.errstate(over="ignore"):  # what does not fit is refused when it is committed
-        return features.astype(store.identity.dtype).astype(np.float32)
-
-
-def _nothing() -> Generator[Made, None, None]:
-    yield from ()

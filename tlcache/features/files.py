@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcache.core.errors import DataError, OptionError, strerror, to_install
+from tlcache.core.errors import DataError, OptionError, faults_as, to_install
 from tlcache.core.files import open_atomically
 from tlcache.core.machine import physical_memory
 from tlcache.core.progress import Tick, no_tick
@@ -59,11 +59,17 @@ def write_features(
         CacheError: If the file cannot be written.
     """
     check_target(path, force=force)
+    write, surrogates, names = _FORMATS[path.suffix]
+    remedy = "rename it, or name a file of another format (.npz keeps any name)"
     for name in (*classes, *rows.paths):
         if "\0" in name:
-            raise _no_name(path, name, "a name without NUL characters")
+            raise DataError(path, "a name without NUL characters", repr(name), remedy)
+        try:
+            name.encode("utf-8", surrogates)
+        except UnicodeEncodeError:
+            raise DataError(path, names, repr(name), remedy) from None
     with open_atomically(path) as file:
-        _WRITERS[path.suffix](path, file, rows, classes, identity, progress or no_tick)
+        write(file, rows, classes, identity, progress or no_tick)
 
 
 def check_target(path: Path, *, force: bool = False) -> None:
@@ -72,56 +78,38 @@ def check_target(path: Path, *, force: bool = False) -> None:
     Raises:
         OptionError: If it is refused.
     """
-    if path.suffix not in _WRITERS:
-        endings = ", ".join(_WRITERS)
-        found = path.suffix or "no ending"
-        raise OptionError(
-            path, f"a file's name that ends in one of {endings}", found, "name another file"
-        )
-    _check_place(path, force)
-    if path.suffix == ".parquet" and not importlib.util.find_spec("pyarrow"):
-        raise OptionError(
-            path,
-            expected="the package pyarrow",
-            found="none",
-            remedy=f"{to_install('parquet')}, or name a .npz or .h5 file",
-        )
-
-
-def _check_place(path: Path, force: bool) -> None:
-    try:
+    another = "name another file"
+    if path.suffix not in _FORMATS:
+        expected = f"a file's name that ends in one of {', '.join(_FORMATS)}"
+        raise OptionError(path, expected, path.suffix or "no ending", another)
+    # The system refuses a name that is too long, say.
+    with faults_as(OptionError, path, "a file that can be made", another):
         folder, there = path.is_dir(), path.exists()
-        no_parent = not path.absolute().parent.is_dir()
-    except OSError as error:  # a name that is too long, say
-        reason = strerror(error)
-        raise OptionError(path, "a file that can be made", reason, "name another file") from error
-    if folder or (there and not force):
-        kind = "a folder" if folder else "one that is there"
-        remedy = "name another file" + ("" if folder else ", or pass --force to replace it")
-        raise OptionError(path, "a new file", kind, remedy)
-    if no_parent:
-        raise OptionError(
-            path,
-            expected="a file in a folder that is there",
-            found="no such folder",
-            remedy="make the folder, or name a file in another",
-        )
+        parent = path.absolute().parent.is_dir()
+    if folder:
+        raise OptionError(path, "a new file", "a folder", another)
+    if there and not force:
+        remedy = f"{another}, or pass --force to replace it"
+        raise OptionError(path, "a new file", "one that is there", remedy)
+    if not parent:
+        remedy = "make the folder, or name a file in another"
+        raise OptionError(path, "a file in a folder that is there", "no such folder", remedy)
+    if path.suffix == ".parquet" and not importlib.util.find_spec("pyarrow"):
+        remedy = f"{to_install('parquet')}, or name a .npz or .h5 file"
+        raise OptionError(path, "the package pyarrow", "none", remedy)
 
 
 def _write_npz(
-    path: Path, file: BinaryIO, rows: Rows, classes: Sequence[str], identity: str, tick: Tick
+    file: BinaryIO, rows: Rows, classes: Sequence[str], identity: str, tick: Tick
 ) -> None:
+    longest = max(map(len, rows.paths), default=1)
     with zipfile.ZipFile(file, "w") as archive:
         _add_array(archive, "labels", rows.y)
         _add_array(archive, "splits", rows.splits)
-        _add_array(archive, "paths", rows.paths, _text_type(rows.paths))
+        _add_array(archive, "paths", rows.paths, np.dtype(f"<U{longest}"))
         _add_array(archive, "classes", np.array(classes))
         _add_array(archive, "identity", np.array([identity]))
         _add_array(archive, "features", rows.X, tick=tick)
-
-
-def _text_type(texts: Sequence[str] | NDArray[np.object_]) -> np.dtype[Any]:
-    return np.dtype(f"<U{max(map(len, texts), default=1)}")
 
 
 def _add_array(
@@ -135,20 +123,16 @@ def _add_array(
     dtype = (dtype or array.dtype).newbyteorder("<")
     info = zipfile.ZipInfo(f"{name}.npy")  # of 1980, so that the same features give the same bytes
     info.compress_type = zipfile.ZIP_DEFLATED if dtype.kind == "U" else zipfile.ZIP_STORED
-    header = {
-        "descr": np.lib.format.dtype_to_descr(dtype),
-        "fortran_order": False,
-        "shape": array.shape,
-    }
+    numbers = np.lib.format.dtype_to_descr(dtype)
+    header = {"descr": numbers, "fortran_order": False, "shape": array.shape}
     with archive.open(info, "w", force_zip64=True) as member:
         np.lib.format.write_array_header_1_0(member, header)
-        for start, block in _blocks(array, tick or no_tick):
-            del start
+        for _, block in _blocks(array, tick or no_tick):
             member.write(np.ascontiguousarray(block, dtype).tobytes())
 
 
 def _write_h5(
-    path: Path, file: BinaryIO, rows: Rows, classes: Sequence[str], identity: str, tick: Tick
+    file: BinaryIO, rows: Rows, classes: Sequence[str], identity: str, tick: Tick
 ) -> None:
     import h5py
 
@@ -161,31 +145,19 @@ def _write_h5(
         for name, texts in (("classes", np.array(classes, object)), ("paths", rows.paths)):
             strings = made.create_dataset(name, texts.shape, h5py.string_dtype(), **plain)
             for start, block in _blocks(texts, no_tick):
-                encoded = [_bytes_of(path, text) for text in block]
+                encoded = [text.encode("utf-8", "surrogateescape") for text in block]
                 strings[start : start + len(block)] = np.array(encoded, object)
         features = made.create_dataset("features", rows.X.shape, "<f4", **plain)
         for start, block in _blocks(rows.X, tick):
             features[start : start + len(block)] = block
 
 
-def _bytes_of(path: Path, text: str) -> bytes:
-    try:
-        return text.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:
-        raise _no_name(path, text, "a name that is Unicode, or bytes of a file's name") from None
-
-
 def _write_parquet(
-    path: Path, file: BinaryIO, rows: Rows, classes: Sequence[str], identity: str, tick: Tick
+    file: BinaryIO, rows: Rows, classes: Sequence[str], identity: str, tick: Tick
 ) -> None:
     import pyarrow as pa
     import pyarrow.parquet
 
-    for name in (*classes, *rows.paths):
-        try:
-            name.encode()
-        except UnicodeEncodeError:
-            raise _no_name(path, name, "a name that is Unicode, as Parquet wants it") from None
     vector = pa.list_(pa.float32(), rows.X.shape[1])
     columns = {"path": pa.string(), "split": pa.string(), "label": pa.int64()}
     columns |= {"class": pa.string(), "features": vector}
@@ -202,7 +174,11 @@ def _write_parquet(
             writer.write_batch(pa.record_batch(table, schema=schema))
 
 
-_WRITERS = {".npz": _write_npz, ".parquet": _write_parquet, ".h5": _write_h5}
+_FORMATS = {  # how each is written, how its names are encoded, and which they may be
+    ".npz": (_write_npz, "surrogatepass", "any name"),
+    ".parquet": (_write_parquet, "strict", "a name that is Unicode, as Parquet wants it"),
+    ".h5": (_write_h5, "surrogateescape", "a name that is Unicode, or bytes of a file's name"),
+}
 
 
 def _blocks(array: NDArray[Any], tick: Tick) -> Iterator[tuple[int, NDArray[Any]]]:
@@ -210,15 +186,6 @@ def _blocks(array: NDArray[Any], tick: Tick) -> Iterator[tuple[int, NDArray[Any]
         block = array[start : start + _BLOCK]
         yield start, block
         tick(start + len(block), len(array))
-
-
-def _no_name(path: Path, name: str, expected: str) -> DataError:
-    return DataError(
-        path,
-        expected=expected,
-        found=repr(name),
-        remedy="rename it, or name a file of another format (.npz keeps any name)",
-    )
 
 
 def spool_for(embedding: Embedding, file: Path) -> Path | None:

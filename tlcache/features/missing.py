@@ -118,7 +118,6 @@ def open_pass(
     )
     if engine.name != "torch":
         note(f"computed by {engine.name}")
-
     return functools.partial(
         run_pass,
         engine,
@@ -168,27 +167,22 @@ def make_rows(
             tick(done, total)
     except CacheError:
         raise
-    except BaseException as error:
-        if isinstance(error, KeyboardInterrupt):
-            _add_the_rest(made, buffer, error)
+    except KeyboardInterrupt as error:
+        with contextlib.suppress(KeyboardInterrupt, StopIteration):
+            result = made.throw(error)  # the threads stop, and hand on what they have made
+            while True:
+                if not result.reason:
+                    buffer.keep(result)
+                result = next(made)
+        buffer.commit()
+        raise
+    except BaseException:
         buffer.commit()
         raise
     finally:
         made.close()
     buffer.commit()
     return reasons
-
-
-def _add_the_rest(
-    made: Generator[Made, None, None], buffer: RowBuffer, error: KeyboardInterrupt
-) -> None:
-    """Take what the threads have made from a pass that is interrupted."""
-    with contextlib.suppress(KeyboardInterrupt, StopIteration):
-        result = made.throw(error)
-        while True:
-            if not result.reason:
-                buffer.keep(result)
-            result = next(made)
 
 
 class RowBuffer:

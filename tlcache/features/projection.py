@@ -105,18 +105,11 @@ def _tsne(features: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
 def _checked(features: ArrayLike, fewest: int) -> NDArray[np.float64]:
     rows = np.asarray(features)
     if rows.ndim != 2 or len(rows) < fewest or not rows.shape[1] or rows.dtype.kind not in "fiu":
-        raise DataError(
-            "features",
-            expected=f"numbers of {fewest} or more images, one row each",
-            found=f"{rows.dtype} {rows.shape}",
-            remedy="name a split with more images" if fewest > 1 else "pass an (N, D) array",
-        )
-    if not np.isfinite(rows).all():
-        row = int(np.flatnonzero(~np.isfinite(rows).all(axis=1))[0])
-        raise DataError(
-            f"features, row {row}",
-            expected="finite numbers",
-            found=str(rows[row][~np.isfinite(rows[row])][0]),
-            remedy="check the network: it gives no finite features of that image",
-        )
+        expected = f"numbers of {fewest} or more images, one row each"
+        remedy = "name a split with more images" if fewest > 1 else "pass an (N, D) array"
+        raise DataError("features", expected, f"{rows.dtype} {rows.shape}", remedy)
+    if len(bad := np.argwhere(~np.isfinite(rows))):
+        row, column = bad[0]
+        remedy = "check the network: it gives no finite features of that image"
+        raise DataError(f"features, row {row}", "finite numbers", str(rows[row, column]), remedy)
     return rows.astype(np.float64)

@@ -192,17 +192,11 @@ class Embedding:
 
     def model(self, head: Head) -> Model:
         """A head that was trained on these features, with all that it needs to classify images."""
-        identity = self.stores[0].identity
-        return Model(
-            head=head,
-            classes=self.snapshot.dataset.classes,
-            trunk=identity.trunk,
-            weights=self.trunk.weights,
-            digest=identity.weights,
-            transform=identity.transform,
-            precision=identity.precision,
-            dtype=identity.dtype,
-        )
+        identity, classes = self.stores[0].identity, self.snapshot.dataset.classes
+        same = ("trunk", "transform", "precision", "dtype")
+        of_features = {name: getattr(identity, name) for name in same}
+        weights, digest = self.trunk.weights, identity.weights
+        return Model(head, classes, weights=weights, digest=digest, **of_features)
 
     def describe(self) -> dict[str, Any]:
         """What programs may rely on, as plain JSON values."""
@@ -223,20 +217,13 @@ class Embedding:
 
 
 class UnreadableImagesError(DataError):
-    """Some images cannot be read; the rows of all others are in the cache.
-
-    Attributes:
-        embedding: What was done.
-    """
+    """Some images cannot be read; the rows of all others are in the cache: ``embedding``."""
 
     def __init__(self, embedding: Embedding) -> None:
         bad = [f"{path} ({reason})" for path, reason in embedding.unreadable]
-        super().__init__(
-            embedding.snapshot.dataset.root,
-            expected="images that can be read",
-            found=f"{len(bad)} that cannot: {listed(bad, '; ', 5)}",
-            remedy="replace or remove them, or pass --skip-unreadable; all others are in the cache",
-        )
+        found = f"{len(bad)} that cannot: {listed(bad, '; ', 5)}"
+        remedy = "replace or remove them, or pass --skip-unreadable; all others are in the cache"
+        super().__init__(embedding.snapshot.dataset.root, "images that can be read", found, remedy)
         self.embedding = embedding
 
 
@@ -278,12 +265,9 @@ def _gathered(
     room = _room(store, len(images), spool)
     features, found = store.gather(images, views.astype(np.int32, copy=False), room)
     if not found.all():
-        raise CacheError(
-            store.folder,
-            expected=f"{len(found)} rows",
-            found=f"{np.count_nonzero(~found)} of them missing",
-            remedy="run `tlcache embed` on the folder of images",
-        )
+        missing = f"{np.count_nonzero(~found)} of them missing"
+        remedy = "run `tlcache embed` on the folder of images"
+        raise CacheError(store.folder, f"{len(found)} rows", missing, remedy)
     return features
 
 
@@ -293,25 +277,18 @@ def _room(store: FeatureStore, rows: int, spool: Path | None) -> NDArray[np.floa
     size = 4 * shape[0] * shape[1]
     if spool is None:
         if size > 0.8 * physical_memory():
-            raise CacheError(
-                store.folder,
-                expected=f"features that fit into {physical_memory() / 1e9:.1f} GB of memory",
-                found=f"{size / 1e9:.1f} GB",
-                remedy="pass --stream, which reads them from a disk as they are needed",
-            )
+            wanted = f"features that fit into {physical_memory() / 1e9:.1f} GB of memory"
+            remedy = "pass --stream, which reads them from a disk as they are needed"
+            raise CacheError(store.folder, wanted, f"{size / 1e9:.1f} GB", remedy)
         return np.zeros(shape, np.float32)
     wanted = f"a disk with {size / 1e9:.1f} GB of room"
     remedy = "free some space, or choose another --cache-dir"
     with faults_as(CacheError, spool, wanted, remedy), tempfile.TemporaryFile(dir=spool) as file:
-        _reserve(file.fileno(), size)
+        # Take the room now: a disk that is full is an error here, and would be a signal later.
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+        else:
+            part = bytes(1 << 20)
+            for start in range(0, size, len(part)):
+                os.write(file.fileno(), part[: size - start])
         return np.asarray(np.memmap(file, np.float32, "r+", shape=shape))
-
-
-def _reserve(descriptor: int, size: int) -> None:
-    """Take the room now: a disk that is full is an error here, and would be a signal later."""
-    if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(descriptor, 0, size)
-        return
-    part = bytes(1 << 20)
-    for start in range(0, size, len(part)):
-        os.write(descriptor, part[: size - start])

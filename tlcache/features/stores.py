@@ -26,16 +26,8 @@ class FeatureSpec:
     """The features that are wanted, where they are kept, and how to make those that are missing.
 
     Attributes:
-        trunk: The frozen network, or its name.
-        weights: For a name: ``imagenet``, a file, ``random`` or ``random:SEED``.
-        cache: The cache folder.
-        views: How many augmented views of each training image to keep as well.
-        transform: Fields of the weights' own transform to change.
-        precision: One of ``PRECISIONS``: how close to torch's eager fp32 they are.
-        dtype: Of the kept numbers, one of ``DTYPES``.
-        skip_unreadable: Go on without the images that cannot be read.
-        rehash: Read every file again, even those that look unchanged.
-        compute: Where the network runs; not part of what the features are.
+        compute: Where the network runs; not part of what the features are. All others are what
+            the arguments of these names are to :func:`tlcache.features.embed.embed`.
 
     Raises:
         OptionError: If a word or a number makes no sense.
@@ -88,38 +80,33 @@ def _load_as_described(info: TrunkInfo) -> Trunk:
 
     trunk = load_trunk(info.name, info.weights)
     if trunk.digest != info.digest:
-        raise TrunkError(
-            info.weights,
-            expected=f"the weights {info.digest[:8]} that were digested earlier",
-            found=trunk.digest[:8],
-            remedy="let the file come to rest and run again",
-        )
+        expected = f"the weights {info.digest[:8]} that were digested earlier"
+        remedy = "let the file come to rest and run again"
+        raise TrunkError(info.weights, expected, trunk.digest[:8], remedy)
     return trunk
 
 
 def stores_of(spec: FeatureSpec, info: TrunkInfo, note: Report = no_report) -> list[FeatureStore]:
     """The store of the eval transform, and that of the train transform where views are wanted.
 
-    Args:
-        spec: Of the features.
-        info: Of its trunk, see :func:`describe_trunk`.
-        note: Whom the stores tell of damaged files.
+    They tell ``note`` of damaged files.
 
     Raises:
         CacheError: If the cache cannot be read.
         OptionError: If the transform makes no sense.
     """
-    fields = [field.name for field in dataclasses.fields(info.transform)]
+    fields, remedy = [field.name for field in dataclasses.fields(info.transform)], "correct it"
     if spec.transform.get("kind", "eval") != "eval":
         expected = "the eval transform, beside which augmented views are made"
-        raise _wrong(expected, spec.transform["kind"])
+        raise OptionError("transform", expected, spec.transform["kind"], remedy)
     if unknown := [name for name in spec.transform if name not in fields]:
-        raise _wrong(f"some of {', '.join(fields)}", ", ".join(map(str, unknown)))
+        expected, found = f"some of {', '.join(fields)}", ", ".join(map(str, unknown))
+        raise OptionError("transform", expected, found, remedy)
     try:
         transform = dataclasses.replace(info.transform, **spec.transform)
     except (TypeError, ValueError) as error:
-        found = f"{dict(spec.transform)} ({error})"
-        raise _wrong("values of the transform's own kinds", found) from error
+        expected, found = "values of the transform's own kinds", f"{dict(spec.transform)} ({error})"
+        raise OptionError("transform", expected, found, remedy) from error
     identity = Identity(
         trunk=info.name,
         weights=info.digest,
@@ -131,7 +118,3 @@ def stores_of(spec: FeatureSpec, info: TrunkInfo, note: Report = no_report) -> l
     )
     wanted = [identity, identity.as_train()] if spec.views else [identity]
     return [open_store(spec.cache, each, info.label, note) for each in wanted]
-
-
-def _wrong(expected: str, found: str) -> OptionError:
-    return OptionError("transform", expected, found, "correct it")
