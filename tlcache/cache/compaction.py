@@ -165,12 +165,7 @@ def take_survey(
 
 
 def _read_if_there(path: Path, identity: Identity) -> Rows | None:
-    """A shard's rows; None if it has vanished: whoever deleted it has them elsewhere.
-
-    Raises:
-        CacheError: If it cannot be read.
-        DamageError: If it is damaged.
-    """
+    """A shard's rows; None if it has vanished: whoever deleted it has them elsewhere."""
     try:
         return read_shard(path, identity)
     except CacheError as error:

@@ -70,11 +70,8 @@ class Garbage:
 
     def describe(self) -> dict[str, Any]:
         """As plain JSON values."""
-        return {
-            "dry_run": self.dry_run,
-            "identities": [sweep.describe() for sweep in self.identities],
-            "weights": dataclasses.asdict(self.weights),
-        }
+        sweeps, weights = [s.describe() for s in self.identities], dataclasses.asdict(self.weights)
+        return {"dry_run": self.dry_run, "identities": sweeps, "weights": weights}
 
 
 def collect_garbage(

@@ -161,7 +161,13 @@ def identities(cache: Path, report: Report | None = None) -> Iterator[tuple[Path
     Raises:
         CacheError: If the cache folder cannot be read.
     """
-    for folder in _subfolders(cache):
+    try:
+        folders = list_folder(cache)
+    except CacheError as error:
+        if is_gone(error):  # there is no cache yet
+            return
+        raise
+    for folder in folders:
         try:
             known = read_identity(folder) if (folder / FILE).exists() else None
         except (CacheError, OSError) as error:  # somebody else's, say: ours may be beside it
@@ -198,15 +204,6 @@ def _flat(values: dict[str, Any]) -> dict[str, Any]:
 def _short(value: object) -> str:
     text = "none" if value is None else str(value)
     return f"{text[:8]}…" if _SHA256.fullmatch(text) else text
-
-
-def _subfolders(cache: Path) -> list[Path]:
-    try:
-        return list_folder(cache)
-    except CacheError as error:
-        if is_gone(error):  # there is no cache yet
-            return []
-        raise
 
 
 def _check(good: bool, name: str, expected: str, found: object) -> None:

@@ -118,12 +118,9 @@ def named_images(snapshots: Iterable[Snapshot]) -> Images:
 
 
 def named_rows(names: Names, images: Images, *, augmented: bool) -> NDArray[np.bool_]:
-    """(n,): which rows are named by snapshots of the given images.
+    """(n,): which rows are named by snapshots of their identity, with these :func:`named_images`.
 
-    Args:
-        images: As :func:`named_images` gives them, of snapshots of the rows' own identity.
-        augmented: The rows are augmented views; the snapshots are of the identity of the plain
-            images then.
+    If the rows are augmented views, the snapshots are of the identity of the plain images.
     """
     of, views = _parts(names)
     _, found = _places(of, images)
@@ -217,9 +214,7 @@ class SnapshotSummary:
 def look_up(snapshot: Snapshot, own: Held, augmented: Held | None) -> Asked:
     """How many rows a snapshot asks for, and how many of them are missing.
 
-    Args:
-        own: Of the snapshot's own identity.
-        augmented: Of the same identity with the train transform; None where there is none.
+    ``own`` is of its identity, ``augmented`` of the same with the train transform, if there is one.
     """
     readable = snapshot.readable()
     images, first = _distinct(snapshot, readable)

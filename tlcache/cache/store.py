@@ -299,25 +299,22 @@ def draft_of(store: FeatureStore, dataset: str) -> Callable[[Snapshot], None]:
 
 def keep_snapshot(snapshot: Snapshot, own: Snapshot | None, store: FeatureStore) -> Snapshot | None:
     """Save a snapshot, unless the store's own says as much; what the store has from then on."""
+    dataset = snapshot.dataset.name
     if own is not None and np.array_equal(own.digests, snapshot.digests):
         # To ask for fewer views takes none away.
         snapshot = dataclasses.replace(snapshot, views=max(own.views, snapshot.views))
         if own.says_the_same(snapshot):
-            _forget_draft(store, snapshot.dataset.name)
-            return own
+            snapshot = own
     try:
-        save_snapshot(store.prepare_snapshot(snapshot.dataset.name), snapshot)
-        _forget_draft(store, snapshot.dataset.name)
+        if snapshot is not own:
+            save_snapshot(store.prepare_snapshot(dataset), snapshot)
     except CacheError as error:
         # Without it everything still works, but the next run digests the files again.
         store.note(f"the snapshot was not kept: {error}")
         return own
-    return snapshot
-
-
-def _forget_draft(store: FeatureStore, dataset: str) -> None:
     with contextlib.suppress(OSError):  # a draft that stays is passed over for a newer snapshot
         store.draft_path(dataset).unlink(missing_ok=True)
+    return snapshot
 
 
 def _loaded(paths: Sequence[Path], report: Report) -> list[Snapshot]:
