@@ -25,6 +25,7 @@ from tlcache.features.projection import METHODS
 from tlcache.features.read import EVERY
 from tlcache.heads.recipe import SCHEDULES
 from tlcache.heads.rows import WAYS
+from tlcache.networks.loop import PRECISIONS as TRAINING_PRECISIONS
 from tlcache.studies.bench import NAMES as CONTENDERS
 from tlcache.studies.settings import SOLVERS
 from tlcache.trunks.engines import BOUNDS, ENGINES
@@ -37,6 +38,7 @@ OFFERED = {
     "train --interpolation": ("nearest", "bilinear", "bicubic", "lanczos"),
     "train --weights": ("imagenet", "random"),
     "finetune --bn": ("eval", "train"),
+    "finetune --precision": TRAINING_PRECISIONS,
     "evaluate --on": SPLITS,
     "compare --on": SPLITS,
     "map --on": SPLITS,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import signal
 import threading
 from pathlib import Path
@@ -10,7 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
+from safetensors import safe_open
 from small_trunk import DIM, TRANSFORM, small_model, small_trunk
 
 import tlcache.networks.finetune
@@ -22,6 +25,7 @@ from tlcache.heads.model import Head, initial_head, load_model, save_model
 from tlcache.heads.recipe import EpochRecord, Recipe, StartRecord
 from tlcache.networks.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from tlcache.networks.finetune import Finetuned, Wanted, finetune, trunk_of, trunk_to_tune
+from tlcache.networks.loop import Run
 from tlcache.networks.network import restore_network
 from tlcache.networks.scoring import score_split
 from tlcache.trunks.load import Trunk, load_trunk
@@ -34,6 +38,8 @@ MODES = [
     {"freeze": True, "bn": "train"},
     {},
     {"views": 2, "workers": 2},
+    {"precision": "bf16"},
+    {"precision": "fp16"},
 ]
 HEAD = initial_head(2, DIM, 11)
 UNIT = dataclasses.replace(HEAD, normalise=True)
@@ -240,6 +246,7 @@ def test_a_finished_run_is_not_run_again(dataset: ImageDataset, tmp_path: Path) 
         ({"trunk": small_trunk(seed=3)}, r'trunk "small [0-9a-f]{37} … \(now "small [0-9a-f]+ …\)'),
         ({"freeze": True}, r'freeze false \(now true\), bn null \(now "eval"\)'),
         ({"views": 3}, r"views null \(now 3\)"),
+        ({"precision": "bf16"}, r'precision "fp32" \(now "bf16"\)'),
         ({"head": initial_head(2, DIM, 8)}, r'first head "[0-9a-f]+ … \(now "[0-9a-f]+ …\)'),
     ],
 )
@@ -249,6 +256,57 @@ def test_the_checkpoint_of_another_run_is_refused(
     _stop_after(1, dataset, checkpoint=tmp_path / "c")
     with pytest.raises(ModelError, match=rf"this very run, found one with {found}; go on with"):
         _tune(dataset, checkpoint=tmp_path / "c", **options)
+
+
+def test_a_precision_that_is_not_fp32_is_said_and_changes_the_steps(dataset: ImageDataset) -> None:
+    said = list[str]()
+    exact, rough = (
+        _tune(dataset, note=said.append),
+        _tune(dataset, precision="bf16", note=said.append),
+    )
+    assert said == ["steps in bf16 on cpu; weights and results on val in fp32"]
+    assert (exact.precision, rough.precision) == ("fp32", "bf16")
+    np.testing.assert_allclose(exact.head.weight, rough.head.weight, atol=0.02)
+    assert not np.array_equal(exact.head.weight, rough.head.weight)
+
+
+def test_a_run_that_goes_on_on_another_device_says_so(
+    dataset: ImageDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said, saved = list[str](), Run.saved
+
+    def on_a_gpu(run: Run, unreadable: dict[str, str]) -> Checkpoint:
+        made = saved(run, unreadable)
+        assert made.device == "cpu"
+        return dataclasses.replace(made, device="cuda")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "saved", on_a_gpu)
+        _stop_after(1, dataset, checkpoint=tmp_path / "c")
+    _tune(dataset, checkpoint=tmp_path / "c", note=said.append)
+    assert said == [
+        "the checkpoint was computed on cuda, and the run goes on on cpu: it will not end with the "
+        "very weights that it would have there"
+    ]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_checkpoint_of_an_earlier_version_goes_on_and_says_in_what(
+    dataset: ImageDataset, tmp_path: Path, precision: str
+) -> None:
+    said, path = list[str](), tmp_path / "c"
+    _stop_after(2, dataset, checkpoint=path, precision=precision)
+    with safe_open(path, framework="pt") as file:
+        values = json.loads(file.metadata()["tlcache"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    del values["device"], values["plan"]["precision"]
+    safetensors.torch.save_file(tensors, path, {"tlcache": json.dumps(values)})
+    whole = _tune(dataset, precision=precision)
+    assert _same(whole, _tune(dataset, checkpoint=path, precision=precision, note=said.append))
+    assert said[-1] == (
+        "the checkpoint, of an earlier version, does not say what computed it: "
+        f"it goes on in {precision} on cpu"
+    )
 
 
 def test_the_checkpoint_of_other_data_is_refused(dataset: ImageDataset, tmp_path: Path) -> None:
@@ -299,6 +357,17 @@ def test_ctrl_c_ends_the_threads_and_passes_through(dataset: ImageDataset) -> No
     [
         ({"bn": "test"}, OptionError, "--bn: expected eval or train, found test; choose one"),
         ({"views": 0}, OptionError, "--views: expected 1 or more, found 0; correct it"),
+        (
+            {"precision": "fast"},
+            OptionError,
+            "--precision: expected auto or fp32 or bf16 or fp16, found fast; choose one",
+        ),
+        (
+            {"precision": "bf16", "freeze": True},
+            OptionError,
+            "--precision: expected fp32 with --freeze, found bf16; leave it out: cached features, "
+            "which this is compared with, are fp32",
+        ),
         (
             {"head": Head(np.zeros((3, DIM), np.float32), np.zeros(3, np.float32))},
             ModelError,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -143,6 +145,79 @@ def test_dropout_is_seeded_by_seed_and_epoch_alone(dataset: ImageDataset) -> Non
         heads.append(_state(run.network)["head.weight"])
     assert torch.equal(heads[0], heads[1])
     assert not torch.equal(heads[0], heads[2])
+
+
+@pytest.mark.parametrize(
+    ("options", "bf16", "precision"),
+    [
+        ({"freeze": True}, True, "fp32"),
+        ({"freeze": True, "bn": "train"}, False, "fp32"),
+        ({}, True, "bf16"),
+        ({}, False, "fp16"),
+        ({"precision": "fp32"}, True, "fp32"),
+    ],
+)
+def test_on_a_gpu_all_but_a_frozen_trunk_trains_in_what_is_fast_there(
+    options: dict[str, Any], bf16: bool, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device", lambda _: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bf16)
+    tuning = Tuning(RECIPE, **options)
+    assert tuning.precision_on(torch.device("cuda", 0)) == precision
+    assert tuning.precision_on(CPU) == "fp32"
+
+
+@pytest.mark.parametrize(
+    ("precision", "kind"),
+    [("auto", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)],
+)
+def test_steps_run_in_the_precision_that_is_asked_for_and_val_in_fp32(
+    dataset: ImageDataset, precision: str, kind: torch.dtype
+) -> None:
+    tuning = Tuning(RECIPE, precision=precision)
+    run = Run(small_trunk(), initial_head(2, DIM, 5), tuning, CPU)
+    seen: dict[bool, set[torch.dtype]] = {True: set(), False: set()}
+
+    def note(layer: nn.Module, _: object, made: Tensor) -> None:
+        seen[layer.training].add(made.dtype)
+
+    run.network.get_submodule("head").register_forward_hook(note)
+    _epochs(run, dataset, 1)
+    assert seen == {True: {kind}, False: {torch.float32}}
+    assert {p.dtype for p in run.network.parameters()} == {torch.float32}
+
+
+def test_labels_are_moved_without_waiting_for_the_gpu(
+    dataset: ImageDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Labels(Tensor):
+        @classmethod
+        def __torch_function__(cls, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            if function is Tensor.to and isinstance(args[0], Labels):
+                asked.append(kwargs)
+            return super().__torch_function__(function, types, args, kwargs)
+
+    class Loader(ImageLoader):
+        def batches(self, *which):  # type: ignore[no-untyped-def]
+            for batch in super().batches(*which):
+                yield batch._replace(labels=batch.labels.as_subclass(Labels))
+
+    asked = list[object]()
+    with Loader(dataset, TRANSFORM) as loader:
+        _run(small_trunk(), False, "eval").epoch(dataset, loader)
+    assert asked and all(given == {"non_blocking": True} for given in asked)
+
+
+def test_momentum_that_is_taken_up_again_lies_in_memory_as_its_parameter(
+    dataset: ImageDataset,
+) -> None:
+    run, again = (_run(small_trunk(), False, "eval") for _ in range(2))
+    _epochs(run, dataset, 1)
+    again.resume(run.saved({}))
+    for parameter in again.network.parameters():
+        buffer = again.optimizer.state[parameter]["momentum_buffer"]
+        assert (buffer.stride(), buffer.requires_grad) == (parameter.stride(), False)
+    assert not again.network.get_parameter("trunk.conv.weight").is_contiguous()
 
 
 def test_every_epoch_draws_dropout_anew(dataset: ImageDataset) -> None:

@@ -22,7 +22,7 @@ from tlcache.heads.recipe import Recipe
 from tlcache.heads.train import train_head
 from tlcache.networks.finetune import Finetuned, finetune
 from tlcache.networks.scoring import load_network
-from tlcache.studies.bench import NAMES, Benchmark, benchmark
+from tlcache.studies.bench import NAMES, Benchmark, Contender, benchmark
 
 RECIPE = Recipe(epochs=2, batch_size=4, lr=0.02, seed=3)
 TINY = (
@@ -84,6 +84,9 @@ def test_lp_ft_is_finetuning_that_starts_from_the_cached_head(
     assert [len(result.history) for _, _, result in tuned] == [2, 2, 2]
     cached, tuned_from_cache = measured.get("cached"), measured.get("lp-ft")
     assert cached and tuned_from_cache
+    assert {values["precision"] for values in map(Contender.describe, measured.contenders)} == {
+        "fp32"
+    }
     assert tuned_from_cache.seconds.keys() == {"embed", "read", "train", "finetune"}
     assert {k: tuned_from_cache.seconds[k] for k in cached.seconds} == cached.seconds
 

@@ -129,6 +129,14 @@ class _Network(o.TransformOptions, o.ComputeOptions):
             "drift, as the tutorial does."
         ),
     ] = "eval"
+    precision: Annotated[
+        str,
+        o.in_training(
+            help="Of the steps: fp32, bf16 or fp16, the last two mixed with fp32. auto: fp32 on a "
+            "CPU and with --freeze, else what the GPU is fast in.",
+            autocompletion=o.one_of("auto", "fp32", "bf16", "fp16"),
+        ),
+    ] = "auto"
     skip_unreadable: o.SkipUnreadable = False
 
 
@@ -167,15 +175,18 @@ def finetune(
                 head=before.head if before else None,
                 freeze=network.freeze,
                 bn=network.bn,
+                precision=network.precision,
                 device=compute.device,
                 workers=compute.workers,
                 skip_unreadable=network.skip_unreadable,
                 checkpoint=folder / CHECKPOINT,
+                note=out.note,
                 on_start=lambda first: out.line(f"{first.line(wanted.epochs)} {_interval(first)}"),
                 on_resume=watch,
                 on_epoch=_teller(out, watch, wanted.epochs),
                 progress=tick,
             )
+    options["precision"] = tuned.precision
     model = tuned.model(trunk, dataset.classes, before)
     skip, tell = network.skip_unreadable, out.reporter
     scored = score_present(model, trunk, dataset, compute=compute, skip_unreadable=skip, tell=tell)

@@ -38,6 +38,7 @@ class Checkpoint:
         unreadable: Reason by path of the images that were left out.
         scaler: State of the gradient scaler; empty where there is none.
         start: What the network made of val before the first epoch; None where nobody asked.
+        device: What kind computed it: ``cpu`` or ``cuda``; empty in those of earlier versions.
     """
 
     network: dict[str, Tensor]
@@ -47,6 +48,7 @@ class Checkpoint:
     unreadable: dict[str, str]
     scaler: dict[str, Any]
     start: StartRecord | None = None
+    device: str = ""
 
 
 _TENSORS = ("network", "momentum", "best")
@@ -74,6 +76,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint, plan: Plan) -> None:
         "unreadable": checkpoint.unreadable,
         "scaler": checkpoint.scaler,
         "start": checkpoint.start and dataclasses.asdict(checkpoint.start),
+        "device": checkpoint.device,
     }
     write_atomically(path, safetensors.torch.save(tensors, {"tlcache": json.dumps(values)}))
 
@@ -92,13 +95,17 @@ def load_checkpoint(path: Path, plan: Plan) -> Checkpoint:
             raise _no_checkpoint(path, f"format {values['format']}")
         if values["digest"] != state_digest(tensors):
             raise _no_checkpoint(path, "tensors that are not those that were written")
-        _check_plan(path, values["plan"], json.loads(json.dumps(plan)))
+        ours = json.loads(json.dumps(plan))
+        # Those of earlier versions do not say what they were computed in (nor does ``device``).
+        unsaid = {"precision": ours.get("precision")} if "device" not in values else {}
+        _check_plan(path, unsaid | values["plan"], ours)
         return Checkpoint(
             history=[EpochRecord(**record) for record in values["history"]],
             unreadable=values["unreadable"],
             scaler=values["scaler"],
             # Absent from the checkpoints of earlier versions.
             start=StartRecord(**start) if (start := values.get("start")) else None,
+            device=values.get("device", ""),
             **{part: _part(tensors, f"{part}/") for part in _TENSORS},
         )
     except ModelError:

@@ -1,7 +1,9 @@
 """The PyTorch transfer-learning tutorial's end-to-end loop: every epoch, every image, every layer.
 
 Deterministic on a CPU, and resumable: a run that was stopped ends with the weights of one that was
-not. Epoch e trains on augmented view e of each image, so neither order nor workers play a part.
+not. On a GPU it takes the same steps, but cuDNN picks its convolutions by trying them and adds in
+no fixed order, so weights repeat up to rounding. Epoch e trains on augmented view e of each image,
+so neither order nor workers play a part.
 Covers no judging (``evaluation``) and no cached features (``heads``).
 """
 
@@ -138,6 +140,7 @@ class Finetuned:
         seconds: Of all epochs, those before a resumption too.
         start: Where a head was given: what the network made of val before the first epoch. It is no
             candidate: the best epoch is the best of those that trained.
+        precision: That the steps were taken in: ``fp32``, ``bf16`` or ``fp16``.
     """
 
     head: Head = dataclasses.field(repr=False)
@@ -148,6 +151,7 @@ class Finetuned:
     unreadable: list[tuple[str, str]]
     seconds: float
     start: StartRecord | None = None
+    precision: str = "fp32"
 
     def _repr_html_(self) -> str:
         return training_html(self.history, self.best_epoch, self.seconds)
@@ -180,11 +184,13 @@ def finetune(
     head: Head | None = None,
     freeze: bool = False,
     bn: BatchNorm = "eval",
+    precision: str = "auto",
     device: str = "auto",
     workers: Workers = "auto",
     views: int | None = None,
     skip_unreadable: bool = False,
     checkpoint: Path | None = None,
+    note: Report = no_report,
     on_start: Callable[[StartRecord], None] | None = None,
     on_resume: Callable[[EpochRecord], None] | None = None,
     on_epoch: Callable[[EpochRecord], None] | None = None,
@@ -203,12 +209,16 @@ def finetune(
         freeze: Train the head only.
         bn: With ``freeze``: ``eval`` keeps the trunk fixed; ``train`` runs it in training mode, so
             that its BatchNorm statistics drift although its weights stay, as in the tutorial.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; a GPU trains in mixed precision.
+        precision: Of the training steps: ``fp32``, ``bf16`` or ``fp16`` (mixed precision: weights,
+            and the results on val, stay fp32). ``auto``: fp32 on a CPU and with ``freeze``, else
+            bf16, or fp16 on a GPU that has no bf16.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         workers: Threads that read images, see :func:`tlcache.networks.loading.worker_count`.
         views: Augmented views of an image: epoch e takes view e mod ``views``; a new one each epoch
             by default.
         skip_unreadable: Go on without the images that cannot be read.
         checkpoint: A file to write after every epoch, and to go on from if it is there.
+        note: Is told of a precision other than fp32, and of a checkpoint of another device.
         on_start: Called with what a head that was given does on val, also by a run that goes on.
         on_resume: Called by a run that goes on with the record of each epoch that is behind it.
         on_epoch: Called with each epoch's record, when its checkpoint has been written.
@@ -220,11 +230,13 @@ def finetune(
         OptionError: If an option makes no sense.
         CacheError: If the checkpoint cannot be written.
     """
-    tuning = Tuning(recipe or Recipe(), freeze, bn, views)
+    tuning = Tuning(recipe or Recipe(), freeze, bn, views, precision)
     first = head or initial_head(len(dataset.classes), trunk.dim, tuning.recipe.seed)
     _check(dataset, trunk, first)
     run = Run(trunk, first, tuning, resolve_device(device))
-    plan = _plan(dataset, trunk, first, tuning)
+    plan = _plan(dataset, trunk, first, tuning) | {"precision": run.precision}
+    if run.precision != "fp32":
+        note(f"steps in {run.precision} on {run.device}; weights and results on val in fp32")
     loader = ImageLoader(
         dataset,
         trunk.transform,
@@ -236,6 +248,7 @@ def finetune(
         if checkpoint is not None and checkpoint.exists():
             run.resume(saved := load_checkpoint(checkpoint, plan))
             loader.unreadable |= saved.unreadable
+            _tell_device(saved.device, run, note)
         if on_resume is not None:
             for record in run.history:
                 on_resume(record)
@@ -269,7 +282,19 @@ def _result(run: Run, trunk: Trunk, unreadable: dict[str, str]) -> Finetuned:
         unreadable=list(unreadable.items()),
         seconds=math.fsum(record.seconds for record in run.history),
         start=run.start,
+        precision=run.precision,
     )
+
+
+def _tell_device(before: str, run: Run, note: Report) -> None:
+    """Says where a resumed run goes on by other arithmetic than it began with, or may."""
+    now = run.device.type
+    if not before:
+        said = f"it goes on in {run.precision} on {now}"
+        note(f"the checkpoint, of an earlier version, does not say what computed it: {said}")
+    elif before != now:
+        said = "it will not end with the very weights that it would have there"
+        note(f"the checkpoint was computed on {before}, and the run goes on on {now}: {said}")
 
 
 def _counter(progress: Tick, dataset: ImageDataset, run: Run, judge: bool) -> Callable[[int], None]:

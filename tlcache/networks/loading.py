@@ -139,9 +139,10 @@ class ImageLoader:
         # As they lie in memory: channels last, which is what the network wants.
         rows = [crop.transpose(1, 2, 0) for crop in pixels]
         stacked = torch.from_numpy(np.stack(rows) if rows else np.empty(shape, np.float32))
-        stacked = stacked.pin_memory() if self._pin_memory else stacked
-        stacked = stacked.permute(0, 3, 1, 2)
-        return Batch(stacked, torch.tensor(labels, dtype=torch.int64), unreadable)
+        truths = torch.tensor(labels, dtype=torch.int64)
+        if self._pin_memory:
+            stacked, truths = stacked.pin_memory(), truths.pin_memory()
+        return Batch(stacked.permute(0, 3, 1, 2), truths, unreadable)
 
     def _pixels(self, path: Path, view: int | None) -> NDArray[np.float32]:
         data = path.read_bytes()

@@ -29,6 +29,11 @@ from tlcache.networks.network import join, logits_of, to_device
 from tlcache.trunks.load import Trunk
 
 BatchNorm = Literal["eval", "train"]
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+"""Of training steps. ``auto``: fp32 on a CPU or where the trunk is frozen, else what a GPU is fast
+in: bf16, or fp16 where it has none."""
+
+_COMPUTED_IN = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +45,8 @@ class Tuning:
         freeze: Train the head only.
         bn: With ``freeze``: ``eval`` keeps the trunk fixed, ``train`` runs it in training mode.
         views: Of an image: epoch e takes view e mod ``views``; None: a new one each epoch.
+        precision: Of the steps, one of ``PRECISIONS``; with ``freeze`` always fp32, as cached
+            features are. Weights, and what is said of val, are fp32.
 
     Raises:
         OptionError: If a word or a number makes no sense.
@@ -49,17 +56,33 @@ class Tuning:
     freeze: bool = False
     bn: BatchNorm = "eval"
     views: int | None = None
+    precision: str = "auto"
 
     def __post_init__(self) -> None:
         if self.bn not in ("eval", "train"):
             raise OptionError("--bn", expected="eval or train", found=self.bn, remedy="choose one")
         if self.views is not None and self.views < 1:
             raise OptionError("--views", "1 or more", str(self.views), "correct it")
+        if self.precision not in PRECISIONS:
+            expected = " or ".join(PRECISIONS)
+            raise OptionError("--precision", expected, self.precision, "choose one")
+        if self.freeze and self.precision not in ("auto", "fp32"):
+            remedy = "leave it out: cached features, which this is compared with, are fp32"
+            raise OptionError("--precision", "fp32 with --freeze", self.precision, remedy)
 
     @property
     def trunk_trains(self) -> bool:
         """In mode, if not in weights."""
         return not self.freeze or self.bn == "train"
+
+    def precision_on(self, device: torch.device) -> str:
+        """The precision, once it is known where steps are taken."""
+        if self.precision != "auto":
+            return self.precision
+        if self.freeze or device.type == "cpu":
+            return "fp32"
+        with torch.cuda.device(device):
+            return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
 
 
 class Run:
@@ -74,8 +97,8 @@ class Run:
         self.optimizer = torch.optim.SGD(
             trained, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
         )
-        self.precision = _training_precision(device)
-        self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision is torch.float16)
+        self.precision = tuning.precision_on(device)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == "fp16")
         self.best: dict[str, Tensor] = {}
         self.history: list[EpochRecord] = []
         self.start: StartRecord | None = None
@@ -119,10 +142,11 @@ class Run:
         """One epoch's steps; running loss and accuracy."""
         self.optimizer.param_groups[0]["lr"] = lr
         self.network.train(self.tuning.trunk_trains)
-        losses, hits = [], []
+        losses, hits, kind = [], [], _COMPUTED_IN[self.precision]
         for batch in batches:
-            images, labels = to_device(batch.images, self.device), batch.labels.to(self.device)
-            with torch.autocast(self.device.type, self.precision, self.precision is not None):
+            images = to_device(batch.images, self.device)
+            labels = batch.labels.to(self.device, non_blocking=True)
+            with torch.autocast(self.device.type, kind, enabled=kind is not None):
                 logits = self.network(images)
             loss = cross_entropy(logits.float(), labels, reduction="none")
             self.optimizer.zero_grad()
@@ -155,6 +179,7 @@ class Run:
             unreadable=unreadable,
             scaler=self.scaler.state_dict(),
             start=self.start,
+            device=self.device.type,
         )
 
     def resume(self, saved: Checkpoint) -> None:
@@ -162,7 +187,9 @@ class Run:
         self.network.load_state_dict(saved.network, strict=self.tuning.trunk_trains)
         for name, parameter in self.network.named_parameters():
             if name in saved.momentum:
-                buffer = saved.momentum[name].to(self.device, copy=True)
+                # Laid out as the parameter is: the other way, each step would be slower.
+                buffer = torch.empty_like(parameter, requires_grad=False)
+                buffer.copy_(saved.momentum[name])
                 self.optimizer.state[parameter]["momentum_buffer"] = buffer
         if saved.scaler:
             self.scaler.load_state_dict(saved.scaler)
@@ -175,15 +202,6 @@ def _copied(tensor: Tensor) -> Tensor:
 
 def _means(losses: list[Tensor], hits: list[Tensor]) -> tuple[float, float]:
     return torch.cat(losses).double().mean().item(), torch.cat(hits).double().mean().item()
-
-
-def _training_precision(device: torch.device) -> torch.dtype | None:
-    """What a training step computes in; None: fp32 throughout."""
-    if device.type == "cpu":
-        return None
-    with torch.cuda.device(device):
-        bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.bfloat16 if bf16 else torch.float16
 
 
 @contextlib.contextmanager

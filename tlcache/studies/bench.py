@@ -37,13 +37,15 @@ class Contender:
     """One way to train, of ``NAMES``, and its seconds by stage.
 
     What is scored and evaluated, on the split that is judged, is the model of the epoch that is
-    best on val.
+    best on val. Its network ran in ``precision`` while it trained: a GPU's is not fp32 where the
+    network is finetuned.
     """
 
     name: str
     seconds: dict[str, float]
     scored: Scored
     evaluation: Evaluation
+    precision: str = "fp32"
 
     @property
     def total(self) -> float:
@@ -56,6 +58,7 @@ class Contender:
             "name": self.name,
             "seconds": self.total,
             "seconds_by_stage": self.seconds,
+            "precision": self.precision,
             "accuracy": self.evaluation.accuracy,
             "accuracy_ci95": list(self.evaluation.accuracy_ci95),
         }
@@ -253,4 +256,5 @@ def _loop(
     network = trunk.module if model.network is None else load_network(model)
     judged_on = final_split(dataset.present_splits())
     scored = score_split(model, network, dataset, judged_on, compute=compute)
-    return Contender(name, seconds, scored, evaluate(scored.logits, scored.labels, model.classes))
+    judged = evaluate(scored.logits, scored.labels, model.classes)
+    return Contender(name, seconds, scored, judged, tuned.precision)
