@@ -139,6 +139,11 @@ class _Network(o.TransformOptions, o.ComputeOptions):
     ] = "auto"
     skip_unreadable: o.SkipUnreadable = False
 
+    def how(self) -> dict[str, Any]:
+        """What goes to the library's function of the same name as it is."""
+        names = ("freeze", "bn", "precision", "skip_unreadable")
+        return {name: getattr(self, name) for name in names}
+
 
 @o.command(
     "tlcache finetune hymenoptera_data --from runs/ants --epochs 5 --batch-size 8 --lr 0.002"
@@ -173,12 +178,9 @@ def finetune(
                 trunk,
                 wanted,
                 head=before.head if before else None,
-                freeze=network.freeze,
-                bn=network.bn,
-                precision=network.precision,
+                **network.how(),
                 device=compute.device,
                 workers=compute.workers,
-                skip_unreadable=network.skip_unreadable,
                 checkpoint=folder / CHECKPOINT,
                 note=out.note,
                 on_start=lambda first: out.line(f"{first.line(wanted.epochs)} {_interval(first)}"),
