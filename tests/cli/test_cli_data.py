@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -43,6 +44,29 @@ def test_digests_alone_find_nothing_in_sound_data_and_need_no_network(
     assert len(said["tiny"]) == 24 and said["tiny"][0]["height"] == 40
 
 
+def test_files_that_cannot_be_read_are_no_all_clear(call: Call, tiny_data: Path) -> None:
+    (tiny_data / "val" / "bees" / "text.png").write_text("no image")
+    (tiny_data / "val" / "bees" / "gone.png").symlink_to("nowhere")
+    for words in (("--no-features",), SMALL):
+        result = call("check", tiny_data, *words)
+        failed(
+            result,
+            "expected readable images, each in one split and one class, "
+            "found 2 files that cannot be read; "
+            "replace or remove what cannot be read, or pass --skip-unreadable",
+        )
+        assert "nothing makes" not in result.stdout
+        left_out = call("check", tiny_data, *words, "--skip-unreadable")
+        assert left_out.exit_code == 0, left_out.output
+        last = "nothing makes results wrong; 2 files that cannot be read not looked at"
+        assert left_out.stdout.splitlines()[-1] == last
+    copied(tiny_data, "train/ants/0.jpg", "val/ants/leak.jpg")
+    both = call("check", tiny_data, "--no-features")
+    failed(both, "found 2 files that cannot be read, 1 image in two splits; replace", "; keep one")
+    both = call("check", tiny_data, "--no-features", "--skip-unreadable")
+    failed(both, "found 1 image in two splits; keep one of each pair")
+
+
 def test_everything_that_is_amiss_is_listed_and_leaks_exit_with_1(
     call: Call, tiny_data: Path
 ) -> None:
@@ -57,8 +81,8 @@ def test_everything_that_is_amiss_is_listed_and_leaks_exit_with_1(
     result = call(*command)
     failed(
         result,
-        "expected each image in one split and one class",
-        "1 image in two splits, ",
+        "expected readable images, each in one split and one class",
+        "found 1 file that cannot be read, 1 image in two splits, ",
         ", 1 image in two classes;",
     )
     for text in (
@@ -163,6 +187,13 @@ def test_values_that_make_no_sense_are_refused_before_anything_is_embedded(
     result = call("check", tiny_data, *SMALL[:4], *words)
     failed(result, found)
     assert result.stdout == "" and not Path("cache").exists()
+
+
+def test_embed_says_how_many_views_it_made_and_how_fast(call: Call, tiny_data: Path) -> None:
+    plain, more = (call("embed", tiny_data, *SMALL, *x).stdout for x in ((), ("--views", "2")))
+    assert re.match(r"24 images: 24 embedded at \d+ images/s, 0 were in the cache", plain)
+    expected = r"24 images: 16 embedded, 32 rows with their views at \d+ rows/s, 8 were in "
+    assert re.match(expected, more), more
 
 
 def test_other_commands_warn_of_a_leak_in_one_line(call: Call, tiny_data: Path) -> None:

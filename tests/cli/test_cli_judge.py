@@ -177,22 +177,29 @@ def test_a_file_that_is_called_like_a_pattern_is_that_file(predict: Call, tiny_d
 
 
 @pytest.mark.parametrize(
-    ("argument", "words"),
+    ("argument", "reason"),
     [
-        ("nowhere.jpg", "nowhere.jpg: expected an image, found no such file"),
-        ("", "IMAGE: expected an image, found no such file"),
-        ("no*where", "no*where: expected images of this pattern, found none"),
-        ("empty", "empty: expected images"),
+        ("nowhere.jpg", "expected an image, found no such file"),
+        ("", "expected an image, found no such file"),
+        ("no*where", "expected images of this pattern, found none"),
+        ("empty", "expected images"),
         ("x" * 5000, "expected an image, found no such file"),
     ],
 )
-def test_an_argument_that_names_nothing_is_an_error_before_any_work(
-    predict: Call, tiny_data: Path, argument: str, words: str
+def test_an_argument_that_names_nothing_is_told_in_its_place_and_the_others_go_on(
+    predict: Call, tiny_data: Path, argument: str, reason: str
 ) -> None:
     Path("empty").mkdir()
-    result = predict("data/val", argument)
-    assert (result.exit_code, result.stdout) == (1, "")
-    assert words in result.stderr
+    images = ["data/val/ants/0.jpg", "data/val/bees/0.jpg"]
+    arguments = (images[0], argument, images[1], "--json")
+    for cache in ((), ("--cache",)):
+        result = predict(*arguments, *cache)
+        assert result.exit_code == 1, result.output
+        assert "1 of 3 images cannot be read" in result.stderr
+        made = [json.loads(line) for line in result.stdout.splitlines()]
+        assert [line["path"] for line in made] == [images[0], argument, images[1]]
+        assert made[1]["reason"].startswith(reason) and "class" in made[0] and "class" in made[2]
+    assert predict(*arguments, "--skip-unreadable").exit_code == 0
 
 
 def test_json_lines_hold_all_classes_or_the_top_ones(predict: Call, tiny_data: Path) -> None:

@@ -103,6 +103,21 @@ def test_the_snapshot_says_how_many_views_belong_to_it(dataset: ImageDataset, ca
     assert load_snapshot(path).views == 0
 
 
+def test_the_speed_of_a_pass_with_views_counts_each_of_them(
+    dataset: ImageDataset, cache: Path
+) -> None:
+    told = [embed(dataset, small_trunk(), cache=cache, views=n).describe() for n in (0, 2, 5, 5)]
+    images, train = len(dataset), len(dataset.indices("train"))
+    made = [(one["embedded"], one["embedded_rows"]) for one in told]
+    assert made == [(images, images), (train, 2 * train), (train, 3 * train), (0, 0)]
+    rows = [round(one["rows_per_second"] / (one["images_per_second"] or 1), 6) for one in told]
+    assert rows == [1, 2, 3, 0]
+    (dataset.root / "train/ants/new.png").write_bytes(dataset.path(0).read_bytes() + b"!")
+    (dataset.root / "train/ants/bad.png").write_bytes(b"no image")
+    grown = embed(scan(dataset.root), small_trunk(), cache=cache, views=5, skip_unreadable=True)
+    assert (grown.embedded, grown.embedded_rows) == (1, 6)
+
+
 def test_views_are_read_in_their_order(dataset: ImageDataset, cache: Path) -> None:
     embedding = embed(dataset, small_trunk(), cache=cache, views=3)
     views = embedding.read().train_views

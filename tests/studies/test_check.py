@@ -17,9 +17,9 @@ from tlcache.studies.check import (
     Inspection,
     NearDuplicates,
     check_imbalance,
+    fault_of,
     inspect,
     near_duplicates,
-    unsound,
 )
 from tlcache.studies.neighbours import Pairs
 
@@ -66,7 +66,7 @@ def test_a_copy_in_another_split_makes_results_wrong() -> None:
         "in_two_classes": [],
         "within_a_split": [],
     }
-    assert str(unsound(found)) == (
+    assert str(fault_of(found)) == (
         "/nowhere: expected each image in one split and one class, found 1 image in two splits; "
         "keep one of each pair, or put both into the same split and class, then train again"
     )
@@ -77,14 +77,14 @@ def test_a_copy_in_another_class_makes_results_wrong() -> None:
     assert not found.sound
     assert [g.tolist() for g in found.contradicting] == [[0, 4, 5]]
     assert found.leaking == [] and found.repeated == []
-    assert "found 1 image in two classes;" in str(unsound(found))
+    assert "found 1 image in two classes;" in str(fault_of(found))
 
 
 def test_a_copy_in_another_split_and_class_is_both() -> None:
     found = inspected(Listed("val/bees/copy.jpg", 1), Listed("test/bees/copy.jpg", 2))
     assert [g.tolist() for g in found.leaking] == [[0, 4], [1, 5]]
     assert [g.tolist() for g in found.contradicting] == [[0, 4]]
-    assert "found 2 images in two splits, 1 image in two classes;" in str(unsound(found))
+    assert "found 2 images in two splits, 1 image in two classes;" in str(fault_of(found))
 
 
 def test_a_copy_in_its_own_split_and_class_is_only_said() -> None:
@@ -110,7 +110,7 @@ def test_near_duplicates_make_results_wrong_across_splits_alone() -> None:
             }
         ],
     }
-    assert "found 7 near duplicates in two splits;" in str(unsound(across))
+    assert "found 7 near duplicates in two splits;" in str(fault_of(across))
 
 
 def test_where_no_features_were_looked_at_near_duplicates_are_null() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tlcache.cli import options as o
-from tlcache.cli.output import Output, counts_of, tell_embedding
+from tlcache.cli.output import Output, count, counts_of, tell_embedding
 from tlcache.core.errors import OptionError, one_line
 
 if TYPE_CHECKING:
@@ -138,11 +138,6 @@ class _Checked(o.Source):
 
 
 @dataclasses.dataclass(frozen=True)
-class _AnyFeatures(o.FeatureOptions):
-    skip_unreadable: bool = True  # no option: they are what a check tells
-
-
-@dataclasses.dataclass(frozen=True)
 class _Limits:
     threshold: Annotated[
         float, typer.Option(help="Cosine similarity from which features are near duplicates.")
@@ -159,7 +154,7 @@ class _Limits:
 @o.command("tlcache check hymenoptera_data --figure pairs.png")
 def check(
     source: _Checked,
-    features: _AnyFeatures,
+    features: o.FeatureOptions,
     limits: _Limits,
     out: Output,
     stream: o.Stream = False,
@@ -171,8 +166,9 @@ def check(
     """Look for images that must not be where they are, and for files that load oddly.
 
     Exits with 1 if a result would be wrong: an image, or a near duplicate of it, is in two splits,
-    or an image has two classes. Everything else is only said: copies in one split, classes out of
-    balance, unreadable, tiny and odd files. Exits with 0 then, and if there is nothing to say.
+    or an image has two classes; and if files cannot be read, unless they are to be skipped.
+    Everything else is only said: copies in one split, classes out of balance, tiny and odd files.
+    Exits with 0 then, and if there is nothing to say.
     """
     from tlcache.data.transforms import Transform
     from tlcache.features.embed import embedding_of
@@ -187,7 +183,8 @@ def check(
     if limits.no_features:
         snapshot, transform = study.digested(asked, out.reporter), Transform(**features.changes())
     else:
-        embedding = embedding_of(asked, features.spec(), out.reporter, warn=False)
+        spec = dataclasses.replace(features.spec(), skip_unreadable=True)
+        embedding = embedding_of(asked, spec, out.reporter, warn=False)
         snapshot, transform = embedding.snapshot, embedding.stores[0].identity.transform
         rows = embedding.read(embedding.stores[0].folder if stream else None).features
         with out.progress("comparing", "pairs") as tick:
@@ -203,9 +200,11 @@ def check(
             out.line(f"picture: {figure}")
         else:
             out.note("no picture: there is no pair to show")
-    if not found.sound:
-        raise study.unsound(found)
-    out.line("nothing makes results wrong")
+    if fault := study.fault_of(found, skip_unreadable=features.skip_unreadable):
+        raise fault
+    left_out = count(len(found.unreadable), "file that cannot be read")
+    but = f"; {left_out} not looked at" if found.unreadable else ""
+    out.line(f"nothing makes results wrong{but}")
 
 
 def _tell(out: Output, found: Inspection) -> None:
@@ -237,13 +236,13 @@ def _tell(out: Output, found: Inspection) -> None:
     _tell_kind(out, "files that load oddly", [f"{paths[i]} ({what})" for i, what in found.odd])
 
 
-def _tell_kind(out: Output, what: str, lines: list[str], count: int | None = None) -> None:
-    count = len(lines) if count is None else count
-    out.line(f"{what}: {count:,}" if count else f"{what}: none")
+def _tell_kind(out: Output, what: str, lines: list[str], total: int | None = None) -> None:
+    total = len(lines) if total is None else total
+    out.line(f"{what}: {total:,}" if total else f"{what}: none")
     for line in lines[:_SHOWN]:
         out.line(f"    {line}")
-    if count > _SHOWN and lines:
-        out.line(f"    … and {count - _SHOWN:,} more (--json lists them)")
+    if total > _SHOWN and lines:
+        out.line(f"    … and {total - _SHOWN:,} more (--json lists them)")
 
 
 def _same(dataset: ImageDataset, group: NDArray[np.int64]) -> str:

@@ -254,7 +254,8 @@ def predict(
 ) -> None:
     """Say what is on each image, and how sure the model is.
 
-    Images that cannot be read are reported in their place, and make the exit code 1.
+    Images that cannot be read, and arguments that name none, are reported in their place, and make
+    the exit code 1.
     """
     from tlcache.data.image_paths import named_paths
     from tlcache.heads.model import load_model
@@ -268,8 +269,10 @@ def predict(
     network = functools.cache(lambda: load_network(loaded, how.weights, memo))
     if store is None:
         network()  # wrong weights are an error before anything is printed
-    paths, count = named_paths(images, how.null)
-    scored = score_images(loaded, network, paths, compute=compute, images=count, store=store)
+    named = named_paths(images, how.null)
+    scored = score_images(
+        loaded, network, named.paths, compute=compute, images=named.total, store=store
+    )
     shown = min(top or (len(loaded.classes) if out.as_json else 1), len(loaded.classes))
     out.begin(shown)
     # A bar, unless the predictions themselves are what a person sees.
@@ -278,9 +281,12 @@ def predict(
     unreadable = done = 0
     with contextlib.closing(scored), bar as tick:
         for done, image in enumerate(scored, 1):
-            unreadable += bool(image.reason)
+            if image.reason:
+                unreadable += 1
+                reason = named.reasons.get(str(image.path), image.reason)
+                image = dataclasses.replace(image, reason=reason)
             out.tell(image, loaded.classes, shown)
-            tick(done, count or None)
+            tick(done, named.total or None)
     if unreadable:
         out.note(f"{unreadable} of {done} images cannot be read")
         raise typer.Exit(0 if how.skip_unreadable else 1)

@@ -89,7 +89,11 @@ class JsonOutput(Output):
 def tell_embedding(out: Output, embedding: Embedding) -> None:
     """What was embedded and what was there, for people."""
     done = embedding.describe()
-    speed = f" at {done['images_per_second']:.0f} images/s" if done["embedded"] else ""
+    speed, rows = "", done["embedded_rows"]
+    if rows > done["embedded"]:
+        speed = f", {rows:,} rows with their views at {done['rows_per_second']:.0f} rows/s"
+    elif rows:
+        speed = f" at {done['images_per_second']:.0f} images/s"
     left_out = f", {len(embedding.unreadable)} cannot be read" if embedding.unreadable else ""
     out.line(
         f"{done['images']} images: {done['embedded']} embedded{speed}, "

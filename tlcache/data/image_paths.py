@@ -11,23 +11,44 @@ import select
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO, NamedTuple, cast
 
-from tlcache.core.errors import DataError
+from tlcache.core.errors import DataError, strerror
 from tlcache.data.folders import images_below
 
 _BYTES_AT_ONCE = 1 << 16
 
 
-def named_paths(arguments: Sequence[str], null: bool) -> tuple[Iterator[str | None], int]:
-    """The files that arguments name, in their order; and how many, 0 where stdin will tell.
+class NamedPaths(NamedTuple):
+    """The files that arguments name.
 
-    Each is for :func:`listed_paths`, but for ``-``, which is for :func:`paths_on_stdin`.
+    Attributes:
+        paths: In the order of the arguments; None wherever the next is not there yet. An argument
+            that names nothing stands in its place.
+        total: How many there are; 0 where stdin will tell.
+        reasons: What is wrong with each argument that names nothing.
     """
-    given = [None if argument == "-" else listed_paths(argument) for argument in arguments]
-    count = 0 if None in given else sum(len(part) for part in given if part is not None)
+
+    paths: Iterator[str | None]
+    total: int
+    reasons: dict[str, str]
+
+
+def named_paths(arguments: Sequence[str], null: bool) -> NamedPaths:
+    """By :func:`listed_paths`, and of ``-`` by :func:`paths_on_stdin`."""
+    reasons = dict[str, str]()
+
+    def listed(argument: str) -> list[str]:
+        try:
+            return listed_paths(argument)
+        except DataError as error:  # the others are not to wait for its being put right
+            reasons[argument] = strerror(error)
+            return [argument]
+
+    given = [None if argument == "-" else listed(argument) for argument in arguments]
+    total = 0 if None in given else sum(len(part) for part in given if part is not None)
     parts = (paths_on_stdin(null) if part is None else part for part in given)
-    return itertools.chain.from_iterable(parts), count
+    return NamedPaths(itertools.chain.from_iterable(parts), total, reasons)
 
 
 def listed_paths(argument: str) -> list[str]:

@@ -127,9 +127,16 @@ def embed_dataset(
     if reasons:
         snapshot = snapshot.with_reasons(reasons)
         keep_snapshot(snapshot, own, stores[0])
-    embedded, seconds = total - len(reasons), time.perf_counter() - started
     done = Embedding(
-        info, snapshot, stores, spec.views, embedded, missing.reused, seconds, pass_seconds
+        info,
+        snapshot,
+        stores,
+        spec.views,
+        embedded=total - len(reasons),
+        embedded_rows=missing.count(snapshot, reasons),
+        reused=missing.reused,
+        seconds=time.perf_counter() - started,
+        pass_seconds=pass_seconds,
     )
     if done.unreadable and not spec.skip_unreadable:
         raise UnreadableImagesError(done)

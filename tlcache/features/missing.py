@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -52,6 +52,11 @@ class MissingRows:
     plain: NDArray[np.bool_]
     views: NDArray[np.bool_]
     reused: int
+
+    def count(self, snapshot: Snapshot, failed: Collection[bytes]) -> int:
+        """How many rows these are, but for those of images whose digest failed."""
+        made = np.array([snapshot.digests[i].tobytes() not in failed for i in self.images], bool)
+        return int(self.plain[made].sum() + self.views[made].sum())
 
     def jobs(self, snapshot: Snapshot) -> Iterator[Job]:
         for image, plain, views in zip(self.images, self.plain, self.views, strict=True):

@@ -145,6 +145,7 @@ class Embedding:
         stores: The rows of the eval transform and, where there are views, of the train transform.
         views: How many augmented views each training image has.
         embedded, reused: Distinct images of which rows were made, and of which none had to be.
+        embedded_rows: Rows that were made of them, plain ones and views.
         seconds: Of everything.
         pass_seconds: Of the pass alone.
     """
@@ -154,6 +155,7 @@ class Embedding:
     stores: Sequence[FeatureStore]
     views: int
     embedded: int
+    embedded_rows: int
     reused: int
     seconds: float
     pass_seconds: float
@@ -207,12 +209,14 @@ class Embedding:
             "dataset": self.snapshot.dataset.name,
             "images": len(self.snapshot.dataset),
             "embedded": self.embedded,
+            "embedded_rows": self.embedded_rows,
             "reused": self.reused,
             "unreadable": [{"path": path, "reason": reason} for path, reason in self.unreadable],
             "views": self.views,
             "dim": self.trunk.dim,
             "seconds": self.seconds,
             "images_per_second": self.embedded / self.pass_seconds if self.embedded else 0.0,
+            "rows_per_second": self.embedded_rows / self.pass_seconds if self.embedded else 0.0,
         }
 
 
@@ -253,7 +257,7 @@ def open_snapshot(path: Path, views: int = 0, report: Report | None = None) -> E
         stores.append(open_store(folder.parent, identity.as_train(), "unknown", report))
     reused = len(first_of_each(snapshot.digests[snapshot.readable()]))
     seconds = time.perf_counter() - started
-    return Embedding(info, snapshot, stores, views, 0, reused, seconds, 0.0)
+    return Embedding(info, snapshot, stores, views, 0, 0, reused, seconds, 0.0)
 
 
 def _gathered(

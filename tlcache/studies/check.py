@@ -253,16 +253,25 @@ def check_imbalance(most: float, name: str = "imbalance") -> None:
         raise OptionError(name, expected, str(most), "leave it out for 3")
 
 
-def unsound(found: Inspection) -> DataError:
-    """What makes results wrong, in one line, with what to do."""
+def fault_of(found: Inspection, *, skip_unreadable: bool = False) -> DataError | None:
+    """What makes results wrong or cannot be read, in one line, with what to do."""
+    if not (unreadable := 0 if skip_unreadable else len(found.unreadable)) and found.sound:
+        return None
     said = [
+        (unreadable, "file that cannot be read", "files that cannot be read"),
         (len(found.leaking), "image in two splits", "images in two splits"),
         (found.near_across, "near duplicate in two splits", "near duplicates in two splits"),
         (len(found.contradicting), "image in two classes", "images in two classes"),
     ]
     counts = ", ".join(f"{n:,} {one if n == 1 else many}" for n, one, many in said if n)
-    remedy = "keep one of each pair, or put both into the same split and class, then train again"
-    return DataError(found.dataset.root, "each image in one split and one class", counts, remedy)
+    kind, remedies = ("readable images, each" if unreadable else "each image"), list[str]()
+    if unreadable:
+        remedies += ["replace or remove what cannot be read, or pass --skip-unreadable"]
+    if not found.sound:
+        pair = "keep one of each pair, or put both into the same split and class, then train again"
+        remedies += [pair]
+    expected = f"{kind} in one split and one class"
+    return DataError(found.dataset.root, expected, counts, "; ".join(remedies))
 
 
 def digested(source: DataSource, tell: Reporter) -> Snapshot:
