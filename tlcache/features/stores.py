@@ -63,16 +63,30 @@ def describe_trunk(
         note: Is told of a damaged memo.
 
     Raises:
-        TrunkError: If the network is unknown, or the weights cannot be had or do not fit it.
+        TrunkError: If the network is unknown, or the weights cannot be had or do not fit it; or
+            if a module of the user's own is in training mode, or changes before it is run.
     """
     if isinstance(trunk, str):
         if memo and (info := recall(memo, trunk, weights, note)):
             return info, lambda: _load_as_described(info)
         from tlcache.trunks.load import load_trunk
 
-        trunk = load_trunk(trunk, weights, memo)
-    loaded = trunk
-    return loaded.info, lambda: loaded
+        loaded = load_trunk(trunk, weights, memo)
+        return loaded.info, lambda: loaded
+    from tlcache.trunks.load import as_it_is
+
+    given = as_it_is(trunk)
+    return given.info, lambda: _unchanged(given)
+
+
+def _unchanged(trunk: Trunk) -> Trunk:
+    from tlcache.trunks.load import as_it_is
+
+    if (now := as_it_is(trunk).digest) != trunk.digest:
+        expected = f"the weights {trunk.digest[:8]} that the module had a moment ago"
+        remedy = "let nothing train it meanwhile, and run again"
+        raise TrunkError(f"trunk {trunk.name}", expected, now[:8], remedy)
+    return trunk
 
 
 def _load_as_described(info: TrunkInfo) -> Trunk:

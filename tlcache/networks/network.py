@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tlcache.core.errors import ModelError, TrunkError
 from tlcache.heads.model import Head, Model
 from tlcache.networks.loading import Batch
-from tlcache.trunks.load import Trunk
+from tlcache.trunks.load import Trunk, digest_of
 from tlcache.trunks.weights import fit_state, state_digest
 
 
@@ -41,7 +41,8 @@ def restore_network(trunk: Trunk, model: Model) -> nn.Module:
             fit_state(module, state, "the model's network", trunk.name)
         except TrunkError as error:
             raise ModelError(error.where, error.expected, error.found, "finetune again") from error
-    digest = state_digest(module.state_dict())
+    own = model.network is not None
+    digest = state_digest(module.state_dict()) if own else digest_of(trunk)
     if digest != model.digest:
         raise _other_trunk(f"{model.trunk} with weights {model.digest[:8]}", digest[:8])
     return module.eval()

@@ -7,7 +7,7 @@ ImageNet weights (``efficientnet_lite0``). Covers no training and no weights fil
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from tlcache.core.errors import TrunkError, error_in_a_line, nearest
+from tlcache.core.errors import TrunkError, error_in_a_line, listed, nearest
 from tlcache.data.transforms import Transform
 from tlcache.trunks.info import FileStamp, TrunkInfo, parse_weights, remember
 from tlcache.trunks.published import (
@@ -26,7 +26,14 @@ from tlcache.trunks.published import (
     import_timm,
     published_weights,
 )
-from tlcache.trunks.weights import State, fit_state, read_state, state_digest
+from tlcache.trunks.weights import (
+    State,
+    fit_state,
+    module_state,
+    outside_state,
+    read_state,
+    state_digest,
+)
 
 _AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")  # more heads, which only training uses
 _OLD_NAMES = (  # of layers in torchvision's own files, and what its networks call them now
@@ -42,9 +49,12 @@ class Trunk(TrunkInfo):
 
     Attributes:
         module: In eval mode, without gradients.
+        derived: Digest of the tensors in no state dict that follow from the network's name, as
+            they were loaded; empty where there are none, and for a module of the user's own.
     """
 
     module: nn.Module = field(repr=False, compare=False)
+    derived: str = field(default="", repr=False, compare=False)
 
     @property
     def info(self) -> TrunkInfo:
@@ -86,10 +96,46 @@ def load_trunk(
         transform=transform,
         source=given.source if given else None,
         module=module,
+        derived=_outside_digest(module),
     )
     if memo_dir:
         remember(memo_dir, trunk)
     return trunk
+
+
+def as_it_is(trunk: Trunk) -> Trunk:
+    """A trunk from whoever held its module, with the digest of what the module holds now.
+
+    Raises:
+        TrunkError: If a part of it is in training mode: rows would depend on chance or on their
+            batch. Or if its state is not of tensors alone.
+    """
+    training = [
+        name or "the module itself" for name, m in trunk.module.named_modules() if m.training
+    ]
+    if training:
+        expected = "a module in eval mode, whose features depend on the image alone"
+        parts = "1 submodule" if len(training) == 1 else f"{len(training)} submodules"
+        found = f"{parts} in training mode ({listed(training)})"
+        remedy = "call trunk.module.eval() first"
+        raise TrunkError(f"trunk {trunk.name}", expected, found, remedy)
+    return replace(trunk, digest=digest_of(trunk))
+
+
+def digest_of(trunk: Trunk) -> str:
+    """Hex SHA-256 of the tensors that a trunk's module holds now, see ``weights.state_digest``.
+
+    Those in no state dict are in it, unless they are what a network of this name is loaded with.
+    """
+    state = module_state(trunk.module, f"trunk {trunk.name}")
+    if _outside_digest(trunk.module) != trunk.derived:
+        state = state | outside_state(trunk.module)
+    return state_digest(state)
+
+
+def _outside_digest(module: nn.Module) -> str:
+    outside = outside_state(module)
+    return state_digest(outside) if outside else ""
 
 
 def _weights(name: str, wanted: str | Path) -> Weights:

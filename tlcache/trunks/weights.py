@@ -47,6 +47,30 @@ def state_digest(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+def module_state(module: nn.Module, where: object) -> State:
+    """A module's state dict.
+
+    Raises:
+        TrunkError: If it holds what is no tensor, of which no digest could tell.
+    """
+    state: dict[str, Any] = module.state_dict()
+    for name, value in state.items():
+        if not isinstance(value, Tensor):
+            found = f"{name!r} of type {type(value).__name__}"
+            raise TrunkError(where, "a state of tensors alone", found, "hold it in a buffer")
+    return state
+
+
+def outside_state(module: nn.Module) -> State:
+    """Tensors that a module may compute with and that its state dict lacks."""
+    own = (
+        *module.named_parameters(remove_duplicate=False),
+        *module.named_buffers(remove_duplicate=False),
+    )
+    kept = module.state_dict().keys()
+    return {name: tensor for name, tensor in own if name not in kept}
+
+
 def read_state(path: Path) -> State:
     """The tensors of a ``.safetensors`` file, or of any file that ``torch.save`` wrote.
 
