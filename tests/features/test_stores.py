@@ -113,7 +113,7 @@ class Shifted(nn.Module):
         self.options = options
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x.mean((2, 3)) + self.shift
+        return x.mean((2, 3)) + self.get_buffer("shift")
 
     def get_extra_state(self) -> dict[str, Any]:
         return self.options
