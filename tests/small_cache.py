@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib.metadata
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import PIL.features
 import pytest
 from numpy.typing import NDArray
 
@@ -209,3 +211,20 @@ def check_clean(store: FeatureStore, rows: int) -> None:
     shards = [read_shard(path, IDENTITY) for path in (store.folder / "shards").iterdir()]
     assert sum(len(shard.views) for shard in shards) == rows
     assert sum(len(shard.views) < PER_SHARD / 4 for shard in shards) <= 1
+
+
+# Libraries of other versions.
+
+CODECS = {"libjpeg-turbo": "libjpeg_turbo", "libwebp": "webp"}
+
+
+def pretend(monkeypatch: pytest.MonkeyPatch, library: str, version: str) -> None:
+    """Have a library of another version than the one that is installed."""
+    if name := CODECS.get(library):
+        codec = PIL.features.version
+        monkeypatch.setattr(PIL.features, "version", lambda f: version if f == name else codec(f))
+    else:
+        package = importlib.metadata.version
+        monkeypatch.setattr(
+            importlib.metadata, "version", lambda p: version if p == library else package(p)
+        )

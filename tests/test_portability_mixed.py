@@ -5,7 +5,6 @@ Pillow's versions stand for whatever two machines may have of their own.
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import shutil
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from small_cache import pretend
 from small_trunk import small_trunk
 from typer.testing import CliRunner
 
@@ -27,20 +27,12 @@ from tlcache.features.read import Embedding, open_snapshot
 TRUNK = small_trunk()
 
 
-def pretend(monkeypatch: pytest.MonkeyPatch, pillow: str) -> None:
-    """Have another version of Pillow."""
-    real = importlib.metadata.version
-    monkeypatch.setattr(
-        importlib.metadata, "version", lambda name: pillow if name == "pillow" else real(name)
-    )
-
-
 @pytest.fixture
 def two(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Embedding]:
     """The same images under Pillow 12.0 and 13.0, in caches of their own; 13.0 is installed."""
     made = []
     for version in ("12.0", "13.0"):
-        pretend(monkeypatch, version)
+        pretend(monkeypatch, "pillow", version)
         made.append(embed(scan(tiny_data), TRUNK, cache=tmp_path / version))
     return made
 
@@ -137,7 +129,7 @@ def test_a_folder_under_a_false_name_is_neither_read_nor_written(
     theirs, ours = (embedding.stores[0].folder for embedding in two)
     swapped(theirs, ours)
     before = content(ours)
-    pretend(monkeypatch, "12.0")
+    pretend(monkeypatch, "pillow", "12.0")
     lines: list[str] = []
     made = embed(scan(tiny_data), TRUNK, cache=ours.parent, report=lines.append)
     assert made.embedded == 24
@@ -155,7 +147,7 @@ def test_rows_under_a_whole_false_identity_are_set_aside(
     ours = ours.rename(ours.with_name(theirs.name))
     (shard,) = ours.glob("shards/*")
     bytes_before = shard.read_bytes()
-    pretend(monkeypatch, "12.0")
+    pretend(monkeypatch, "pillow", "12.0")
     lines: list[str] = []
     made = embed(scan(tiny_data), TRUNK, cache=ours.parent, report=lines.append)
     assert (made.embedded, made.reused) == (24, 0)

@@ -13,12 +13,12 @@ from time import time_ns
 from typing import Any
 
 import numpy as np
-import PIL.features
 import pytest
 import torch
+from small_cache import pretend
 from small_trunk import small_trunk
 
-from tlcache.cache.identity import what_is_new
+from tlcache.cache.identity import series, what_is_new
 from tlcache.cache.store import open_store
 from tlcache.data.folders import scan
 from tlcache.data.transforms import Transform
@@ -153,29 +153,32 @@ def test_another_transform_makes_the_augmented_views_again_too(
 # --- libraries
 
 
-def pretend(monkeypatch: pytest.MonkeyPatch, library: str, version: str) -> None:
-    """Have a library of another version than the one that is installed."""
-    if library == "libjpeg-turbo":
-        codec = PIL.features.version
-        monkeypatch.setattr(
-            PIL.features, "version", lambda f: version if f == "libjpeg_turbo" else codec(f)
-        )
-    else:
-        package = importlib.metadata.version
-        monkeypatch.setattr(
-            importlib.metadata, "version", lambda p: version if p == library else package(p)
-        )
-
-
-@pytest.mark.parametrize("library", ["pillow", "libjpeg-turbo", "torch", "torchvision", "timm"])
+@pytest.mark.parametrize(
+    ("library", "old", "new", "words"),
+    [
+        ("pillow", "12.0.1", "12.1.0", "12.0 → 12.1"),
+        ("libjpeg-turbo", "3.0.4", "3.1.0", "3.0 → 3.1"),
+        ("libwebp", "1.5.0", "1.6.0", "1.5 → 1.6"),
+        ("torch", "2.14.1+cpu", "2.15.0+cu130", "2.14 → 2.15"),
+        ("torch", "2.15.0.dev20260101+cpu", "2.15.0", "2.15.0.dev20260101+cpu → 2.15"),
+        ("torchvision", "0.29.1", "0.30.0", "0.29 → 0.30"),
+        ("timm", "1.0.30", "1.0.31", "1.0.30 → 1.0.31"),
+    ],
+)
 def test_another_version_of_a_library(
-    tiny_data: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, library: str
+    tiny_data: Path,
+    cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    library: str,
+    old: str,
+    new: str,
+    words: str,
 ) -> None:
     trunk = dataclasses.replace(TRUNK, name="timm/small")
-    pretend(monkeypatch, library, "12.0")
+    pretend(monkeypatch, library, old)
     embed(scan(tiny_data), trunk, cache=cache)
-    pretend(monkeypatch, library, "13.0")
-    missed(f"{library} 12.0 → 13.0", tiny_data, cache, trunk)
+    pretend(monkeypatch, library, new)
+    missed(f"{library} {words}", tiny_data, cache, trunk)
 
 
 # --- what is stored
@@ -214,6 +217,6 @@ def test_the_nearest_identity_is_the_one_that_is_compared_with(
     embed(scan(tiny_data), TRUNK, cache=cache, transform=far)
     missed("resize 300 → 299", tiny_data, cache, TRUNK, transform=far | {"resize": 299})
     missed("resize 256 → 255", tiny_data, cache, TRUNK, transform={"resize": 255})
-    real = importlib.metadata.version("pillow")
-    pretend(monkeypatch, "pillow", "13.0")
-    missed(f"pillow {real} → 13.0", tiny_data, cache, TRUNK, transform=far)
+    real = series("pillow", importlib.metadata.version("pillow"))
+    pretend(monkeypatch, "pillow", "99.0")
+    missed(f"pillow {real} → 99.0", tiny_data, cache, TRUNK, transform=far)

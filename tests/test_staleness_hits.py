@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from small_cache import pretend
 from small_trunk import small_trunk
 from typer.testing import CliRunner
 
@@ -55,6 +56,35 @@ def hit(dataset: ImageDataset, cache: Path, filled: Embedding, **how: Any) -> Fe
     assert found.reused == len(rows(found))
     assert rows(found).items() <= rows(filled).items()
     return found.read()
+
+
+# --- libraries
+
+
+@pytest.mark.parametrize(
+    ("library", "old", "new"),
+    [
+        ("torch", "2.14.1+cpu", "2.14.1+cu130"),
+        ("torch", "2.14.1", "2.14.2.post1+cpu"),
+        ("torchvision", "0.29.1+cu130", "0.29.1"),
+        ("pillow", "12.0.0", "12.0.1"),
+        ("libjpeg-turbo", "3.1.0", "3.1.3"),
+        ("libwebp", "1.6.0", ""),
+    ],
+)
+def test_another_wheel_or_patch_release_of_a_library(
+    tiny_data: Path,
+    cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    library: str,
+    old: str,
+    new: str,
+) -> None:
+    pretend(monkeypatch, library, old)
+    filled = embed(scan(tiny_data), TRUNK, cache=cache)
+    pretend(monkeypatch, library, new)
+    hit(scan(tiny_data), cache, filled)
+    assert len(list(cache.glob("small-*"))) == 1
 
 
 # --- how it is run

@@ -108,6 +108,19 @@ def test_nothing_is_embedded_again() -> None:
     check_features(open_snapshot(new.pop(), 2))
 
 
+def test_another_wheel_reads_what_was_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Built for a GPU, a patch release later, with decoders that identities did not name."""
+    versions = dict(read_identity(Path("cache", EVAL)).versions) | {"libwebp": "1.6.0"}
+    versions["torch"] = versions["torch"].rpartition(".")[0] + ".7+cu130"
+    monkeypatch.setattr("tlcache.features.stores.library_versions", lambda _: versions.items())
+    done = tlcache("embed", "pets", *OPTIONS, "--views", "2", "--json")
+    counts = json.loads(done.stdout)
+    assert (counts["embedded"], counts["reused"]) == (0, 10)
+    assert counts["identity"] == kept("embed.json")["identity"]
+    assert "identity" not in done.stderr
+    assert {path.name for path in Path("cache").glob("squeezenet*")} == {EVAL, TRAIN}
+
+
 def test_a_snapshot_is_opened_without_its_images() -> None:
     shutil.rmtree("pets")
     embedding = api.open_snapshot(SNAPSHOT, 2)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tlcache.cache.identity import Identity, differences, folder_name
+from tlcache.cache.identity import Identity, differences, folder_name, series
 from tlcache.core.errors import DamageError, OptionError
 from tlcache.core.machine import library_versions
 from tlcache.data.transforms import Transform
@@ -202,6 +202,38 @@ def test_a_difference_is_said_in_a_few_words() -> None:
     assert differences(PLAIN, PLAIN) == []
 
 
+@pytest.mark.parametrize(
+    ("library", "version", "said"),
+    [
+        ("torch", "2.14.1", "2.14"),
+        ("torch", "2.14.1+cpu", "2.14"),
+        ("torch", "2.14.1+cu130", "2.14"),
+        ("torch", "2.14.1.post2", "2.14"),
+        ("pillow", "13", "13"),
+        ("timm", "1.0.31", "1.0.31"),
+        ("timm", "1.0.31.post1+here", "1.0.31"),
+        ("torch", "2.15.0.dev20260101+cu130", "2.15.0.dev20260101+cu130"),
+        ("torch", "2.6.0a0+ecf3bae40a.nv25.01", "2.6.0a0+ecf3bae40a.nv25.01"),
+        ("torch", "2.15.0rc1", "2.15.0rc1"),
+        ("libjpeg-turbo", "none", "none"),
+    ],
+)
+def test_a_release_is_named_by_its_series_and_what_is_none_in_full(
+    library: str, version: str, said: str
+) -> None:
+    assert series(library, version) == said == series(library, said)
+
+
+def test_other_words_for_the_same_versions_are_no_difference() -> None:
+    words = {"libjpeg-turbo": "3.1.4", "pillow": "12.0.0", "torch": "2.9.1+cu130"}
+    other = dataclasses.replace(PLAIN, versions=tuple(words.items()))
+    assert other.key != PLAIN.key and differences(PLAIN, other) == []
+    named = dataclasses.replace(PLAIN, versions=(*PLAIN.versions, ("libwebp", "1.5")))
+    newer = dataclasses.replace(PLAIN, versions=(*PLAIN.versions, ("libwebp", "1.6")))
+    assert differences(PLAIN, named) == differences(named, PLAIN) == []
+    assert differences(named, newer) == ["libwebp 1.5 → 1.6"]
+
+
 def test_a_folders_name_is_one_safe_word() -> None:
     identity = dataclasses.replace(PLAIN, trunk="timm/../convnext nano")
     name = folder_name(identity, "my weights")
@@ -209,8 +241,8 @@ def test_a_folders_name_is_one_safe_word() -> None:
 
 
 def test_timm_counts_only_where_it_makes_the_network() -> None:
-    always = {"libjpeg-turbo", "pillow", "torch", "torchvision"}
-    assert dict(library_versions("resnet18")).keys() == always
+    always = dict(library_versions("resnet18")).keys()
+    assert {"libjpeg-turbo", "libwebp", "pillow", "torch", "torchvision"} <= always
     for trunk in ("timm/resnet18", "efficientnet_lite0"):
         assert dict(library_versions(trunk)).keys() == always | {"timm"}
     assert all(text for pair in library_versions("resnet18") for text in pair)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_cache import DIM, IDENTITY, files, flip, rows
+from small_cache import DIM, IDENTITY, files, flip, joined, rows
 
 import tlcache.cache.store
 import tlcache.core.files
@@ -18,6 +18,10 @@ from tlcache.cache.shards import Rows, pack_shard, read_shard
 from tlcache.cache.store import FeatureStore, open_store
 from tlcache.core.errors import CacheError
 
+ON_A_GPU, PATCHED, NEWER = (
+    dataclasses.replace(IDENTITY, versions=(("torch", version),))
+    for version in ("2.9.1+cu130", "2.9.2", "2.10")
+)
 OTHER = dataclasses.replace(IDENTITY, weights="cd" * 32)
 
 
@@ -438,3 +442,61 @@ def test_a_folder_with_another_identity_is_neither_read_nor_written(
             "or use another --cache-dir"
         )
     assert files(store) == [kept.name]
+
+
+def test_the_same_features_under_another_wheel_s_name_are_read_and_added_to(
+    tmp_path: Path, said: list[str]
+) -> None:
+    old = open_store(tmp_path, ON_A_GPU, "imagenet1k")
+    old.commit(rows(3))
+    store = open_store(tmp_path, PATCHED, "imagenet1k", said.append)
+    assert (store.folder, store.identity) == (old.folder, ON_A_GPU)
+    assert store.has(rows(3).images, rows(3).views).all()
+    store.commit(rows(2, 1))
+    assert open_store(tmp_path, ON_A_GPU, "x").has(rows(2, 1).images, rows(2, 1).views).all()
+    assert said == [] and len(list(tmp_path.iterdir())) == 1
+    newer = open_store(tmp_path, NEWER, "imagenet1k")
+    assert not newer.has(rows(3).images, rows(3).views).any()
+
+
+@pytest.mark.parametrize("writable", [True, False])
+def test_rows_that_two_wheels_have_made_apart_are_read_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writable: bool
+) -> None:
+    parts = rows(3), rows(3, 1), rows(3, 2)
+    stores = [
+        open_store(tmp_path / str(i), each, "x") for i, each in enumerate((PATCHED, ON_A_GPU))
+    ]
+    for store, part in zip(stores, parts, strict=False):
+        store.commit(part)
+        store.folder.rename(tmp_path / store.folder.name)
+    first, second = sorted(tmp_path.glob("resnet18-*"))
+    store, every = open_store(tmp_path, IDENTITY, "x"), joined(*parts)
+    assert store.folder == first
+    before = {path: path.read_bytes() for path in second.rglob("*.*")}
+    if not writable:
+
+        def refuse(*_: object) -> None:
+            raise CacheError(first, "a folder that can be written", "none", "choose another")
+
+        monkeypatch.setattr(tlcache.cache.store, "write_atomically", refuse)
+    features, found = store.gather(every.images, every.views)
+    assert found.tolist() == [True] * 6 + [False] * 3
+    np.testing.assert_array_equal(features[:6], every.features[:6])
+    assert store.has(every.images, every.views).tolist() == found.tolist()
+    own = FeatureStore(first, store.identity)  # as who opens this folder alone
+    assert own.has(every.images, every.views).sum() == (6 if writable else 3)
+    assert {path: path.read_bytes() for path in second.rglob("*.*")} == before
+    assert len(files(store)) == (2 if writable else 1)
+
+
+def test_views_lie_beside_the_features_that_they_belong_to(tmp_path: Path) -> None:
+    """Whatever words another folder has for the same versions."""
+    old = open_store(tmp_path, ON_A_GPU, "x")
+    old.commit(rows(3))
+    open_store(tmp_path, PATCHED.as_train(), "x").commit(rows(2))
+    known = open_store(tmp_path, IDENTITY, "x").identity.as_train()
+    views = open_store(tmp_path, IDENTITY.as_train(), "x", known=known)
+    assert views.identity == ON_A_GPU.as_train()
+    assert views.has(rows(2).images, rows(2).views).all()
+    assert FeatureStore(views.folder, views.identity).has(rows(2).images, rows(2).views).all()

@@ -33,6 +33,10 @@ ANEW = "run `tlcache embed` again, with the same trunk and transform: it writes 
 _MAX_DIM = 1 << 20
 _MAX_BYTES = 1 << 20
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_RELEASED = re.compile(r"(\d+(?:\.\d+)*)(?:\.post\d+)?(?:\+.*)?")
+# What a Pillow without them cannot read, and what identities did not always name: where one of two
+# identities names none, that tells them not apart.
+_DECODERS = ("libavif", "libwebp", "openjpeg")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +48,7 @@ class Identity:
         weights: Hex SHA-256 of its weights and buffers (``weights.state_digest``).
         dim: Length D of a feature.
         transform: Of the image; a train transform has as many views as are asked for.
-        versions: Of the libraries that decode and compute.
+        versions: Of the libraries that decode and compute, each by its :func:`series`.
         cut: Where the features leave the network: ``head-input`` is what its own head would get.
         precision: A word: ``fp32`` is within 5e-6 relative of torch's eager fp32.
         dtype: Of the stored numbers, one of ``DTYPES``.
@@ -124,6 +128,17 @@ class Identity:
         return identity
 
 
+def series(library: str, version: str) -> str:
+    """What of a library's version a feature may depend on: ``2.14`` of ``2.14.1+cu130``.
+
+    How a wheel was built is none of it, nor is a patch release. What was never released, a build of
+    some day or commit, is named in full. timm counts its releases by the third number.
+    """
+    if not (released := _RELEASED.fullmatch(version)):
+        return version
+    return ".".join(released[1].split(".")[: 3 if library == "timm" else 2])
+
+
 def folder_name(identity: Identity, label: str) -> str:
     """Readable words and 8 hex digits of the key: ``resnet18-imagenet1k-eval-3f9c2a1b``."""
     words = f"{identity.trunk}-{label}-{identity.transform.kind}"
@@ -185,20 +200,24 @@ def what_is_new(cache: Path, identity: Identity) -> list[str]:
 
 
 def differences(old: Identity, new: Identity) -> list[str]:
-    """What differs, each in a few words: ``pillow 12.0 → 13.0``; empty when nothing does."""
-    before, after = _flat(old.describe()), _flat(new.describe())
+    """What differs, each in a few words: ``pillow 12.0 → 13.0``.
+
+    Empty where a feature of one is a feature of the other, though their keys may differ: other
+    words for the same versions make no other feature.
+    """
+    before, after = _flat(old), _flat(new)
+    untold = {name for name in _DECODERS if name not in before or name not in after}
     return [
         f"{name} {_short(before.get(name))} → {_short(after.get(name))}"
-        for name in sorted(before.keys() | after.keys())
+        for name in sorted((before.keys() | after.keys()) - untold)
         if before.get(name) != after.get(name)
     ]
 
 
-def _flat(values: dict[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        flat.update(value if isinstance(value, dict) else {name: value})
-    return flat
+def _flat(identity: Identity) -> dict[str, Any]:
+    values = identity.describe()
+    values |= {name: series(name, version) for name, version in values.pop("versions").items()}
+    return values | values.pop("transform")
 
 
 def _short(value: object) -> str:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from tlcache.cache.identity import (
     FILE,
     Identity,
+    differences,
     folder_name,
     identities,
     read_description,
@@ -48,11 +49,19 @@ class FeatureStore:
         folder: Of this identity; see :func:`open_store`.
         identity: That every row belongs to.
         report: Is told, in one line, of each file that was found damaged and set aside.
+        others: Stores of the same features. A row that only they have is copied from there.
     """
 
-    def __init__(self, folder: Path, identity: Identity, report: Report | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        identity: Identity,
+        report: Report | None = None,
+        others: Sequence[FeatureStore] = (),
+    ) -> None:
         self.folder = folder
         self.identity = identity
+        self._others = others
         self.snapshots = folder / "snapshots"
         self._shards = folder / "shards"
         self.note = report or no_report
@@ -75,9 +84,8 @@ class FeatureStore:
     def has(self, images: NDArray[np.uint8], views: NDArray[np.int32]) -> NDArray[np.bool_]:
         """Which of the rows of (n, 32) digests and (n,) views are cached: (n,)."""
         found = np.zeros(len(images), bool)
-        wanted = _Wanted(images, views)
-        for rows in self.rows():
-            found[wanted.match(rows)[0]] = True
+        for _, into, _ in self._matches(images, views):
+            found[into] = True
         return found
 
     def gather(
@@ -93,16 +101,34 @@ class FeatureStore:
         """
         features = np.zeros((len(images), self.identity.dim), np.float32) if out is None else out
         found = np.zeros(len(images), bool)
-        wanted = _Wanted(images, views)
-        for rows in self.rows():
-            into, source = wanted.match(rows)
-            new = ~found[into]
-            into, source = into[new], source[new]
+        for rows, into, source in self._matches(images, views):
             for start in range(0, len(into), _ROWS_AT_ONCE):
                 block = slice(start, start + _ROWS_AT_ONCE)
                 features[into[block]] = rows.features[source[block]]
             found[into] = True
         return features, found
+
+    def _matches(
+        self, images: NDArray[np.uint8], views: NDArray[np.int32]
+    ) -> Iterator[tuple[Rows, NDArray[np.int64], NDArray[np.int64]]]:
+        """The first of each wanted row: the shard's, which are wanted, and where they lie in it."""
+        wanted, found = _Wanted(images, views), np.zeros(len(images), bool)
+        for store in (self, *self._others):
+            if store is not self and found.all():
+                return
+            for rows in store.rows():
+                into, source = wanted.match(rows)
+                new = ~found[into]
+                into, source = into[new], source[new]
+                found[into] = True
+                if store is not self and len(into):
+                    self._take_over(rows, np.unique(source))
+                yield rows, into, source
+
+    def _take_over(self, rows: Rows, at: NDArray[np.int64]) -> None:
+        """Commit rows of another folder, so that this one has by itself all that is read of it."""
+        with contextlib.suppress(CacheError):  # a cache that is only to be read
+            self.commit(Rows(rows.features[at], rows.images[at], rows.views[at]))
 
     def rows(self) -> Iterator[Rows]:
         """Every sound shard's rows, in the order of shard names; damaged ones are set aside.
@@ -197,18 +223,27 @@ class FeatureStore:
 
 
 def open_store(
-    cache: Path, identity: Identity, label: str, report: Report | None = None
+    cache: Path,
+    identity: Identity,
+    label: str,
+    report: Report | None = None,
+    known: Identity | None = None,
 ) -> FeatureStore:
     """The store of an identity; nothing is written until the first commit.
 
     Args:
         label: A readable word for the weights, for the name of a new folder.
         report: Is told of damaged files.
+        known: The same features in the words that the store is to have them in. By default those
+            of the first folder, unless one has the very words of ``identity``.
     """
-    for folder, known in identities(cache, report):
-        if known == identity:
-            return FeatureStore(folder, identity, report)
-    return FeatureStore(cache / folder_name(identity, label), identity, report)
+    same = [each for each in identities(cache, report) if not differences(each[1], identity)]
+    if known is None:
+        words = [other for _, other in same]
+        known = identity if identity in words or not words else words[0]
+    own = next((folder for folder, other in same if other == known), None)
+    others = [FeatureStore(*each, report) for each in same if each[0] != own]
+    return FeatureStore(own or cache / folder_name(known, label), known, report, others)
 
 
 class _Wanted:

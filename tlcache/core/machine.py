@@ -106,6 +106,10 @@ def library_versions(trunk: str) -> tuple[tuple[str, str], ...]:
         packages.append("timm")
     versions = {name: importlib.metadata.version(name) for name in packages}
     versions["libjpeg-turbo"] = features.version("libjpeg_turbo") or "none"
+    # Beside it, the decoders of lossy images: what pixels they make is their own choice.
+    for name, codec in (("libavif", "avif"), ("libwebp", "webp"), ("openjpeg", "jpg_2000")):
+        if version := features.version(codec):
+            versions[name] = version
     return tuple(sorted(versions.items()))
 
 

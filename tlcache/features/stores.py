@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tlcache.cache.identity import DTYPES, PRECISIONS, Identity
+from tlcache.cache.identity import DTYPES, PRECISIONS, Identity, series
 from tlcache.cache.store import FeatureStore, open_store
 from tlcache.core.errors import OptionError, TrunkError
 from tlcache.core.machine import Compute, library_versions
@@ -126,9 +126,12 @@ def stores_of(spec: FeatureSpec, info: TrunkInfo, note: Report = no_report) -> l
         weights=info.digest,
         dim=info.dim,
         transform=transform,
-        versions=library_versions(info.name),
+        versions=tuple((name, series(name, v)) for name, v in library_versions(info.name)),
         precision=spec.precision,
         dtype=spec.dtype,
     )
-    wanted = [identity, identity.as_train()] if spec.views else [identity]
-    return [open_store(spec.cache, each, info.label, note) for each in wanted]
+    stores = [open_store(spec.cache, identity, info.label, note)]
+    if spec.views:
+        known = stores[0].identity.as_train()
+        stores.append(open_store(spec.cache, identity.as_train(), info.label, note, known))
+    return stores
