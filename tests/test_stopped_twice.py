@@ -37,10 +37,11 @@ def embed_slowly(data: Path, cache: Path, said: Path, made: Path) -> int:
     """
     add = tlcache.features.missing.RowBuffer.add
 
-    def logged(buffer: Any, result: Made) -> None:
-        add(buffer, result)
+    def logged(buffer: Any, result: Made) -> Made:
+        kept = add(buffer, result)
         with made.open("a") as log:
             log.write(f"{result.job.digest.hex()}\n")
+        return kept
 
     def slow(content: bytes, path: Path) -> Any:
         time.sleep(0.01)

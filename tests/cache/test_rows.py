@@ -62,7 +62,7 @@ def test_an_empty_folder_holds_nothing(stores: Stores) -> None:
 
 def test_names_that_end_in_zero_bytes_are_told_apart() -> None:
     images = np.zeros((3, 32), np.uint8)
-    images[1, 31] = 1
+    images[:, 0], images[1, 31] = 7, 1
     names = row_names(images, np.array([0, 0, 256], np.int32))
     assert len(np.unique(names)) == 3
     assert Held(np.unique(names), 3, 1, []).images() == 2

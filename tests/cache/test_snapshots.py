@@ -11,9 +11,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+import tlcache.core.files
 from tlcache.cache import snapshots as digests
 from tlcache.cache.snapshots import Snapshot, load_snapshot, save_snapshot, take_snapshot
 from tlcache.data.folders import ImageDataset, scan
+
+NO_IMAGE = "expected an image, found bytes that are no image"
+
+
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A read that fails is tried again without a pause."""
+    monkeypatch.setattr(tlcache.core.files, "PAUSES", (0, 0))
 
 
 @pytest.fixture
@@ -255,11 +264,43 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
 def test_why_an_image_cannot_be_decoded_is_remembered(tmp_path: Path, digested: list[str]) -> None:
     dataset = _old(tmp_path, "a.jpg")
     snapshot = _later(take_snapshot(dataset))
-    known = dataclasses.replace(snapshot, reasons=["found no image", "", "", ""])
+    known = dataclasses.replace(snapshot, reasons=[NO_IMAGE, "", "", ""])
     digested.clear()
     assert take_snapshot(dataset, known).reasons == known.reasons
     assert digested == []
     assert take_snapshot(dataset, known, rehash=True).reasons == [""] * 4
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "Input/output error",
+        "Stale file handle",
+        "it changes while it is read",
+        "other bytes than were digested before the pass",
+        "expected the bytes that were digested before the pass, found other bytes",
+    ],
+)
+@pytest.mark.parametrize("digest", [True, False])
+def test_that_a_read_once_failed_is_forgotten(tmp_path: Path, reason: str, digest: bool) -> None:
+    dataset = _old(tmp_path, "a.jpg")
+    known = _later(take_snapshot(dataset))
+    digests = known.digests * np.array([[digest], [1], [1], [1]], np.uint8)
+    again = take_snapshot(
+        dataset, dataclasses.replace(known, digests=digests, reasons=[reason, "", "", ""])
+    )
+    assert again.reasons == [""] * 4
+    assert np.array_equal(again.digests, known.digests)
+
+
+def test_why_there_is_no_feature_is_remembered_for_as_many_views_or_more(tmp_path: Path) -> None:
+    dataset = _old(tmp_path, "a.jpg")
+    reason = "expected a feature of finite numbers, found NaN or Inf"
+    known = _later(take_snapshot(dataset, views=2))
+    known = dataclasses.replace(known, reasons=[reason, NO_IMAGE, "", ""])
+    for views, kept in ((2, reason), (3, reason), (1, ""), (0, "")):
+        again = take_snapshot(dataset, known, views=views)
+        assert again.reasons == [kept, NO_IMAGE, "", ""]
 
 
 def test_a_file_that_could_not_be_opened_is_tried_again(

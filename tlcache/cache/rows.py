@@ -1,7 +1,8 @@
 """Rows by their names: those that a folder's shards hold, and those that snapshots name.
 
-A snapshot names view 0 of each of its readable images; and of the augmented views that belong to
-its identity, every view of such an image, as it may be wanted again. Shards are read and checked,
+A snapshot names view 0 of each of its images that has a digest; and of the augmented views that
+belong to its identity, every view of such an image, as it may be wanted again. It need not be
+readable: that a read failed, or one view has no feature, costs no row. Shards are read and checked,
 and none is set aside. Covers no features: of each row only the name is kept.
 """
 
@@ -112,8 +113,8 @@ def read_names(
 
 
 def named_images(snapshots: Iterable[Snapshot]) -> Images:
-    """The images that can be read, sorted, each once."""
-    digests = [snapshot.digests[snapshot.readable()] for snapshot in snapshots]
+    """The images that have a digest, sorted, each once."""
+    digests = [snapshot.digests[snapshot.digests.any(axis=1)] for snapshot in snapshots]
     return np.unique(_images(np.concatenate([np.empty((0, 32), np.uint8), *digests])))
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
+import errno
+import functools
 import hashlib
 import json
 import os
@@ -22,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.core.errors import DamageError, strerror
-from tlcache.core.files import read_capped, write_atomically
+from tlcache.core.files import persistently, read_capped, write_atomically
 from tlcache.core.hdf5 import Layout, pack, unpack
 from tlcache.core.progress import Tick
 from tlcache.data.folders import SPLITS, ImageDataset
@@ -35,6 +37,10 @@ SETTLED_NS = 2_000_000_000
 KEEP_SECONDS = 5.0
 """How often, at most, :func:`take_snapshot` hands out what it knows so far."""
 
+OF_FEATURE = "expected a feature"
+"""How a reason begins that tells of what the network made of an image."""
+
+_OF_OTHER_BYTES = "expected the bytes that were digested"  # of a read, as it was once worded
 _FILES_AT_ONCE = 256
 _MAX_ABOUT = 16 << 20  # JSON can take thirty times the memory of its bytes
 _LEADING_OUT = (b"\0\0", b"\0/", b"\0../", b"/../", b"/..\0", b"\0..\0")  # path after path
@@ -151,13 +157,25 @@ def take_snapshot(
 
 
 def _recall(new: Snapshot, known: Snapshot) -> None:
-    """Fill in the digests and reasons of the files that look as they did in ``known``."""
+    """Fill in the digests and reasons of the files that look as they did in ``known``.
+
+    A reason that is none of the bytes is forgotten: that a read failed says nothing of the next
+    one. Nor need the feature of a view be bad where fewer views are wanted.
+    """
     at = {path: row for row, path in enumerate(known.dataset.paths)}
     rows = np.fromiter((at.get(path, -1) for path in new.dataset.paths), np.int64, len(new.reasons))
     same = (rows >= 0) & _settled(known)[rows] & (known.status[rows] == new.status).all(axis=1)
     new.digests[same] = known.digests[rows[same]]
+    no_view_less = new.views >= known.views
     for i in np.flatnonzero(same):
-        new.reasons[i] = new.reasons[i] or known.reasons[rows[i]]
+        reason = known.reasons[rows[i]]
+        if (reason.startswith(OF_FEATURE) and no_view_less) or _is_of_bytes(reason):
+            new.reasons[i] = new.reasons[i] or reason
+
+
+def _is_of_bytes(reason: str) -> bool:
+    """Whether it holds of a file as long as its bytes do: then it is an ``ImageError``'s words."""
+    return reason.startswith("expected ") and not reason.startswith((OF_FEATURE, _OF_OTHER_BYTES))
 
 
 def _settled(snapshot: Snapshot) -> NDArray[np.bool_]:
@@ -177,21 +195,25 @@ def _digested(dataset: ImageDataset, rows: list[int]) -> Iterator[tuple[Status, 
 def digest_file(path: Path) -> tuple[Status, bytes, str]:
     """A file's status and SHA-256, or why it has none."""
     try:
-        with path.open("rb") as file:
-            before = _columns(os.fstat(file.fileno()))
-            digest = hashlib.file_digest(file, "sha256").digest()
-            after = _columns(os.fstat(file.fileno()))
+        return *persistently(functools.partial(_digest_at_rest, path)), ""
     except OSError as error:
         return (0, 0, 0, 0), bytes(32), strerror(error)
+
+
+def _digest_at_rest(path: Path) -> tuple[Status, bytes]:
+    with path.open("rb") as file:
+        before = _columns(os.fstat(file.fileno()))
+        digest = hashlib.file_digest(file, "sha256").digest()
+        after = _columns(os.fstat(file.fileno()))
     if before != after:
-        return after, bytes(32), "it changes while it is read"
-    return after, digest, ""
+        raise OSError(errno.EAGAIN, "it changes while it is read")
+    return after, digest
 
 
 def look(path: str) -> tuple[Status, str]:
     """A file's status, and why it cannot be an image's."""
     try:
-        status = os.stat(path)  # noqa: PTH116 -- speed
+        status = persistently(functools.partial(os.stat, path))  # no Path: speed
     except OSError as error:
         return (0, 0, 0, 0), strerror(error)
     # To open a pipe would wait for a writer, for ever.

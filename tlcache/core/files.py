@@ -13,13 +13,21 @@ import hashlib
 import os
 import secrets
 import stat
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from tlcache.core.errors import CacheError, DamageError, faults_as, strerror
 
 TEMPORARY = ".tmp"
+PAUSES = (0.1, 0.4)
+"""Seconds before a read that failed is tried again: a network's disk stumbles, and goes on."""
+
+_LASTING = FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError
+_LASTING_CODES = errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.ENXIO
+
+Read = TypeVar("Read")
 
 
 def write_atomically(path: Path, *parts: bytes) -> None:
@@ -103,6 +111,22 @@ def read_capped(path: Path, cap: int) -> bytes:
     if size > cap or len(data) > cap:
         raise _not_ours(path, f"at most {cap:,} bytes", f"{max(size, len(data)):,} bytes")
     return data
+
+
+def persistently(read: Callable[[], Read]) -> Read:
+    """What ``read`` gives, which is called again after a pause where it fails as a disk does.
+
+    Raises:
+        OSError: If it fails each time, or in a way that will not pass, as where no file is.
+    """
+    for pause in PAUSES:
+        try:
+            return read()
+        except OSError as error:
+            if isinstance(error, _LASTING) or error.errno in _LASTING_CODES:
+                raise
+        time.sleep(pause)
+    return read()
 
 
 def sha256_of(path: Path) -> str:

@@ -26,7 +26,7 @@ from tlcache.core.errors import CacheError, ImageError, OptionError, listed, str
 from tlcache.core.machine import resolve_device
 from tlcache.core.progress import no_tick, said_once
 from tlcache.data.images import ImageInMemory
-from tlcache.features.missing import Pass, RowBuffer, make_rows
+from tlcache.features.missing import Pass, RowBuffer, fit_to_keep, make_rows
 from tlcache.features.stores import FeatureSpec, describe_trunk, stores_of
 from tlcache.trunks.engines import ENGINES
 from tlcache.trunks.forward_pass import Job, Made
@@ -160,7 +160,7 @@ def features_of(
             yield from (known for known, _ in entries)
             continue
         made = compute(jobs)
-        with contextlib.closing(_kept(made, store) if store else made) as results:
+        with contextlib.closing(_kept(made, store) if store else _fit(made)) as results:
             yield from _in_order(entries, results)
 
 
@@ -206,19 +206,21 @@ def _in_order(entries: Iterable[_Entry], results: Iterable[Made]) -> Iterator[Fi
     yield from (known for known, job in left if job is None)
 
 
+def _fit(made: Generator[Made, None, None]) -> Generator[Made, None, None]:
+    with contextlib.closing(made):
+        for result in made:
+            yield fit_to_keep(result, ["float32"])
+
+
 def _kept(made: Generator[Made, None, None], store: FeatureStore) -> Generator[Made, None, None]:
     """Passes results on; they are committed, however it ends."""
     buffer = RowBuffer([store])
     try:
         with contextlib.closing(made):
             for result in made:
-                if result.reason:
-                    buffer.commit_if_due()
-                else:
-                    buffer.add(result)
+                kept = buffer.add(result)
                 # As the store will give them back, so that it makes no difference who asks first.
-                with np.errstate(over="ignore"):  # what does not fit is refused at the commit
-                    features = result.features.astype(store.identity.dtype).astype(np.float32)
-                yield dataclasses.replace(result, features=features)
+                features = kept.features.astype(store.identity.dtype).astype(np.float32)
+                yield dataclasses.replace(kept, features=features)
     finally:
         buffer.commit()

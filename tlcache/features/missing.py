@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from tlcache.cache.copies import copy_ids
 from tlcache.cache.shards import Rows
-from tlcache.cache.snapshots import Snapshot
+from tlcache.cache.snapshots import OF_FEATURE, Snapshot
 from tlcache.cache.store import FeatureStore
 from tlcache.core.errors import CacheError
 from tlcache.core.machine import Compute, batch_size_for, resolve_device, thread_count
@@ -147,7 +147,7 @@ def make_rows(
         stores: Of the transforms that the jobs' crops name, in this order.
 
     Returns:
-        Digest and reason of each image that could not be read.
+        Digest and reason of each image that could not be read, or whose feature is none.
 
     Raises:
         CacheError: If rows cannot be committed.
@@ -165,10 +165,8 @@ def make_rows(
     )(jobs)
     try:
         for done, result in enumerate(made, 1):
-            if result.reason:
-                reasons[result.job.digest] = result.reason
-            else:
-                buffer.add(result)
+            if reason := buffer.add(result).reason:
+                reasons[result.job.digest] = reason
             tick(done, total)
     except CacheError:
         raise
@@ -176,8 +174,7 @@ def make_rows(
         with contextlib.suppress(KeyboardInterrupt, StopIteration):
             result = made.throw(error)  # the threads stop, and hand on what they have made
             while True:
-                if not result.reason:
-                    buffer.keep(result)
+                buffer.keep(result)
                 result = next(made)
         buffer.commit()
         raise
@@ -190,6 +187,27 @@ def make_rows(
     return reasons
 
 
+def fit_to_keep(made: Made, dtypes: Sequence[str]) -> Made:
+    """The same; or, where a number is none or too large to be kept, why there is no feature.
+
+    Args:
+        dtypes: Of the kept numbers, of each transform that the job's crops name.
+    """
+    if made.reason:
+        return made
+    for (which, _), feature in zip(made.job.crops, made.features, strict=True):
+        dtype = np.dtype(dtypes[which])
+        with np.errstate(over="ignore"):
+            if np.isfinite(feature.astype(dtype, copy=False)).all():
+                continue
+        reason = f"{OF_FEATURE} of finite numbers, found NaN or Inf"
+        if np.isfinite(feature).all():
+            most, largest = np.finfo(dtype).max, np.abs(feature).max()
+            reason = f"{OF_FEATURE} of at most {most:,.0f}, as {dtype} holds, found {largest:,.0f}"
+        return Made(made.job, np.empty((0, 0), np.float32), reason)
+    return made
+
+
 class RowBuffer:
     """Rows that wait to be committed, for each store."""
 
@@ -197,14 +215,20 @@ class RowBuffer:
         self._stores = stores
         self._clear()
 
-    def add(self, made: Made) -> None:
-        self.keep(made)
+    def add(self, made: Made) -> Made:
+        kept = self.keep(made)
         self.commit_if_due()
+        return kept
 
-    def keep(self, made: Made) -> None:
+    def keep(self, made: Made) -> Made:
+        """Take what can be kept; :func:`fit_to_keep` says what that is."""
+        made = fit_to_keep(made, [store.identity.dtype for store in self._stores])
+        if made.reason:
+            return made
         for (which, view), feature in zip(made.job.crops, made.features, strict=True):
             self._rows[which].append((feature, made.job.digest, view))
             self._bytes += feature.nbytes
+        return made
 
     def commit_if_due(self) -> None:
         if self._bytes > COMMIT_BYTES or time.monotonic() - self._since > COMMIT_SECONDS:

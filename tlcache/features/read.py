@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from tlcache.cache.copies import first_of_each, rows_of_features
 from tlcache.cache.identity import read_identity
-from tlcache.cache.snapshots import Snapshot, load_snapshot
+from tlcache.cache.snapshots import OF_FEATURE, Snapshot, load_snapshot
 from tlcache.cache.store import FeatureStore, open_store
 from tlcache.core.errors import CacheError, DataError, OptionError, faults_as, listed
 from tlcache.core.machine import physical_memory
@@ -227,6 +227,8 @@ class UnreadableImagesError(DataError):
         bad = [f"{path} ({reason})" for path, reason in embedding.unreadable]
         found = f"{len(bad)} that cannot: {listed(bad, '; ', 5)}"
         remedy = "replace or remove them, or pass --skip-unreadable; all others are in the cache"
+        if any(reason.startswith(OF_FEATURE) for _, reason in embedding.unreadable):
+            remedy = f"check the weights, --precision and --dtype, {remedy}"
         super().__init__(embedding.snapshot.dataset.root, "images that can be read", found, remedy)
         self.embedding = embedding
 

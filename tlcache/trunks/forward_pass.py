@@ -11,6 +11,8 @@ import collections
 import concurrent.futures
 import contextlib
 import dataclasses
+import errno
+import functools
 import hashlib
 import itertools
 import queue
@@ -23,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.core.errors import ImageError, strerror
+from tlcache.core.files import persistently
 from tlcache.data.images import ImageInMemory, decode
 from tlcache.data.transforms import Transform, apply, cropped
 from tlcache.trunks.engines import Engine
@@ -191,12 +194,7 @@ def _crops(
         if stop.is_set():
             return
         try:
-            data = job.path.read_bytes()
-            digest = hashlib.sha256(data).digest()
-            if job.digest and job.digest != digest:
-                expected = "the bytes that were digested before the pass"
-                remedy = "let the file come to rest and run again"
-                raise ImageError(job.path, expected, "other bytes", remedy)
+            data, digest = persistently(functools.partial(_read, job))
             image = decode(data, job.path)
             for which, view in job.crops:
                 wanted = image, transforms[which], digest, view
@@ -204,6 +202,15 @@ def _crops(
                 yield at, cropped(*wanted) if raw else apply(*wanted).transpose(1, 2, 0)
         except (ImageError, OSError) as error:
             reasons[at] = strerror(error)
+
+
+def _read(job: Job) -> tuple[bytes, bytes]:
+    """An image's bytes and their SHA-256."""
+    data = job.path.read_bytes()
+    digest = hashlib.sha256(data).digest()
+    if job.digest and job.digest != digest:
+        raise OSError(errno.EAGAIN, "other bytes than were digested before the pass")
+    return data, digest
 
 
 @contextlib.contextmanager
