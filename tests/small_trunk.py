@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from tlcache.core.files import StrPath
 from tlcache.data.transforms import Transform
 from tlcache.heads.model import Model, initial_head
 from tlcache.trunks.info import remember
@@ -59,11 +60,13 @@ def small_model(of: Trunk | None = None, /, **changes: Any) -> Model:
     return Model(**(own | changes))
 
 
-def load_small(name: str = "small", weights: str = "", memo_dir: Path | None = None) -> Trunk:
+def load_small(
+    name: str = "small", weights: StrPath = "", memo_dir: StrPath | None = None
+) -> Trunk:
     """In place of ``tlcache.trunks.load.load_trunk``, for any name and ``random:SEED``."""
-    trunk = small_trunk(seed=int(weights.partition(":")[2] or 0))
+    trunk = small_trunk(seed=int(str(weights).partition(":")[2] or 0))
     if memo_dir is not None:
-        remember(memo_dir, trunk.info)
+        remember(Path(memo_dir), trunk.info)
     return trunk
 
 

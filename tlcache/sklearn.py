@@ -11,7 +11,6 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +23,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from tlcache.core.errors import InputError, OptionError
+from tlcache.core.files import StrPath, as_path
 from tlcache.core.machine import Compute
 from tlcache.data.images import as_images
 from tlcache.evaluation.metrics import softmax
@@ -31,7 +31,7 @@ from tlcache.features.extract import extract, feature_length
 from tlcache.features.stores import FeatureSpec
 from tlcache.heads.recipe import Recipe
 from tlcache.heads.train import train_head
-from tlcache.trunks.info import TrunkInfo
+from tlcache.trunks.info import TrunkInfo, as_weights
 
 if TYPE_CHECKING:
     from tlcache.trunks.load import Trunk
@@ -78,8 +78,8 @@ class FeatureExtractor(NamesByClass, TransformerMixin, BaseEstimator):
     def __init__(
         self,
         trunk: str | Trunk = "resnet18",
-        weights: str | os.PathLike[str] = "imagenet",
-        cache: str | os.PathLike[str] | None = "cache",
+        weights: StrPath = "imagenet",
+        cache: StrPath | None = "cache",
         *,
         preprocess: dict[str, Any] | None = None,
         precision: str = "fp32",
@@ -143,8 +143,8 @@ class FeatureExtractor(NamesByClass, TransformerMixin, BaseEstimator):
         options = {name: _plain(value) for name, value in self.get_params(deep=False).items()}
         kinds: dict[str, tuple[str, tuple[type, ...]]] = {
             "trunk": ("a name or a Trunk", (str, TrunkInfo)),
-            "weights": ("imagenet, random or a file", (str, os.PathLike)),
-            "cache": ("a folder or None", (str, os.PathLike, NoneType)),
+            "weights": ("imagenet, random or a path", (str, os.PathLike)),
+            "cache": ("a path or None", (str, os.PathLike, NoneType)),
             "preprocess": ("a dict or None", (dict, NoneType)),
             "workers": ("a whole number or None", (int, NoneType)),
             "batch_size": ("a whole number or None", (int, NoneType)),
@@ -157,8 +157,8 @@ class FeatureExtractor(NamesByClass, TransformerMixin, BaseEstimator):
         with tempfile.TemporaryDirectory() as nowhere, _as_parameters():
             yield FeatureSpec(
                 trunk=options["trunk"],
-                weights=os.fspath(options["weights"]),
-                cache=Path(options["cache"] or nowhere),
+                weights=as_weights(options["weights"]),
+                cache=as_path("cache", nowhere if options["cache"] is None else options["cache"]),
                 transform=options["preprocess"] or {},
                 precision=options["precision"],
                 dtype=options["dtype"],

@@ -18,7 +18,7 @@ import numpy as np
 from tlcache.cache.identity import ANEW, FILE, Identity, read_description, read_identity
 from tlcache.cache.store import BAD
 from tlcache.core.errors import CacheError, TlcacheError, nearest, strerror
-from tlcache.core.files import TEMPORARY, list_folder
+from tlcache.core.files import TEMPORARY, StrPath, as_path, list_folder
 
 WEIGHTS = "weights"
 
@@ -54,7 +54,7 @@ class IdentityFolder:
     changed_ns: int
 
 
-def list_cache(cache: Path) -> list[IdentityFolder]:
+def list_cache(cache: StrPath) -> list[IdentityFolder]:
     """The identity folders of a cache, in the order of names, with those that cannot be used.
 
     Reads each ``identity.json`` and the folders' lists of files; looks into no other file, so it
@@ -63,6 +63,7 @@ def list_cache(cache: Path) -> list[IdentityFolder]:
     Raises:
         CacheError: If there is no cache, or it cannot be read.
     """
+    cache = as_path("cache", cache)
     if os.path.isfile(cache / FILE):  # noqa: PTH113 -- never raises
         remedy = f"pass --cache-dir {cache.absolute().parent}"
         raise CacheError(cache, "the folder of a whole cache", "that of one identity", remedy)

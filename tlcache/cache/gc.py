@@ -15,7 +15,7 @@ from tlcache.cache.compaction import Compacted, compact, delete
 from tlcache.cache.identity import Identity, identities, read_identity
 from tlcache.cache.rows import NamedRows
 from tlcache.cache.store import BAD
-from tlcache.core.files import TEMPORARY, list_folder
+from tlcache.core.files import TEMPORARY, StrPath, as_path, as_paths, list_folder
 from tlcache.core.progress import Report
 
 ABANDONED_SECONDS = 3600.0
@@ -75,8 +75,8 @@ class Garbage:
 
 
 def collect_garbage(
-    cache: Path,
-    folders: Sequence[Path] | None = None,
+    cache: StrPath,
+    folders: Sequence[StrPath] | None = None,
     *,
     dry_run: bool = False,
     report: Report | None = None,
@@ -93,11 +93,12 @@ def collect_garbage(
     Raises:
         CacheError: If the cache cannot be read or written. No row that a snapshot names is lost.
     """
+    cache = as_path("cache", cache)
     if folders is None:
         chosen = list(identities(cache, report))
         weights = _tidy([cache / "weights"], dry_run)
     else:
-        chosen = [(folder, read_identity(folder)) for folder in folders]
+        chosen = [(folder, read_identity(folder)) for folder in as_paths("folders", folders)]
         weights = LeftOver(0, 0, 0)
     sweeps = [_sweep(*each, dry_run=dry_run, report=report) for each in chosen]
     return Garbage(dry_run, sweeps, weights)

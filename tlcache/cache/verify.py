@@ -29,7 +29,7 @@ from tlcache.cache.rows import Held, look_up, named_images, named_rows, read_nam
 from tlcache.cache.shards import MAX_BYTES
 from tlcache.cache.snapshots import Snapshot, load_snapshot
 from tlcache.core.errors import CacheError, DamageError
-from tlcache.core.files import TEMPORARY, is_gone, read_capped
+from tlcache.core.files import TEMPORARY, StrPath, as_path, as_paths, is_gone, read_capped
 from tlcache.core.progress import Tick
 from tlcache.trunks.info import read_memo
 
@@ -77,7 +77,7 @@ class Verification:
 
 
 def verify_cache(
-    cache: Path, identities: Sequence[str] = (), progress: Tick | None = None
+    cache: StrPath, identities: Sequence[StrPath] = (), progress: Tick | None = None
 ) -> Verification:
     """Read and check all of a cache; change nothing.
 
@@ -95,7 +95,8 @@ def verify_cache(
     Raises:
         CacheError: If there is no cache, or no such identity.
     """
-    families, found = _families(cache, identities), Verification()
+    cache, named = as_path("cache", cache), as_paths("identities", identities)
+    families, found = _families(cache, list(map(str, named))), Verification()
     memos = [] if identities else list_files(cache / WEIGHTS, found.findings)
     total = len(memos) + sum(len(f.shards) + len(f.snapshots) for fs in families for f in fs)
     done = 0

@@ -14,11 +14,11 @@ import os
 import secrets
 import stat
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
-from tlcache.core.errors import CacheError, DamageError, faults_as, strerror
+from tlcache.core.errors import CacheError, DamageError, InputError, faults_as, strerror
 
 TEMPORARY = ".tmp"
 PAUSES = (0.1, 0.4)
@@ -28,6 +28,32 @@ _LASTING = FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionE
 _LASTING_CODES = errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.ENXIO
 
 Read = TypeVar("Read")
+
+StrPath = str | os.PathLike[str]
+"""What a public function takes for a path; :func:`as_path` makes one of it, at its first line."""
+
+
+def as_path(name: str, value: object, expected: str = "a path") -> Path:
+    """The path that the caller of a public function hands over as its parameter ``name``.
+
+    Raises:
+        InputError: If it is nothing of the kind.
+    """
+    text = os.fspath(value) if isinstance(value, str | os.PathLike) else None
+    if isinstance(text, str) and text and "\0" not in text:
+        return Path(text)
+    raise InputError(name, expected, repr(value)[:200], "pass a str or an os.PathLike")
+
+
+def as_paths(name: str, values: Iterable[StrPath]) -> list[Path]:
+    """The same of several.
+
+    Raises:
+        InputError: If one is no path, or they are one path or no list.
+    """
+    if isinstance(values, str | bytes | os.PathLike) or not isinstance(values, Iterable):
+        raise InputError(name, "a list of paths", repr(values)[:200], "put it into a list")
+    return [as_path(f"{name}[{i}]", value) for i, value in enumerate(values)]
 
 
 def write_atomically(path: Path, *parts: bytes) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.core.errors import DataError, faults_as, listed
+from tlcache.core.files import StrPath, as_path
 from tlcache.core.notebook import counts_html
 from tlcache.core.progress import Report, no_report
 from tlcache.data.splits import check_shares, divide, sample
@@ -71,7 +72,11 @@ class ImageDataset:
 
 
 def scan(
-    folder: Path, fractions: Sequence[float] | None = None, seed: int = 0, *, unsplit: bool = False
+    folder: StrPath,
+    fractions: Sequence[float] | None = None,
+    seed: int = 0,
+    *,
+    unsplit: bool = False,
 ) -> ImageDataset:
     """Read a data set from its folder.
 
@@ -87,7 +92,7 @@ def scan(
         DataError: If the folder is missing or laid out otherwise, or a class is empty or unknown.
         OptionError: If the fractions make no sense.
     """
-    folder = Path(folder)
+    folder = as_path("folder", folder)
     with _reading(folder):
         if fractions is None and not (unsplit and _is_unsplit(folder)):
             classes, found, ignored = _scan_splits(folder)

@@ -18,12 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.core.errors import ModelError, OptionError, error_in_a_line, faults_as
-from tlcache.core.files import write_atomically
+from tlcache.core.files import StrPath, as_path, as_paths, write_atomically
 from tlcache.core.machine import silent_stdout
 from tlcache.evaluation.metrics import softmax
 from tlcache.export.trials import BATCHES, largest_difference, trials_of, usable_pixels
 from tlcache.heads.model import Model, load_model, save_model
 from tlcache.networks.scoring import load_network
+from tlcache.trunks.info import as_weights
 
 if TYPE_CHECKING:
     import torch
@@ -72,13 +73,13 @@ class Exported:
 
 def export_model(
     model: Model,
-    output: Path,
+    output: StrPath,
     format: str = "onnx",
     *,
-    images: Sequence[Path],
+    images: Sequence[StrPath],
     preprocess: bool = False,
-    weights: str | None = None,
-    memo: Path | None = None,
+    weights: StrPath | None = None,
+    memo: StrPath | None = None,
     force: bool = False,
 ) -> Exported:
     """Write a model as a file that runs without tlcache: trunk, head and softmax.
@@ -103,9 +104,11 @@ def export_model(
         ModelError: If the weights are not the model's, or the file's probabilities differ.
         DataError: If no image can be read.
     """
+    output, memo = as_path("output", output), None if memo is None else as_path("memo", memo)
+    weights = None if weights is None else as_weights(weights)
     check_export(format, preprocess)
     _check_output(output, force)
-    pixels = usable_pixels(images, preprocess)
+    pixels = usable_pixels(as_paths("images", images), preprocess)
     network = load_network(model, weights, memo)
     trials = list(trials_of(model, network, pixels, preprocess))
     contract = _contract(model, preprocess)

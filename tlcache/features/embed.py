@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,13 +22,14 @@ from tlcache.cache.store import (
     known_snapshots,
 )
 from tlcache.core.errors import DataError, OptionError
+from tlcache.core.files import StrPath, as_path
 from tlcache.core.machine import Compute
 from tlcache.core.progress import ProgressMaker, Report, Reporter, said_once
 from tlcache.data.folders import SPLITS, DataSource, ImageDataset
 from tlcache.features.missing import make_rows, missing_rows
 from tlcache.features.read import Embedding, UnreadableImagesError, open_snapshot
 from tlcache.features.stores import FeatureSpec, describe_trunk, stores_of
-from tlcache.trunks.info import note_random
+from tlcache.trunks.info import as_weights, note_random
 
 if TYPE_CHECKING:
     from tlcache.trunks.load import Trunk
@@ -38,9 +38,9 @@ if TYPE_CHECKING:
 def embed(
     dataset: ImageDataset,
     trunk: str | Trunk = "resnet18",
-    weights: str = "imagenet",
+    weights: StrPath = "imagenet",
     *,
-    cache: Path = Path("cache"),
+    cache: StrPath = "cache",
     views: int = 0,
     transform: dict[str, Any] | None = None,
     precision: str = "fp32",
@@ -83,8 +83,8 @@ def embed(
     """
     spec = FeatureSpec(
         trunk=trunk,
-        weights=weights,
-        cache=cache,
+        weights=as_weights(weights),
+        cache=as_path("cache", cache),
         views=views,
         transform=transform or {},
         precision=precision,

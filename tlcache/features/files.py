@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.core.errors import DataError, OptionError, faults_as, to_install
-from tlcache.core.files import open_atomically
+from tlcache.core.files import StrPath, as_path, open_atomically
 from tlcache.core.machine import physical_memory
 from tlcache.core.progress import Tick, no_tick
 from tlcache.features.read import Embedding, LabelledRows
@@ -29,7 +29,7 @@ _BLOCK = 8192  # rows of 1,280 numbers: 42 MB
 
 
 def write_features(
-    path: Path,
+    path: StrPath,
     rows: Rows,
     classes: Sequence[str],
     identity: str = "",
@@ -58,6 +58,7 @@ def write_features(
         DataError: If a name cannot be kept in the format.
         CacheError: If the file cannot be written.
     """
+    path = as_path("path", path)
     check_target(path, force=force)
     write, surrogates, names = _FORMATS[path.suffix]
     remedy = "rename it, or name a file of another format (.npz keeps any name)"

@@ -21,6 +21,7 @@ from tlcache.cache.identity import read_identity
 from tlcache.cache.snapshots import OF_FEATURE, Snapshot, load_snapshot
 from tlcache.cache.store import FeatureStore, open_store
 from tlcache.core.errors import CacheError, DataError, OptionError, faults_as, listed
+from tlcache.core.files import StrPath, as_path
 from tlcache.core.machine import physical_memory
 from tlcache.core.notebook import counts_html
 from tlcache.core.progress import Report, no_report, said_once
@@ -166,7 +167,7 @@ class Embedding:
         pairs = zip(self.snapshot.dataset.paths, self.snapshot.reasons, strict=True)
         return [(path, reason) for path, reason in pairs if reason]
 
-    def read(self, spool: Path | None = None) -> Features:
+    def read(self, spool: StrPath | None = None) -> Features:
         """The features, from the cache.
 
         Args:
@@ -176,6 +177,7 @@ class Embedding:
         Raises:
             CacheError: If a row is missing, or they do not fit into the memory or onto the disk.
         """
+        spool = None if spool is None else as_path("spool", spool)
         dataset, readable = self.snapshot.dataset, rows_of_features(self.snapshot)
         digests, splits = self.snapshot.digests[readable], dataset.splits[readable]
         views = None
@@ -233,7 +235,7 @@ class UnreadableImagesError(DataError):
         self.embedding = embedding
 
 
-def open_snapshot(path: Path, views: int = 0, report: Report | None = None) -> Embedding:
+def open_snapshot(path: StrPath, views: int = 0, report: Report | None = None) -> Embedding:
     """A data set from its snapshot in a cache: needs no images, no weights and no trunk.
 
     Args:
@@ -244,7 +246,8 @@ def open_snapshot(path: Path, views: int = 0, report: Report | None = None) -> E
     Raises:
         CacheError: If the snapshot or its cache cannot be used.
     """
-    started, report = time.perf_counter(), said_once(report or no_report)
+    path, started = as_path("path", path), time.perf_counter()
+    report = said_once(report or no_report)
     snapshot, folder = load_snapshot(path), path.absolute().parents[1]
     identity = read_identity(folder)
     info = TrunkInfo(

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.core.errors import ModelError
-from tlcache.core.files import write_atomically
+from tlcache.core.files import StrPath, as_path, write_atomically
 from tlcache.data.transforms import Transform
 
 MODEL_FORMAT = 2
@@ -98,7 +98,7 @@ class Model:
         }
 
 
-def save_model(path: Path, model: Model) -> None:
+def save_model(path: StrPath, model: Model) -> None:
     """Write a model file, whole or not at all.
 
     Raises:
@@ -106,13 +106,14 @@ def save_model(path: Path, model: Model) -> None:
     """
     from safetensors.numpy import save
 
+    path = as_path("path", path)
     tensors = {_WEIGHT: model.head.weight, _BIAS: model.head.bias, **(model.network or {})}
     metadata = {"tlcache": json.dumps(model.describe(), sort_keys=True)}
     contiguous = {name: np.require(t, requirements="C") for name, t in tensors.items()}
     write_atomically(path, save(contiguous, metadata))
 
 
-def load_model(path: Path) -> Model:
+def load_model(path: StrPath) -> Model:
     """Read a model file.
 
     Args:
@@ -123,6 +124,7 @@ def load_model(path: Path) -> Model:
     """
     from safetensors import safe_open
 
+    path = as_path("path", path)
     try:
         path = path / "model.safetensors" if path.is_dir() else path
         if not path.is_file():

@@ -20,6 +20,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from tlcache.core.errors import DataError, ModelError, OptionError
+from tlcache.core.files import StrPath, as_path
 from tlcache.core.machine import resolve_device
 from tlcache.core.notebook import training_html
 from tlcache.core.progress import Report, Tick, no_report
@@ -189,7 +190,7 @@ def finetune(
     workers: Workers = "auto",
     views: int | None = None,
     skip_unreadable: bool = False,
-    checkpoint: Path | None = None,
+    checkpoint: StrPath | None = None,
     note: Report = no_report,
     on_start: Callable[[StartRecord], None] | None = None,
     on_resume: Callable[[EpochRecord], None] | None = None,
@@ -230,6 +231,7 @@ def finetune(
         OptionError: If an option makes no sense.
         CacheError: If the checkpoint cannot be written.
     """
+    checkpoint = None if checkpoint is None else as_path("checkpoint", checkpoint)
     tuning = Tuning(recipe or Recipe(), freeze, bn, views, precision)
     first = head or initial_head(len(dataset.classes), trunk.dim, tuning.recipe.seed)
     _check(dataset, trunk, first)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tlcache.core.errors import ModelError, error_in_a_line, faults_as, strerror
+from tlcache.core.files import StrPath, as_path
 from tlcache.data.folders import SPLITS
 from tlcache.evaluation.metrics import Evaluation
 from tlcache.evaluation.roles import final_split
@@ -195,12 +196,13 @@ class RunList:
     stopped: list[Path]
 
 
-def list_runs(folder: Path = Path("runs")) -> RunList:
+def list_runs(folder: StrPath = "runs") -> RunList:
     """The runs that a folder holds, or the one that it is. Folders of anything else are passed by.
 
     Raises:
         ModelError: If there is no such folder, or it cannot be read.
     """
+    folder = as_path("folder", folder)
     remedy = "name another: `tlcache train` puts its runs into runs/"
     with faults_as(ModelError, folder, "a folder of runs", remedy):
         inside = [path for path in sorted(folder.iterdir()) if path.is_dir()]

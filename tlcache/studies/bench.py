@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tlcache.core.errors import OptionError
+from tlcache.core.files import StrPath, as_path
 from tlcache.core.machine import Compute, describe_machine
 from tlcache.core.progress import Report
 from tlcache.data.folders import ImageDataset
@@ -27,6 +28,7 @@ from tlcache.heads.recipe import EpochRecord, Recipe
 from tlcache.heads.train import train_head
 from tlcache.networks.finetune import finetune
 from tlcache.networks.scoring import Scored, load_network, score_features, score_split
+from tlcache.trunks.info import as_weights
 from tlcache.trunks.load import Trunk, load_trunk
 
 NAMES = ("cached", "frozen", "finetune", "lp-ft")
@@ -140,14 +142,14 @@ class Benchmark:
 def benchmark(
     dataset: ImageDataset,
     trunk: str = "resnet18",
-    weights: str = "imagenet",
+    weights: StrPath = "imagenet",
     recipe: Recipe | None = None,
     *,
     contenders: Sequence[str] = NAMES,
     views: int = 0,
     device: str = "auto",
     workers: int | None = None,
-    memo: Path | None = None,
+    memo: StrPath | None = None,
     on_start: Report | None = None,
     on_epoch: Callable[[EpochRecord], None] | None = None,
 ) -> Benchmark:
@@ -174,6 +176,7 @@ def benchmark(
         remedy = "name them with commas between, or leave it out for all"
         found = ", ".join(unknown) or "none"
         raise OptionError("--contenders", f"some of {', '.join(NAMES)}", found, remedy)
+    weights, memo = as_weights(weights), None if memo is None else as_path("memo", memo)
     recipe = recipe or Recipe()
     compute = Compute(device=device, workers=workers)
     loaded = load_trunk(trunk, weights, memo)

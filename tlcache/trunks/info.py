@@ -20,7 +20,7 @@ from time import time_ns
 from typing import Any
 
 from tlcache.core.errors import CacheError, DamageError, TlcacheError, TrunkError, strerror
-from tlcache.core.files import read_capped, write_atomically
+from tlcache.core.files import StrPath, as_path, read_capped, write_atomically
 from tlcache.core.progress import Report, no_report
 from tlcache.data.transforms import Transform
 
@@ -113,6 +113,20 @@ class TrunkInfo:
         if isinstance(wanted, str):
             return "imagenet1k"
         return re.sub(r"[^a-z0-9]+", "_", wanted.stem.lower())[:24].strip("_") or "weights"
+
+
+def as_weights(weights: StrPath) -> str:
+    """What the caller of a public function hands over as ``weights``, in a word or as a path.
+
+    Raises:
+        InputError: If it is nothing of the kind.
+    """
+    if isinstance(weights, str) and weights:
+        return weights
+    text = str(as_path("weights", weights, "imagenet, random or a path"))
+    # A path is a file's, even if that bears one of the words.
+    a_word = text == "imagenet" or text.partition(":")[0] == "random"
+    return f"./{text}" if a_word else text
 
 
 def parse_weights(weights: str) -> str | int | Path:

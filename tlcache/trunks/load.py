@@ -16,8 +16,9 @@ import torchvision
 from torch import Tensor, nn
 
 from tlcache.core.errors import TrunkError, error_in_a_line, listed, nearest
+from tlcache.core.files import StrPath, as_path
 from tlcache.data.transforms import Transform
-from tlcache.trunks.info import FileStamp, TrunkInfo, parse_weights, remember
+from tlcache.trunks.info import FileStamp, TrunkInfo, as_weights, parse_weights, remember
 from tlcache.trunks.published import (
     LITE0,
     LITE0_IN_TIMM,
@@ -63,7 +64,7 @@ class Trunk(TrunkInfo):
 
 
 def load_trunk(
-    name: str = "resnet18", weights: str = "imagenet", memo_dir: Path | None = None
+    name: str = "resnet18", weights: StrPath = "imagenet", memo_dir: StrPath | None = None
 ) -> Trunk:
     """A pretrained (or random) network without its head: a feature is what the head would get.
 
@@ -79,6 +80,8 @@ def load_trunk(
     Raises:
         TrunkError: If the network is unknown, or the weights cannot be had or do not fit it.
     """
+    weights = as_weights(weights)
+    memo_dir = None if memo_dir is None else as_path("memo_dir", memo_dir)
     wanted = parse_weights(weights)
     _check_known(name)
     with torch.random.fork_rng(devices=[]):  # networks are born random; torch's own numbers stay
