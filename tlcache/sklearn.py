@@ -143,8 +143,8 @@ class FeatureExtractor(NamesByClass, TransformerMixin, BaseEstimator):
         options = {name: _plain(value) for name, value in self.get_params(deep=False).items()}
         kinds: dict[str, tuple[str, tuple[type, ...]]] = {
             "trunk": ("a name or a Trunk", (str, TrunkInfo)),
-            "weights": ("imagenet, random or a path", (str, os.PathLike)),
-            "cache": ("a path or None", (str, os.PathLike, NoneType)),
+            "weights": ("imagenet, random or a file", (str, os.PathLike)),
+            "cache": ("a folder or None", (str, os.PathLike, NoneType)),
             "preprocess": ("a dict or None", (dict, NoneType)),
             "workers": ("a whole number or None", (int, NoneType)),
             "batch_size": ("a whole number or None", (int, NoneType)),

@@ -123,7 +123,7 @@ def as_weights(weights: StrPath) -> str:
     """
     if isinstance(weights, str) and weights:
         return weights
-    text = str(as_path("weights", weights, "imagenet, random or a path"))
+    text = str(as_path("weights", weights, "imagenet, random or a file"))
     # A path is a file's, even if that bears one of the words.
     a_word = text == "imagenet" or text.partition(":")[0] == "random"
     return f"./{text}" if a_word else text
