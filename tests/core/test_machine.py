@@ -1,13 +1,22 @@
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Callable
 
 import pytest
 import torch
 
 from tlcache.core import machine as devices
 from tlcache.core.errors import OptionError
-from tlcache.core.machine import batch_size_for, resolve_device, thread_count, usable_cpus
+from tlcache.core.machine import (
+    batch_size_for,
+    held,
+    once,
+    resolve_device,
+    thread_count,
+    usable_cpus,
+)
 
 
 def _pretend_gpus(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
@@ -78,3 +87,50 @@ def test_a_gpu_has_a_few_more_threads_than_there_are_cores(monkeypatch: pytest.M
         monkeypatch.setattr(devices, "usable_cpus", lambda cores=cores: cores)
         assert thread_count(torch.device("cpu")) == cores
         assert thread_count(torch.device("cuda", 0)) == threads
+
+
+def test_the_last_that_holds_a_setting_puts_back_what_the_first_found() -> None:
+    value = ["found"]
+
+    def force() -> Callable[[], object]:
+        before, value[0] = value[0], "forced"
+        return lambda: value.__setitem__(0, before)
+
+    first, second = held("a test's", force), held("a test's", force)
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert value == ["forced"]
+    second.__exit__(None, None, None)
+    assert value == ["found"]
+    with pytest.raises(KeyboardInterrupt), held("a test's", force):
+        assert value == ["forced"]
+        raise KeyboardInterrupt
+    assert value == ["found"]
+
+
+def test_what_threads_ask_for_at_once_is_made_once() -> None:
+    made, asked, all_ask = list[int](), list[int](), threading.Event()
+
+    @once
+    def slow() -> object:
+        made.append(threading.get_ident())
+        all_ask.wait(10)
+        return object()
+
+    got = list[object]()
+
+    def ask() -> None:
+        asked.append(1)
+        if len(asked) == 8:
+            all_ask.set()
+        got.append(slow())
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(made) == 1 and len(got) == 8 and len(set(map(id, got))) == 1
+    slow.cache_clear()
+    assert slow() is not got[0]

@@ -108,10 +108,13 @@ def test_a_state_that_is_not_the_models_is_refused() -> None:
         restore_network(small_trunk(), _tuned(digest="0" * 64))
 
 
-def test_torchs_settings_come_back() -> None:
+def test_torchs_settings_come_back_when_the_last_run_ends() -> None:
     cudnn, products = torch.backends.cudnn, torch.backends.cuda.matmul
     before = cudnn.benchmark, cudnn.allow_tf32, products.allow_tf32
-    with pytest.raises(KeyboardInterrupt), gpu_settings():
-        assert (cudnn.benchmark, cudnn.allow_tf32, products.allow_tf32) == (True, False, False)
+    first, second = gpu_settings(), gpu_settings()
+    with pytest.raises(KeyboardInterrupt), second:
+        with first:
+            assert cudnn.benchmark and not products.allow_tf32
+        assert cudnn.benchmark, "the second still runs"
         raise KeyboardInterrupt
     assert (cudnn.benchmark, cudnn.allow_tf32, products.allow_tf32) == before

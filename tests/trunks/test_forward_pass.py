@@ -10,6 +10,7 @@ import threading
 import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -218,14 +219,33 @@ def test_pixels_are_let_go_as_soon_as_their_features_are_there(tmp_path: Path) -
     assert not any(ref() is not None for ref in alive)
 
 
-def settings() -> tuple[int, bool, bool]:
-    backends = torch.backends
-    return torch.get_num_threads(), backends.cudnn.allow_tf32, backends.cuda.matmul.allow_tf32
+BACKENDS: Any = torch.backends
+NEW_WORDS = hasattr(BACKENDS, "fp32_precision")
+PLACES = (BACKENDS.cuda.matmul, BACKENDS.cudnn.conv, BACKENDS.mkldnn.matmul) if NEW_WORDS else ()
 
 
-def change(to: tuple[int, bool, bool]) -> None:
-    torch.set_num_threads(to[0])
-    torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = to[1:]
+def settings() -> list[object]:
+    if NEW_WORDS:
+        return [torch.get_num_threads(), *(place.fp32_precision for place in PLACES)]
+    products = torch.get_float32_matmul_precision()
+    return [torch.get_num_threads(), torch.backends.cudnn.allow_tf32, products]
+
+
+@contextlib.contextmanager
+def restored() -> Iterator[None]:
+    """Whatever a test says by torch's old words, in the end they are as they were."""
+    threads, convolutions = torch.get_num_threads(), torch.backends.cudnn.allow_tf32
+    products = torch.get_float32_matmul_precision()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.backends.cudnn.allow_tf32 = convolutions
+        torch.set_float32_matmul_precision(products)
+
+
+def exact(found: Sequence[object]) -> bool:
+    return found[1:] == (["ieee"] * len(PLACES) if NEW_WORDS else [False, "highest"])
 
 
 def end(how: str, jobs: Sequence[Job]) -> None:
@@ -243,7 +263,7 @@ def end(how: str, jobs: Sequence[Job]) -> None:
     made = run_pass(engine, todo, TRANSFORMS, workers=2, batch_size=1)
     with contextlib.suppress(ZeroDivisionError, KeyboardInterrupt):
         next(made)
-        assert settings()[1:] == (False, False)
+        assert exact(settings())
         if how == "is closed":
             made.close()
         elif how == "is interrupted":
@@ -255,19 +275,62 @@ def end(how: str, jobs: Sequence[Job]) -> None:
     "how", ["goes through", "fails", "runs out", "is closed", "is interrupted"]
 )
 def test_however_a_pass_ends_no_thread_and_no_setting_is_left(tmp_path: Path, how: str) -> None:
-    jobs, threads, before = image_jobs(tmp_path, 12), threading.active_count(), settings()
-    try:
-        change((3, True, True))
+    jobs, threads = image_jobs(tmp_path, 12), threading.active_count()
+    with restored():
+        torch.set_num_threads(3)
+        torch.backends.cudnn.allow_tf32 = True
+        torch.set_float32_matmul_precision("medium")  # bfloat16, on a CPU too
+        before = settings()
         end(how, jobs)
-        assert settings() == (3, True, True)
+        assert settings() == before
+        assert torch.backends.cudnn.allow_tf32, "and the old words can be asked again"
+        assert torch.get_float32_matmul_precision() == "medium"
         there = list[int]()
         thread = threading.Thread(target=lambda: there.append(torch.get_num_threads()))
         thread.start()
         thread.join()
         assert there == [3], "so has a thread that is new"
-    finally:
-        change(before)
     assert threading.active_count() == threads
+
+
+def test_the_last_of_two_passes_at_once_puts_back_what_the_first_found(tmp_path: Path) -> None:
+    jobs = image_jobs(tmp_path, 8)
+    with restored():
+        torch.set_float32_matmul_precision("high")
+        before = settings()
+        first, second = (
+            run_pass(Watched().engine, jobs, TRANSFORMS, workers=1, batch_size=1) for _ in "12"
+        )
+        next(first), next(second)
+        first.close()
+        assert exact(settings()), "the second still computes"
+        second.close()
+        assert settings() == before
+
+
+@pytest.mark.skipif(not NEW_WORDS, reason="this torch has no such words")
+@pytest.mark.parametrize("word", ["ieee", "tf32", "none"])
+def test_a_pass_goes_through_whatever_the_new_words_of_precision_say(
+    tmp_path: Path, word: str
+) -> None:
+    every = (BACKENDS, BACKENDS.cudnn, BACKENDS.mkldnn, *PLACES)
+    before = [place.fp32_precision for place in every]
+    try:
+        BACKENDS.fp32_precision = word
+        BACKENDS.mkldnn.matmul.fp32_precision = "bf16"
+        said = settings()
+        made = run_pass(
+            Watched().engine, image_jobs(tmp_path, 3), TRANSFORMS, workers=1, batch_size=1
+        )
+        next(made)
+        assert exact(settings())
+        made.close()
+        assert settings() == said
+        BACKENDS.fp32_precision = "ieee"
+        assert BACKENDS.cuda.matmul.fp32_precision == "ieee", "what was unset still is"
+    finally:
+        for place, value in zip(every, before, strict=True):
+            place.fp32_precision = value
 
 
 def test_an_error_in_a_thread_is_the_passs_own(tmp_path: Path) -> None:

@@ -1,25 +1,30 @@
 """The machine and what is installed on it: devices, cores, memory, versions of libraries.
 
-Covers no computing. Torch and Pillow are imported only when something of theirs is asked for.
+And what its threads share: settings that several hold, values that one of them makes. Covers no
+computing. Torch and Pillow are imported only when something of theirs is asked for.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import importlib.metadata
 import os
 import platform
 import re
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tlcache.core.errors import OptionError
 
 if TYPE_CHECKING:
     import torch
+
+T = TypeVar("T")
 
 WORDS = "auto, cpu, cuda or cuda:N"
 
@@ -138,22 +143,65 @@ def _processor() -> str:
         return platform.processor()
 
 
+_holders: dict[str, tuple[int, Callable[[], object]]] = {}
+_holding = threading.RLock()
+
+
 @contextlib.contextmanager
-def silent_stdout() -> Iterator[None]:
+def held(name: str, force: Callable[[], Callable[[], object]]) -> Iterator[None]:
+    """A setting of the whole process, forced for as long as any thread holds it.
+
+    Args:
+        name: Of the setting.
+        force: Sets it, for the first that holds it, and returns what puts back what was there,
+            which the last one calls: each on its own, they would put back one another's.
+    """
+    with _holding:
+        count, undo = _holders[name] if name in _holders else (0, force())
+        _holders[name] = count + 1, undo
+    try:
+        yield
+    finally:
+        with _holding:
+            count, undo = _holders.pop(name)
+            if count > 1:
+                _holders[name] = count - 1, undo
+            else:
+                undo()
+
+
+def once(make: Callable[[], T]) -> functools._lru_cache_wrapper[T]:
+    """``functools.cache``, but threads that call it at once wait for the one that is making."""
+    lock, made = threading.RLock(), functools.cache(make)
+
+    @functools.wraps(made)
+    def get() -> T:
+        with lock:
+            return made()
+
+    get.cache_clear = made.cache_clear  # type: ignore[attr-defined]
+    return get  # type: ignore[return-value]
+
+
+def silent_stdout() -> contextlib.AbstractContextManager[None]:
     """Nothing on the process's stdout, where a program may be reading JSON.
 
     MNN greets there, and torch's exporter prints what it cannot express, both past Python's stdout.
     """
+    return held("stdout", _to_nowhere)
+
+
+def _to_nowhere() -> Callable[[], object]:
     try:
         sys.stdout.flush()
         stdout = os.dup(1)
     except (AttributeError, ValueError, OSError):  # closed: nobody reads it
-        yield
-        return
-    try:
-        with Path(os.devnull).open("wb") as nowhere:
-            os.dup2(nowhere.fileno(), 1)
-        yield
-    finally:
+        return lambda: None
+    with Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+
+    def back() -> None:
         os.dup2(stdout, 1)
         os.close(stdout)
+
+    return back

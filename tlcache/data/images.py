@@ -9,7 +9,6 @@ rotation.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import io
 import itertools
 import os
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from tlcache.core.errors import ImageError, InputError, strerror
+from tlcache.core.machine import once
 
 MAX_PIXELS = 178_956_970
 """Larger images are refused before a pixel is decoded: Pillow's limit for decompression bombs."""
@@ -122,7 +122,7 @@ def _decoded_by_turbo(data: bytes) -> NDArray[np.uint8] | None:
         return None
 
 
-@functools.cache
+@once
 def _turbo_agrees() -> bool:
     """Whether simplejpeg is there and makes Pillow's very pixels, whatever the subsampling."""
     try:

@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from tlcache.core.machine import once
+
 _SUPPORT = {"bilinear": 1.0, "bicubic": 2.0}  # how far each filter reaches, in source pixels
 _BITS = 22  # of the fraction of Pillow's 8-bit resampling: 32 - 8 - 2
 
@@ -34,7 +36,7 @@ def can_resample(source: tuple[int, int], target: tuple[int, int], interpolation
     return interpolation in _SUPPORT and horizontal_first and _agrees_with_pillow()
 
 
-@functools.cache
+@once
 def _agrees_with_pillow() -> bool:
     """Whether numba is there, and makes of a few shapes what this Pillow makes of them."""
     try:
@@ -115,7 +117,7 @@ def _bicubic(x: NDArray[np.float64]) -> NDArray[np.float64]:  # a = -0.5, in Pil
 _FILTERS = {"bilinear": _bilinear, "bicubic": _bicubic}
 
 
-@functools.cache
+@once
 def _kernel() -> Callable[..., None]:
     """Compiled for any layout of the pixels at once."""
     import numba

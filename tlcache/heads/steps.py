@@ -9,7 +9,6 @@ GPU. All do the same but for their last digits. Covers no epochs, no schedule an
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from tlcache.core.machine import once
 from tlcache.heads.rows import Array, Labels
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def can_compile() -> bool:
     return importlib.util.find_spec("numba") is not None
 
 
-@functools.cache
+@once
 def compiled_steps() -> Steps:
     """:func:`steps`, compiled; takes some seconds the first time on a machine.
 

@@ -8,16 +8,19 @@ from __future__ import annotations
 import collections
 import contextlib
 import copy
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from tlcache.core.errors import ModelError, TrunkError
+from tlcache.core.machine import held
 from tlcache.heads.model import Head, Model
 from tlcache.networks.loading import Batch
 from tlcache.trunks.load import Trunk, digest_of
+from tlcache.trunks.torch_engine import exact_arithmetic
 from tlcache.trunks.weights import fit_state, state_digest
 
 
@@ -88,13 +91,15 @@ def to_device(images: Tensor, device: torch.device) -> Tensor:
 @contextlib.contextmanager
 def gpu_settings() -> Iterator[None]:
     """The fastest convolutions, and fp32 without TF32; torch's settings come back afterwards."""
-    cudnn, products = torch.backends.cudnn, torch.backends.cuda.matmul
-    before = cudnn.benchmark, cudnn.allow_tf32, products.allow_tf32
-    cudnn.benchmark, cudnn.allow_tf32, products.allow_tf32 = True, False, False
-    try:
+    with exact_arithmetic(), held("cudnn.benchmark", _benchmark):
         yield
-    finally:
-        cudnn.benchmark, cudnn.allow_tf32, products.allow_tf32 = before
+
+
+def _benchmark() -> Callable[[], None]:
+    cudnn = torch.backends.cudnn
+    back = functools.partial(setattr, cudnn, "benchmark", cudnn.benchmark)
+    cudnn.benchmark = True
+    return back
 
 
 def _other_trunk(expected: str, found: str) -> ModelError:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
-import contextlib
 import dataclasses
 import errno
 import functools
@@ -29,7 +28,7 @@ from tlcache.core.files import persistently
 from tlcache.data.images import ImageInMemory, decode
 from tlcache.data.transforms import Transform, apply, cropped
 from tlcache.trunks.engines import Engine
-from tlcache.trunks.torch_engine import Run
+from tlcache.trunks.torch_engine import Run, exact_arithmetic
 
 IDLE_SECONDS = 1.0
 
@@ -105,7 +104,7 @@ def run_pass(
         return list(_made(own.run, task, engine.raw, transforms, batch_size, stop))
 
     with (
-        _exact_arithmetic(),
+        exact_arithmetic(),
         concurrent.futures.ThreadPoolExecutor(workers, initializer=begin) as pool,
     ):
         pending: _Pending = collections.deque()
@@ -211,19 +210,3 @@ def _read(job: Job) -> tuple[bytes, bytes]:
     if job.digest and job.digest != digest:
         raise OSError(errno.EAGAIN, "other bytes than were digested before the pass")
     return data, digest
-
-
-@contextlib.contextmanager
-def _exact_arithmetic() -> Iterator[None]:
-    """No TF32 on a GPU (its 10-bit mantissa is not fp32); torch's settings come back afterwards."""
-    import torch
-
-    threads = torch.get_num_threads()
-    convolutions, products = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-        torch.backends.cudnn.allow_tf32 = convolutions
-        torch.backends.cuda.matmul.allow_tf32 = products
