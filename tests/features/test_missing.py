@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import tracemalloc
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from small_cache import DIM, TRAIN, joined, named, snapshot, store_in
 from small_trunk import small_model, small_trunk
 from torch import Tensor, nn
 
@@ -18,9 +20,11 @@ import tlcache.cache.snapshots
 import tlcache.core.files
 import tlcache.features.missing
 from tlcache.cache.gc import collect_garbage
+from tlcache.cache.shards import Rows
 from tlcache.cache.store import keep_snapshot
 from tlcache.data.folders import ImageDataset, scan
 from tlcache.features.embed import embed
+from tlcache.features.missing import missing_rows
 from tlcache.features.read import UnreadableImagesError
 from tlcache.networks.scoring import feature_store_of, score_images
 from tlcache.sklearn import FeatureExtractor
@@ -165,6 +169,30 @@ def test_the_extractor_names_an_image_whose_feature_is_not_finite(
     fine = [path for path in paths if not path.endswith(WHITE)]
     jobs = _counted(monkeypatch)
     assert len(extractor.transform(fine)) == 24 and jobs == []
+
+
+def test_what_is_missing_of_many_views_is_found_in_a_few_bytes_a_view(cache: Path) -> None:
+    images, views, kept = 20, 10_000, 6_000
+    pets = snapshot("pets", views, images)
+    stores = [store_in(cache), store_in(cache, TRAIN)]
+    stores[0].commit(named(pets.digests[:-1]))
+    for at in (0, 3):
+        for first in (0, 2 * kept // 3):  # some rows twice, in other shards and in one
+            at_hand = np.arange(first, kept, dtype=np.int32)
+            again = joined(*(named(pets.digests[at : at + 1], int(v)) for v in (1, 1, views)))
+            digests = np.repeat(pets.digests[at : at + 1], len(at_hand), axis=0)
+            features = np.zeros((len(at_hand), DIM), np.float32)
+            stores[1].commit(joined(Rows(features, digests, at_hand), again))
+    missing_rows(pets, stores, 2)  # imports and opens what is needed
+    tracemalloc.start()
+    missing = missing_rows(pets, stores, views)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert missing.images.tolist() == [0, 1, 2, 3, 4, 5, images - 1] and missing.reused == 13
+    assert missing.plain.tolist() == [False] * 6 + [True]
+    assert missing.views.sum(axis=1).tolist() == [4000, 10_000, 10_000, 4000, 10_000, 10_000, 0]
+    assert not missing.views[[0, 3], :kept].any()
+    assert peak < 12 * images * views
 
 
 # A read that fails

@@ -88,6 +88,16 @@ class FeatureStore:
             found[into] = True
         return found
 
+    def has_views(self, images: NDArray[np.uint8], views: int) -> NDArray[np.bool_]:
+        """Which of the first so many views of distinct images, (n, 32), are cached: (n, views)."""
+        found = np.zeros((len(images), views), bool)
+        wanted = _Wanted(images, np.zeros(len(images), np.int32))
+        for rows in self.rows():
+            at, source = wanted.pairs(rows.images, np.zeros_like(rows.views))
+            inside = (rows.views[source] >= 0) & (rows.views[source] < views)
+            found[at[inside], rows.views[source[inside]]] = True
+        return found
+
     def gather(
         self,
         images: NDArray[np.uint8],
@@ -257,7 +267,15 @@ class _Wanted:
 
     def match(self, rows: Rows) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Index of each wanted row that ``rows`` has, ascending, and of the first such row."""
-        keys = _keys(rows.images, rows.views)
+        into, source = self.pairs(rows.images, rows.views)
+        into, first = np.unique(into, return_index=True)
+        return into, source[first]
+
+    def pairs(
+        self, images: NDArray[np.uint8], views: NDArray[np.int32]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Index of a wanted row, and of one of the given rows with its name: of each such pair."""
+        keys = _keys(images, views)
         by_key = np.argsort(keys, kind="stable")  # a search in order stays in the cache
         low = np.searchsorted(self._sorted, keys[by_key], "left")
         high = np.searchsorted(self._sorted, keys[by_key], "right")
@@ -265,10 +283,9 @@ class _Wanted:
         source = np.repeat(by_key, counts)
         offsets = np.arange(len(source)) - np.repeat(np.cumsum(counts) - counts, counts)
         into = self._order[np.repeat(low, counts) + offsets]
-        same = (self._images[into] == rows.images[source]).all(axis=1)
-        same &= self._views[into] == rows.views[source]
-        into, first = np.unique(into[same], return_index=True)
-        return into, source[same][first]
+        same = (self._images[into] == images[source]).all(axis=1)
+        same &= self._views[into] == views[source]
+        return into[same], source[same]
 
 
 def _keys(images: NDArray[np.uint8], views: NDArray[np.int32]) -> NDArray[np.uint64]:

@@ -77,10 +77,8 @@ def missing_rows(snapshot: Snapshot, stores: Sequence[FeatureStore], views: int)
     if views:
         in_train = np.zeros(len(ids), bool)
         in_train[ids[snapshot.dataset.splits[readable] == SPLITS.index("train")]] = True
-        augmented = in_train[first]
-        wanted = np.repeat(digests[augmented], views, axis=0)
-        numbers = np.tile(np.arange(views, dtype=np.int32), int(augmented.sum()))
-        lacking[augmented] = ~stores[1].has(wanted, numbers).reshape(-1, views)
+        lacking[in_train[first]] = True
+        lacking &= ~stores[1].has_views(digests, views)
     some = plain | lacking.any(axis=1)
     return MissingRows(images[some], plain[some], lacking[some], int((~some).sum()))
 
