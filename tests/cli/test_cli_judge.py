@@ -122,6 +122,89 @@ def test_what_cannot_be_compared_is_said_in_one_line(call: Call, pets: Path) -> 
     failed(call("compare", "a", "b", pets, "--on", "all"), "--on: expected train or val or test")
 
 
+@pytest.fixture
+def leaf(call: Call, tiny_data: Path) -> Path:
+    """A run on a divided folder that left an image out and named all by relative paths."""
+    from safetensors.torch import save_file
+
+    (tiny_data / "train").rename("leaf")
+    Path("leaf/bees/broken.png").write_bytes(b"no image")
+    save_file(load_trunk(RANDOM[1], "random:7").module.state_dict(), "own.safetensors")
+    trunk = (*SMALL[:3], "own.safetensors", *SMALL[4:])
+    how = ("--split", "0.5,0.25,0.25", "--seed", "3", "--skip-unreadable", "--no-figures")
+    done = call("train", "leaf", *trunk, *how, "--epochs", "2", "--run-dir", "runs/leaf")
+    assert done.exit_code == 0, done.output
+    return Path("runs/leaf").absolute()
+
+
+ALONE = {
+    "evaluate": ("evaluate", "{run}"),
+    "compare": ("compare", "{run}", "{run}"),
+    "map": ("map", "{run}", "--points", "4"),
+    "show": ("show", "{run}", "--no-window"),
+    "export": ("export", "{run}", "--output", "leaf.onnx"),
+    "predict": ("predict", "{run}", "{run}/../../leaf/ants"),
+    "report": ("report", "{run}"),
+}
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_a_run_is_all_that_a_command_has_to_be_told(
+    name: str, call: Call, leaf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (leaf / "predictions.safetensors").unlink()  # so that a report needs the images too
+    elsewhere = leaf.parents[1] / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    on = () if name in ("export", "predict", "report") else ("--on", "test")
+    command = [word.format(run=leaf) for word in ALONE[name]]
+    done = call(*command, *on, *([] if name == "predict" else ["--json"]))
+    assert done.exit_code == 0, done.output
+    if name in ("evaluate", "map", "compare"):
+        found = json.loads(done.stdout)
+        found = found["a"] if name == "compare" else found
+        kept = json.loads((leaf / "metrics.json").read_text())["evaluation"]["test"]
+        for key in ("accuracy", "n"):
+            assert found[key] == kept[key]
+        assert "images that cannot be read are left out" in done.stderr or kept["n"] == 4
+    if name == "report":
+        assert json.loads(done.stdout)["runs"][0]["notes"] == []
+
+
+def test_a_folder_of_classes_is_split_as_the_run_split_it(call: Call, leaf: Path) -> None:
+    kept = json.loads((leaf / "metrics.json").read_text())["evaluation"]
+    for on in ("train", "val", "test"):
+        done = call("evaluate", leaf, "leaf", "--on", on, "--json")
+        assert done.exit_code == 0, done.output
+        assert json.loads(done.stdout)["confusion"] == kept[on]["confusion"]
+        assert "--split" not in done.stderr or "chosen by these images" in done.stderr
+    other = call("evaluate", leaf, "--split", "0.5,0.5")
+    assert other.exit_code == 0, other.output
+    assert "was trained with --split 0.5,0.25,0.25 --seed 3" in other.stderr
+
+
+def test_a_run_of_an_earlier_version_remembers_too(
+    call: Call, leaf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    about = json.loads((leaf / "run.json").read_text())
+    del about["source"], about["weights"]
+    (leaf / "run.json").write_text(json.dumps(about))
+    monkeypatch.chdir(leaf)
+    done = call("evaluate", leaf, "--on", "test", "--json")
+    assert done.exit_code == 0, done.output
+    Path("../../own.safetensors").unlink()
+    failed(call("predict", leaf, "../../leaf"), "own.safetensors: expected a weights file")
+
+
+def test_a_run_whose_images_are_gone_says_so(call: Call, leaf: Path) -> None:
+    Path("leaf").rename("moved")
+    failed(
+        call("evaluate", leaf), "DATA: expected the images of the run, found no folder", "are now"
+    )
+    (leaf / "run.json").unlink()
+    failed(call("evaluate", leaf), "DATA: expected a folder of images, found none, and no run.json")
+
+
 @pytest.fixture(scope="session")
 def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A head on a frozen trunk of random weights."""

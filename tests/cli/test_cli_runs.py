@@ -513,7 +513,7 @@ def test_data_that_has_moved_is_named_anew(at_run: Call, asked: list[list[str]])
     assert at_run("export", "run", "--data", "moved").exit_code == 0
     assert len(asked[0]) == 8
     shutil.copy("run/model.safetensors", "alone.safetensors")
-    refused(at_run("export", "alone.safetensors"), "no run.json beside", "--data FOLDER")
+    refused(at_run("export", "alone.safetensors"), "--data: expected", "no run.json beside")
     refused(at_run("export", "run", "--data", "nowhere"), "nowhere", "no such folder")
 
 

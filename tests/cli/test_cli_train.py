@@ -114,6 +114,23 @@ def test_a_head_of_a_snapshot_asks_where_the_weights_are(call: Call, tiny_data: 
     assert done.exit_code == 0, done.output
 
 
+def test_the_start_s_split_and_left_out_images_are_taken_over(call: Call, tiny_data: Path) -> None:
+    flat = tiny_data.with_name("flat")
+    (tiny_data / "train").rename(flat)
+    (flat / "ants" / "broken.png").write_bytes(b"no image")
+    split = ("--split", "0.5,0.5", "--seed", "1", "--skip-unreadable", "--no-figures")
+    assert call("train", flat, *FIRST, *split, "--run-dir", "first").exit_code == 0
+    done = call(
+        "finetune", flat, "--from", "first", *SHORT, "--batch-size", "3", "--run-dir", "tuned"
+    )
+    assert done.exit_code == 0, done.output
+    first, tuned = (json.loads(Path(run, "run.json").read_text()) for run in ("first", "tuned"))
+    assert tuned["source"] == first["source"]
+    assert "warning" not in done.stderr
+    judged = call("compare", "first", "tuned", "--json")
+    assert judged.exit_code == 0, judged.output
+
+
 def test_val_images_that_the_start_has_learned_are_warned_of(call: Call, tiny_data: Path) -> None:
     flat = tiny_data.with_name("flat")
     (tiny_data / "train").rename(flat)

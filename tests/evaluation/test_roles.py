@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from tlcache.data.folders import DataSource
 from tlcache.evaluation.roles import final_split, selection_note, split_role, standing_of
 
 
@@ -50,8 +51,9 @@ ABOUT: dict[str, Any] = {
     "dataset": "photos",
     "selected_on": "val",
     "fitted_on": ["train"],
-    "options": {"data": "photos", "split": "0.8,0.2", "seed": 3},
+    "options": {},
 }
+OWN = DataSource(Path("photos"), (0.8, 0.2), 3)
 
 
 @pytest.mark.parametrize(
@@ -69,26 +71,28 @@ ABOUT: dict[str, Any] = {
 def test_a_split_is_called_what_it_was_to_the_run(
     changes: dict[str, Any], on: str, label: str, words: str
 ) -> None:
-    standing = standing_of(ABOUT | changes, Path("photos"), on, "0.8,0.2", 3)
+    standing = standing_of(ABOUT | changes, OWN, OWN, on)
     assert standing.label == label
     assert bool(standing.note) == bool(words) and words in standing.note
 
 
-@pytest.mark.parametrize(("split", "seed"), [("0.8,0.2", 0), ("0.5,0.5", 3), (None, 3)])
-def test_images_split_otherwise_may_have_been_trained_on(split: str | None, seed: int) -> None:
+@pytest.mark.parametrize(("split", "seed"), [((0.8, 0.2), 0), ((0.5, 0.5), 3), (None, 3)])
+def test_images_split_otherwise_may_have_been_trained_on(
+    split: tuple[float, ...] | None, seed: int
+) -> None:
     for on in ("train", "val", "test"):
-        standing = standing_of(ABOUT, Path("photos"), on, split, seed)
+        standing = standing_of(ABOUT, OWN, DataSource(Path("photos"), split, seed), on)
         assert standing.label == on
         assert standing.note == (
             "was trained with --split 0.8,0.2 --seed 3, so perhaps on some of these images: "
-            "pass the same"
+            "leave --split and --seed out, and they are split as they were"
         )
 
 
 def test_the_seed_is_nothing_where_nothing_is_split() -> None:
-    about = ABOUT | {"options": {"data": "photos", "split": None, "seed": 3}}
-    assert "chosen by" in standing_of(about, Path("photos"), "val", None, 0).note
-    assert "with no --split" in standing_of(about, Path("photos"), "val", "0.8,0.2", 0).note
+    whole = DataSource(Path("photos"), None, 3)
+    assert "chosen by" in standing_of(ABOUT, whole, DataSource(Path("photos")), "val").note
+    assert "with no --split" in standing_of(ABOUT, whole, OWN, "val").note
 
 
 def test_a_folder_of_the_same_name_elsewhere_is_another_one(tmp_path: Path) -> None:
@@ -96,13 +100,17 @@ def test_a_folder_of_the_same_name_elsewhere_is_another_one(tmp_path: Path) -> N
     ours.mkdir(parents=True)
     theirs.mkdir(parents=True)
     about = ABOUT | {"data": str(ours)}
-    assert standing_of(about, theirs, "val", "0.8,0.2", 3).label == "val"
-    assert standing_of(about, ours, "val", "0.8,0.2", 3).label == "val (chose the epoch)"
+
+    def at(folder: Path) -> DataSource:
+        return DataSource(folder, OWN.fractions, OWN.seed)
+
+    assert standing_of(about, OWN, at(theirs), "val").label == "val"
+    assert standing_of(about, OWN, at(ours), "val").label == "val (chose the epoch)"
     ours.rmdir()  # moved, or on another machine
-    assert standing_of(about, theirs, "val", "0.8,0.2", 3).label == "val (chose the epoch)"
+    assert standing_of(about, OWN, at(theirs), "val").label == "val (chose the epoch)"
 
 
 def test_of_a_model_without_its_run_nothing_is_said() -> None:
-    standing = standing_of({}, Path("photos"), "val", None, 0)
+    standing = standing_of({}, None, OWN, "val")
     assert (standing.label, standing.note, standing.selected_on) == ("val", "", None)
-    assert standing_of({"command": "train"}, Path("photos"), "val", None, 0) == standing
+    assert standing_of({"command": "train"}, None, OWN, "val") == standing

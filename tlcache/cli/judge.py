@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @o.command("tlcache evaluate runs/ants hymenoptera_data --on val")
 def evaluate(
     model: o.ModelFile,
-    source: o.Source,
+    source: o.JudgedSource,
     how: o.JudgeOptions,
     out: Output,
     on: o.JudgedOn = "val",
@@ -38,14 +38,16 @@ def evaluate(
     from tlcache.evaluation.metrics import evaluate
     from tlcache.heads.model import load_model
     from tlcache.networks.scoring import score
+    from tlcache.reports.run import origin_of
 
-    loaded, compute = load_model(model), how.compute()
-    split = source.judged(on, how.skip_unreadable)
+    loaded, origin, compute = load_model(model), origin_of(model), how.compute()
+    split, weights = source.judged(origin, on, how.skip_unreadable), how.weights
+    weights = origin.weights(loaded, weights)
     scored = score(
-        loaded, split, how.cache_dir, weights=how.weights, compute=compute, tell=out.reporter
+        loaded, split, how.cache_dir, weights=weights, compute=compute, tell=out.reporter
     )
     evaluation = evaluate(scored.logits, scored.labels, loaded.classes)
-    standing = source.standing(model, on)
+    standing = origin.standing(split.source, on)
     out.line(f"{standing.label}: {evaluation.summary()}")
     for name, row in evaluation.per_class.items():
         out.line(
@@ -66,7 +68,7 @@ def compare(
         ),
     ],
     b: Annotated[Path, typer.Argument(metavar="B", help="Another.", show_default=False)],
-    source: o.Source,
+    source: o.JudgedSource,
     how: o.ComputeOptions,
     out: Output,
     on: o.JudgedOn = "val",
@@ -92,13 +94,18 @@ def compare(
     from tlcache.heads.model import load_model
     from tlcache.networks.checks import check_same_classes
     from tlcache.networks.scoring import aligned, score
+    from tlcache.reports.run import origin_of
 
-    paths, models = (a, b), (load_model(a), load_model(b))
+    paths, models, origins = (a, b), (load_model(a), load_model(b)), (origin_of(a), origin_of(b))
     check_same_classes(*models)
-    standings = [source.standing(path, on) for path in paths]
-    split, compute, scored = source.judged(on, skip_unreadable), how.compute(), []
-    for name, model, weights in zip("AB", models, (weights_a, weights_b), strict=True):
+    skip = skip_unreadable or any(origin.skips_unreadable for origin in origins)
+    split = source.judged(next((x for x in origins if x.source), origins[0]), on, skip)
+    standings = [origin.standing(split.source, on) for origin in origins]
+    compute, scored = how.compute(), []
+    asked = weights_a, weights_b
+    for name, model, origin, weights in zip("AB", models, origins, asked, strict=True):
         out.note(f"{name}: {_kind(model)}")
+        weights = origin.weights(model, weights)
         found = score(model, split, cache_dir, weights=weights, compute=compute, tell=out.reporter)
         scored.append(found)
     compared = compare(scored[0].logits, aligned(*scored), scored[0].labels)
@@ -260,13 +267,14 @@ def predict(
     from tlcache.data.image_paths import named_paths
     from tlcache.heads.model import load_model
     from tlcache.networks.scoring import feature_store_of, load_network, score_images
+    from tlcache.reports.run import origin_of
 
     out.check()
     loaded, compute = load_model(model), how.compute()
+    weights, memo = origin_of(model).weights(loaded, how.weights), how.cache_dir / "weights"
     out.note_random(loaded.weights)
     store = feature_store_of(loaded, how.cache_dir, out.note) if how.cached else None
-    memo = how.cache_dir / "weights"
-    network = functools.cache(lambda: load_network(loaded, how.weights, memo))
+    network = functools.cache(lambda: load_network(loaded, weights, memo))
     if store is None:
         network()  # wrong weights are an error before anything is printed
     named = named_paths(images, how.null)
@@ -276,8 +284,7 @@ def predict(
     shown = min(top or (len(loaded.classes) if out.as_json else 1), len(loaded.classes))
     out.begin(shown)
     # A bar, unless the predictions themselves are what a person sees.
-    seen = sys.stdout.isatty()
-    bar = contextlib.nullcontext(no_tick) if seen else out.progress("predicting")
+    bar = contextlib.nullcontext(no_tick) if sys.stdout.isatty() else out.progress("predicting")
     unreadable = done = 0
     with contextlib.closing(scored), bar as tick:
         for done, image in enumerate(scored, 1):

@@ -22,10 +22,10 @@ from tlcache.core.errors import OptionError
 if TYPE_CHECKING:
     from tlcache.core.machine import Compute
     from tlcache.data.folders import DataSource
-    from tlcache.evaluation.roles import Standing
     from tlcache.features.stores import FeatureSpec
     from tlcache.heads.recipe import Recipe
     from tlcache.networks.scoring import JudgedSplit
+    from tlcache.reports.run import Origin
 
 Complete = Callable[[str], list[str]]
 
@@ -171,22 +171,44 @@ class Source:
         shares = None if self.split is None else numbers("--split", self.split)
         return DataSource(self.data, shares, self.seed, unsplit)
 
-    def judged(self, on: str, skip_unreadable: bool) -> JudgedSplit:
-        """One split of it, for the library.
+
+@dataclasses.dataclass(frozen=True)
+class JudgedSource:
+    """Images that a run is judged on: its own, split as it split them, or others."""
+
+    data: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[DATA]",
+            help="A folder of images or a snapshot, as for `tlcache train`.",
+            show_default="the run's own",
+        ),
+    ] = None
+    split: Annotated[
+        str | None,
+        _data(
+            help="Shares of train and val (and test) for a folder of classes, such as 0.8,0.2.",
+            show_default="the run's",
+        ),
+    ] = None
+    seed: Annotated[int | None, _data(help="Of --split.", show_default="the run's")] = None
+
+    @property
+    def split_seed(self) -> int | None:
+        """The seed of another split than the run's, if that is asked for."""
+        return self.seed
+
+    def judged(self, origin: Origin, on: str, skip_unreadable: bool) -> JudgedSplit:
+        """One split of them, for the library.
 
         Raises:
-            OptionError: If ``--split`` is no numbers.
+            OptionError: If ``--split`` is no numbers, or nobody knows which images are meant.
         """
         from tlcache.networks.scoring import JudgedSplit
 
-        return JudgedSplit(self.named(), on, skip_unreadable)
-
-    def standing(self, run: Path, on: str) -> Standing:
-        """What one split of it was to a run that is judged on it."""
-        from tlcache.evaluation.roles import standing_of
-        from tlcache.reports.run import read_run
-
-        return standing_of(read_run(run), self.data, on, self.split, self.seed)
+        shares = None if self.split is None else numbers("--split", self.split)
+        source = origin.images(self.data, shares, self.split_seed)
+        return JudgedSplit(source, on, skip_unreadable or origin.skips_unreadable)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -85,20 +85,22 @@ def _predictions(out: Output, path: Path, count: int, shown: ShowOptions) -> Fig
     from tlcache.heads.model import load_model
     from tlcache.networks.scoring import JudgedSplit, score
     from tlcache.reports.pictures import prediction_picture
-    from tlcache.reports.run import images_of, read_run, source_of
+    from tlcache.reports.run import origin_of
 
-    model, folder = load_model(path), images_of(path, shown.data, "the folder of images to show")
-    source = o.Source(folder, shown.split, shown.seed).named()
-    if shown.data is None:
-        source = source_of(read_run(path), folder)
+    model, origin = load_model(path), origin_of(path)
+    shares = shown.split and o.numbers("--split", shown.split)
+    seed = shown.seed if shares else None
+    source = origin.images(shown.data, shares or None, seed, option="--data")
     scored = score(
         model,
         JudgedSplit(source, shown.on, skip_unreadable=True),
         shown.cache_dir,
-        weights=shown.weights,
+        weights=origin.weights(model, shown.weights),
         compute=shown.compute(),
         tell=out.reporter,
     )
+    from_snapshot = shown.data is None and source.path.is_file()
+    folder = Path(origin.about["data"]) if from_snapshot else source.path
     figure = prediction_picture(model, scored, folder, count, shown.seed)
     if figure is None:
         expected, remedy = "a folder that holds the images", "name where they are now"
@@ -113,10 +115,14 @@ def _has_screen() -> bool:
 
 
 @dataclasses.dataclass(frozen=True)
-class MapSource(o.Source):
-    """A data set whose seed draws the map as well."""
+class MapSource(o.JudgedSource):
+    """Images with the seed of the map; it splits them where ``--split`` is given."""
 
     seed: Annotated[int, o.in_data(min=0, help="Of --split, of the choice and of tsne.")] = 0
+
+    @property
+    def split_seed(self) -> int | None:
+        return None if self.split is None else self.seed
 
 
 @o.command("tlcache map runs/ants hymenoptera_data --method tsne --figure map.png")
@@ -145,12 +151,14 @@ def map_(
     from tlcache.heads.model import load_model
     from tlcache.networks.scoring import bare, score
     from tlcache.reports.pictures import map_picture
+    from tlcache.reports.run import origin_of
 
     check_method(method)
-    loaded, split = load_model(model), source.judged(on, how.skip_unreadable)
-    standing = source.standing(model, on)
+    loaded, origin = load_model(model), origin_of(model)
+    split = source.judged(origin, on, how.skip_unreadable)
+    standing, weights = origin.standing(split.source, on), origin.weights(loaded, how.weights)
     network, compute, tell = bare(loaded), how.compute(), out.reporter
-    found = score(network, split, how.cache_dir, weights=how.weights, compute=compute, tell=tell)
+    found = score(network, split, how.cache_dir, weights=weights, compute=compute, tell=tell)
     logits, total = loaded.head.logits(found.logits), len(found.paths)
     evaluation = evaluate(logits, found.labels, loaded.classes)
     if total > points:

@@ -216,8 +216,11 @@ def export(
     force: Annotated[bool, o.in_output("--force", help="Replace a file that is there.")] = False,
 ) -> None:
     """Write a model as one file, run it, and keep it if its probabilities are tlcache's own."""
+    from tlcache.data.folders import DataSource
     from tlcache.export.export import SUFFIXES, check_export, export_model
+    from tlcache.export.trials import trial_images
     from tlcache.heads.model import load_model
+    from tlcache.reports.run import origin_of
 
     check_export(format, preprocess)
     loaded = load_model(model)
@@ -225,13 +228,17 @@ def export(
     folder = model if model.is_dir() else model.parent
     target = output or folder / f"exported{SUFFIXES[format]}"
     _check_not_the_model(model, target)
+    origin = origin_of(model)
+    source = origin.images(data, option="--data")
+    if data is None and source.path.is_file():
+        source = DataSource(Path(origin.about["data"]))
     exported = export_model(
         loaded,
         target,
         format,
-        images=_images(model, data),
+        images=trial_images(source),
         preprocess=preprocess,
-        weights=weights,
+        weights=origin.weights(loaded, weights),
         memo=cache_dir / "weights",
         force=force,
     )
@@ -243,21 +250,6 @@ def _check_not_the_model(model: Path, output: Path) -> None:
     if output.exists() and output.samefile(own):
         expected, remedy = "another file than the model itself", "name another file"
         raise OptionError(f"--output {output}", expected, "the model", remedy)
-
-
-def _images(model: Path, data: Path | None) -> list[Path]:
-    """Some images of the run's val split, or of the folder that is named."""
-    from tlcache.data.folders import DataSource
-    from tlcache.export.trials import trial_images
-    from tlcache.reports.run import images_of, read_run, source_of
-
-    folder = images_of(model, data, "a folder of images to run the file on")
-    if data is not None:
-        return trial_images(DataSource(folder))
-    if not folder.is_dir():
-        found, remedy = f"no folder {folder}", "name where images are now"
-        raise OptionError("--data", "the images of the run", found, remedy)
-    return trial_images(source_of(read_run(model), folder))
 
 
 def _tell_export(out: Output, exported: Exported, classes: Sequence[str]) -> None:

@@ -158,6 +158,7 @@ def sweep(
         pictured=([name for name in scored if name not in swept.fitted_on] or ["train"])[-1],
         identity=embedding.stores[0].identity.key,
         more=swept.describe(),
+        source=source.named(unsplit=True),
     )
     result = finish_run(folder, run, figures=not kept.no_figures)
     _save(picture, figure, None if kept.no_figures else folder / "heatmap.png")

@@ -14,7 +14,7 @@ from tlcache.cli import options as o
 from tlcache.cli.output import Output, counts_of, tell_embedding, tell_result
 
 if TYPE_CHECKING:
-    from tlcache.data.folders import ImageDataset
+    from tlcache.data.folders import DataSource, ImageDataset
     from tlcache.heads.model import Model
     from tlcache.heads.recipe import EpochRecord, StartRecord
     from tlcache.networks.finetune import Finetuned
@@ -41,8 +41,9 @@ def train(
     from tlcache.reports.watching import watched
 
     wanted = recipe.recipe(source.seed, STREAMED_ROWS if stream else 0)
+    named = source.named()
     with watched(kept.csv, kept.tensorboard) as watch:
-        embedding = embedding_of(source.named(), features.spec(), out.reporter)
+        embedding = embedding_of(named, features.spec(), out.reporter)
         tell_embedding(out, embedding)
         folder = start_run(kept.run_dir, "train", embedding.snapshot.dataset.name)
         started = time.perf_counter()
@@ -66,6 +67,7 @@ def train(
         scored=score_splits(trained.head, read),
         seconds={"embed": embedding.seconds, "read": read_seconds, "train": trained.seconds},
         identity=embedding.stores[0].identity.key,
+        source=named,
     )
     result = finish_run(folder, run, figures=not kept.no_figures)
     tell_result(out, result, folder)
@@ -166,9 +168,10 @@ def finetune(
     from tlcache.reports.watching import watched
 
     wanted, start, compute = recipe.recipe(source.seed), network.start, network.compute()
+    network, named = _as_its_start(network, source)
     with watched(kept.csv, kept.tensorboard, resume=kept.resume) as watch:
-        dataset = source.named().scan(out.note)
-        before, trunk = _beginning(out, network, dataset, source)
+        dataset = named.scan(out.note)
+        before, trunk = _beginning(out, network, dataset, named)
         options |= {"trunk": trunk.name, "weights": trunk.weights}
         folder = start_run(kept.run_dir, "finetune", dataset.name, resume=kept.resume)
         out.line(f"run: {folder} (if it stops: the same command with --run-dir {folder} --resume)")
@@ -188,13 +191,12 @@ def finetune(
                 on_epoch=_teller(out, watch, wanted.epochs),
                 progress=tick,
             )
-    options["precision"] = tuned.precision
     model = tuned.model(trunk, dataset.classes, before)
     skip, tell = network.skip_unreadable, out.reporter
     scored = score_present(model, trunk, dataset, compute=compute, skip_unreadable=skip, tell=tell)
     run = Run(
         command="finetune",
-        options=options,
+        options=options | {"precision": tuned.precision},
         dataset=dataset,
         model=model,
         history=tuned.history,
@@ -202,30 +204,46 @@ def finetune(
         scored=scored,
         seconds={"train": tuned.seconds},
         more=_start_values(start, tuned.start),
+        source=named,
     )
     result = finish_run(folder, run, figures=not kept.no_figures)
-    (folder / CHECKPOINT).unlink(missing_ok=True)
     tell_result(out, result, folder)
     _tell_gain(out, start, tuned)
     out.result(result | {"unreadable": [{"path": p, "reason": r} for p, r in tuned.unreadable]})
 
 
+def _as_its_start(network: _Network, source: o.Source) -> tuple[_Network, DataSource]:
+    """Its images are split as the run to start from split them, and skipped if that skipped any."""
+    from tlcache.reports.run import origin_of
+
+    named = source.named()
+    if network.start is None:
+        return network, named
+    origin = origin_of(network.start)
+    skip = network.skip_unreadable or origin.skips_unreadable
+    seed = None if source.split is None else source.seed
+    images = origin.images(source.data, named.fractions, seed)
+    return dataclasses.replace(network, skip_unreadable=skip), images
+
+
 def _beginning(
-    out: Output, network: _Network, dataset: ImageDataset, source: o.Source
+    out: Output, network: _Network, dataset: ImageDataset, source: DataSource
 ) -> tuple[Model | None, Trunk]:
     """The model to start from, if any, and the trunk; says what of val the model has learned."""
     from tlcache.evaluation.roles import seen_of_val
     from tlcache.heads.model import load_model
     from tlcache.networks.finetune import Wanted, trunk_to_tune
-    from tlcache.reports.run import read_run
+    from tlcache.reports.run import origin_of
 
-    start, memo = network.start, network.cache_dir / "weights"
-    model = None if start is None else load_model(start)
+    memo = network.cache_dir / "weights"
     wanted = Wanted(network.trunk, network.weights, network.changes())
+    if network.start is None:
+        return None, trunk_to_tune(None, dataset.classes, wanted, memo, out.note)
+    model, origin = load_model(network.start), origin_of(network.start)
+    wanted = dataclasses.replace(wanted, weights=origin.weights(model, network.weights))
     trunk = trunk_to_tune(model, dataset.classes, wanted, memo, out.note)
-    if start is not None:
-        for seen in seen_of_val(read_run(start), dataset.root, source.split, source.seed):
-            out.note(f"warning: {start} {seen}")
+    for seen in seen_of_val(origin.about, origin.source, source):
+        out.note(f"warning: {network.start} {seen}")
     return model, trunk
 
 

@@ -7,9 +7,12 @@ a split was to a run is told from the values of its ``run.json``; reading that i
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tlcache.data.folders import DataSource
 
 ELSEWHERE = (
     "`tlcache crossval` judges on images that chose nothing, "
@@ -77,21 +80,27 @@ class Standing:
 
 
 def standing_of(
-    about: dict[str, Any], data: Path, on: str, split: str | None, seed: int
+    about: dict[str, Any], own: DataSource | None, source: DataSource, on: str
 ) -> Standing:
-    """What a split of ``DATA`` was to the run of which ``about`` is the ``run.json``."""
-    if not about.keys() >= {"data", "dataset", "options"}:
+    """What a split of ``source`` was to the run of which ``about`` is the ``run.json``.
+
+    ``own`` are the run's images, split as they were.
+    """
+    if own is None or not about.keys() >= {"data", "dataset", "options"}:
         return Standing(on, None)
     selected_on = about.get("selected_on", "val")
-    if not _is_its_data(about, data):
+    if not is_its_data(about, source.path):
         return Standing(on, selected_on)
     fitted_on = about.get("fitted_on", ["train"])
-    other = _other_split(about["options"], data, split, seed)
+    other = _other_split(own, source)
     chose = "the setting" if about.get("command") == "sweep" else "the epoch"
     role = "" if other else split_role(on, selected_on, fitted_on, chose)
     note = ""
     if other:
-        note = f"was trained with {other}, so perhaps on some of these images: pass the same"
+        note = (
+            f"was trained with {other}, so perhaps on some of these images: leave --split and "
+            "--seed out, and they are split as they were"
+        )
     elif on in fitted_on and on != "train":
         note = "was trained on these images too, so this is no score of it"
     elif on == selected_on:
@@ -102,27 +111,19 @@ def standing_of(
     return Standing(on, selected_on, role, note)
 
 
-def seen_of_val(about: dict[str, Any], root: Path, split: str | None, seed: int) -> list[str]:
-    """Why a run, of which ``about`` is the ``run.json``, has perhaps learned images of a val split.
+def seen_of_val(about: dict[str, Any], own: DataSource | None, source: DataSource) -> Iterator[str]:
+    """Why a run has perhaps learned images of the val split of ``source``; follows its name.
 
-    The images lie below ``root``, and ``split`` and ``seed`` divide them. The lines that come back
-    follow the run's name.
+    ``about`` and ``own`` are those of :func:`standing_of`.
     """
-    lines, options = [], about.get("options")
-    then = (
-        (options.get("split"), options.get("seed")) if isinstance(options, dict) else (None, None)
-    )
-    if split is not None and about.get("data") == str(root) and then != (split, seed):
-        lines.append(
-            f"was trained on another split of these images (--split {then[0]} --seed {then[1]}), "
-            "so it has learned some of val"
-        )
+    other = _other_split(own, source) if own and is_its_data(about, source.path) else ""
+    if other:
+        yield f"was trained on another split of these images ({other}), so it knows some of val"
     if "val" in about.get("fitted_on", ()):
-        lines.append("was trained on val too, so val says nothing good or bad of it")
-    return lines
+        yield "was trained on val too, so val says nothing good or bad of it"
 
 
-def _is_its_data(about: dict[str, Any], data: Path) -> bool:
+def is_its_data(about: dict[str, Any], data: Path) -> bool:
     """Whether these are the run's images, as far as can be told: it may have been elsewhere."""
     root = Path(about["data"])
     if data.is_dir() and root.is_dir():
@@ -130,11 +131,12 @@ def _is_its_data(about: dict[str, Any], data: Path) -> bool:
     return bool((data.stem if data.is_file() else data.resolve().name) == about["dataset"])
 
 
-def _other_split(options: dict[str, Any], data: Path, split: str | None, seed: int) -> str:
+def _other_split(own: DataSource, source: DataSource) -> str:
     """How the run split its images, if that was not as they are split now."""
-    if data.is_file() or Path(options.get("data", "")).is_file():  # a snapshot keeps its splits
+    if source.path.is_file() or own.path.is_file():  # a snapshot keeps its splits
         return ""
-    ours, seed_then = options.get("split"), options.get("seed")
-    if ours == split and (ours is None or seed_then == seed):
+    then, now = own.fractions, source.fractions
+    if (then and tuple(then)) == (now and tuple(now)) and (not then or own.seed == source.seed):
         return ""
-    return f"--split {ours} --seed {seed_then}" if ours else "no --split"
+    shares = ",".join(f"{share:g}" for share in then or ())
+    return f"--split {shares} --seed {own.seed}" if then else "no --split"

@@ -107,7 +107,7 @@ def score(
         note_random(model.weights, tell.note)
         dataset, network = split.source.scan(tell.note), load_network(model)
         with tell.progress("evaluating") as tick:
-            return score_split(
+            scored = score_split(
                 model,
                 network,
                 dataset,
@@ -116,6 +116,7 @@ def score(
                 skip_unreadable=split.skip_unreadable,
                 progress=tick,
             )
+        return _said_whole(scored, dataset, split.on, tell)
     if split.source.path.is_file():
         embedding = open_snapshot(split.source.path, 0, tell.note)
     else:
@@ -127,6 +128,13 @@ def score(
     scored = score_features(model.head, features, split.on)
     if not scored.paths:
         raise no_split(embedding.snapshot.dataset, split.on)
+    return _said_whole(scored, embedding.snapshot.dataset, split.on, tell)
+
+
+def _said_whole(scored: Scored, dataset: ImageDataset, on: str, tell: Reporter) -> Scored:
+    """The same; one line says how many images of the split are not in it."""
+    if left_out := len(dataset.indices(on)) - len(scored.paths):
+        tell.note(f"{on}: {left_out} images that cannot be read are left out")
     return scored
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from tlcache.core.errors import DataError, OptionError, TlcacheError, strerror
 from tlcache.core.machine import Compute
 from tlcache.core.progress import Reporter
+from tlcache.data.folders import DataSource
 from tlcache.evaluation.comparison import compare
 from tlcache.features.read import open_snapshot
 from tlcache.networks.checks import check_transform, check_trunk
@@ -33,7 +34,7 @@ from tlcache.networks.scoring import (
 from tlcache.reports.mistakes import judged, spread
 from tlcache.reports.page import ROOMS
 from tlcache.reports.records import RunRecord
-from tlcache.reports.run import PREDICTIONS, load_predictions, source_of
+from tlcache.reports.run import PREDICTIONS, load_predictions
 
 # The (D,) feature of each image that was asked for; None where it could not be had.
 Found = list[NDArray[np.float32] | None]
@@ -62,10 +63,10 @@ class AtHand:
             expected = "a folder of images, or a snapshot of them"
             raise OptionError("--data", expected, found, "name where the images are now")
 
-    def source(self, record: RunRecord) -> Path:
+    def source(self, record: RunRecord) -> DataSource:
         """Where features or images come from: a snapshot, if that is what the run read."""
-        named = Path(str(record.about["options"].get("data", "")))
-        return self.data or (named if named.is_file() else record.root)
+        own = record.origin.source or DataSource(record.root)
+        return dataclasses.replace(own, path=self.data or own.path)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,9 +125,8 @@ def _scored(record: RunRecord, at_hand: AtHand, tell: Reporter) -> Scored:
         found = load_predictions(kept, len(record.model.classes))
         if record.split in found:
             return found[record.split]
-    source = source_of(record.about, at_hand.source(record))
-    split = JudgedSplit(source, record.split, skip_unreadable=True)
-    weights, compute = at_hand.weights, at_hand.compute
+    split = JudgedSplit(at_hand.source(record), record.split, skip_unreadable=True)
+    weights, compute = record.origin.weights(record.model, at_hand.weights), at_hand.compute
     return score(record.model, split, at_hand.cache, weights=weights, compute=compute, tell=tell)
 
 
@@ -135,7 +135,7 @@ def _features(
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """(m,) which images the map shows at most, and their (m, D) features; of no others any."""
     rows = spread(judged(scored, record.model.classes), ROOMS[0].points)
-    names, source = [scored.paths[i] for i in rows], at_hand.source(record)
+    names, source = [scored.paths[i] for i in rows], at_hand.source(record).path
     if source.is_file():
         found = _from_snapshot(record, source, names, tell)
     else:
@@ -163,13 +163,15 @@ def _from_images(
     """From the cache, else by the network."""
     if not any(path.is_file() for path in paths):
         remedy = "pass --data with the folder where they are now"
-        raise DataError(at_hand.source(record), "the images of the run", "none of them", remedy)
-    model = record.model
-    found: Found = []
+        raise DataError(
+            at_hand.source(record).path, "the images of the run", "none of them", remedy
+        )
+    model, found = record.model, Found()
+    weights = record.origin.weights(model, at_hand.weights)
     with tell.progress("reading features") as tick:
         for image in score_images(
             bare(model),
-            lambda: load_network(model, at_hand.weights, at_hand.cache / "weights"),
+            lambda: load_network(model, weights, at_hand.cache / "weights"),
             paths,
             compute=at_hand.compute,
             images=len(paths),

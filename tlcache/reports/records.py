@@ -14,7 +14,16 @@ from tlcache.evaluation.metrics import Evaluation
 from tlcache.evaluation.roles import final_split
 from tlcache.heads.model import Model, load_model
 from tlcache.heads.recipe import EpochRecord
-from tlcache.reports.run import CHECKPOINT, METRICS, MODEL, RUN, damaged, read_json, read_run
+from tlcache.reports.run import (
+    CHECKPOINT,
+    METRICS,
+    MODEL,
+    RUN,
+    Origin,
+    damaged,
+    read_json,
+    read_run,
+)
 
 _LARGEST = 1e300  # no loss of a run, and small enough to be drawn
 
@@ -51,6 +60,11 @@ class RunRecord:
     def root(self) -> Path:
         """The folder that the paths of its images begin in."""
         return Path(str(self.about["data"]))
+
+    @property
+    def origin(self) -> Origin:
+        """How its model came about."""
+        return Origin(self.folder, self.about)
 
 
 def read_record(path: Path) -> RunRecord:

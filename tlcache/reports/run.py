@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from tlcache.core.files import is_gone, read_capped, write_atomically
 from tlcache.core.machine import describe_machine
 from tlcache.data.folders import SPLITS, DataSource, ImageDataset
 from tlcache.evaluation.metrics import Evaluation, calibration_bins, evaluate
+from tlcache.evaluation.roles import Standing, is_its_data, standing_of
 from tlcache.figures.curves import calibration_figure, learning_curves
 from tlcache.figures.heatmap import confusion_figure
 from tlcache.figures.style import save_png
@@ -28,6 +29,7 @@ from tlcache.heads.model import Model, save_model
 from tlcache.heads.recipe import EpochRecord
 from tlcache.networks.scoring import Scored
 from tlcache.reports.pictures import prediction_picture
+from tlcache.trunks.info import parse_weights
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -60,6 +62,7 @@ class Run:
         pictured: The split that pictures show.
         identity: Key of the features that a head was trained on; None where there were none.
         more: What else programs may rely on, as plain JSON values.
+        source: What was named as the data set, with its split.
     """
 
     command: str
@@ -75,6 +78,7 @@ class Run:
     pictured: str = "val"
     identity: str | None = None
     more: dict[str, Any] = dataclasses.field(default_factory=dict)
+    source: DataSource | None = None
 
 
 def start_run(folder: Path | None, command: str, dataset: str, *, resume: bool = False) -> Path:
@@ -144,17 +148,26 @@ def finish_run(folder: Path, run: Run, *, figures: bool) -> dict[str, Any]:
     }
     history = [dataclasses.asdict(record) for record in run.history]
     write_atomically(folder / METRICS, _json(result | {"history": history}))
+    weights = run.model.weights
     about = {
         "command": run.command,
         "options": run.options,
         "data": str(run.dataset.root),
         "dataset": run.dataset.name,
+        "source": run.source and _located(run.source),
+        "weights": str(Path(weights).absolute()) if Path(weights).is_file() else weights,
         "identity": run.identity,
         "model": run.model.describe(),
         **{name: result[name] for name in ("selected_on", "fitted_on", "seconds")},
     }
     write_atomically(folder / RUN, _json(about | describe_machine(run.model.trunk)))
+    (folder / CHECKPOINT).unlink(missing_ok=True)
     return result
+
+
+def _located(source: DataSource) -> dict[str, Any]:
+    """A source as plain JSON values, fit for whoever reads them in another folder."""
+    return dataclasses.asdict(source) | {"path": str(source.path.absolute())}
 
 
 def _figures(run: Run, judged: Evaluation) -> dict[str, Figure]:
@@ -268,31 +281,115 @@ def read_run(model: Path) -> dict[str, Any]:
     return read_json(path) if path.is_file() else {}
 
 
-def images_of(model: Path, data: Path | None, expected: str) -> Path:
-    """The folder of a run's images: ``data``, where they are now, else where they were.
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """How a model came about: what commands go by that are asked for nothing else.
 
-    Args:
-        model: The run's folder, or its model.
-        expected: What the folder is for; a word of the error.
+    Attributes:
+        folder: Of its run.
+        about: The ``run.json`` there; empty where the model stands alone.
+    """
+
+    folder: Path
+    about: dict[str, Any]
+
+    @property
+    def source(self) -> DataSource | None:
+        """The run's images, in a folder or a snapshot, split as they were; None if nobody knows.
+
+        Raises:
+            ModelError: If ``run.json`` is damaged.
+        """
+        if "data" not in self.about:
+            return None
+        try:
+            root, options = Path(self.about["data"]), self.about.get("options", {})
+            if kept := self.about.get("source"):
+                shares = kept["fractions"] and tuple(map(float, kept["fractions"]))
+                at = self._file(kept["path"]) or root  # of a snapshot that is gone, its images
+                return DataSource(at, shares, int(kept["seed"]), kept["unsplit"] is True)
+            split, seed = options.get("split"), int(options.get("seed", 0))
+            shares = tuple(map(float, split.split(","))) if split else None
+            snapshot = self._file(options.get("data", ""))
+            unsplit = self.about.get("command") == "sweep"
+            return DataSource(snapshot or root, None if snapshot else shares, seed, unsplit)
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise damaged(self.folder / RUN, error_in_a_line(error)) from error
+
+    @property
+    def skips_unreadable(self) -> bool:
+        """Whether the run went on without the images that it could not read."""
+        options = self.about.get("options")
+        return isinstance(options, dict) and options.get("skip_unreadable") is True
+
+    def images(
+        self,
+        data: Path | None,
+        fractions: Sequence[float] | None = None,
+        seed: int | None = None,
+        *,
+        option: str = "DATA",
+    ) -> DataSource:
+        """Images by name, or the run's own; those are split as it split them.
+
+        Args:
+            data: Where they are now; None: where they were.
+            fractions, seed: Another split that is asked for, or one of them.
+            option: What they are named by, for an error.
+
+        Raises:
+            OptionError: If none are named, and nobody knows or finds the run's.
+            ModelError: If ``run.json`` is damaged.
+        """
+        own = self.source
+        if data is None:
+            if own is None:
+                found = f"none, and no {RUN} beside the model"
+                raise OptionError(option, "a folder of images", found, "name one")
+            if not own.path.exists():
+                expected, found = "the images of the run", f"no folder {own.path}"
+                raise OptionError(option, expected, found, "name where they are now")
+        elif own is None or data.is_file() or not is_its_data(self.about, data):
+            return DataSource(data, fractions, seed or 0)
+        return DataSource(
+            data or own.path,
+            own.fractions if fractions is None else fractions,
+            own.seed if seed is None else seed,
+            own.unsplit,
+        )
+
+    def standing(self, source: DataSource, on: str) -> Standing:
+        """What one split of some images was to the run."""
+        return standing_of(self.about, self.source, source, on)
+
+    def weights(self, model: Model, asked: str | None) -> str | None:
+        """Where the weights of the model's trunk are: where it is said, or where the run's were.
+
+        None where the model's own word for them is all that is known.
+        """
+        if asked is not None or not isinstance(parse_weights(model.weights), Path):
+            return asked
+        found = self._file(self.about.get("weights")) or self._file(model.weights)
+        return str(found) if found and model.network is None else None
+
+    def _file(self, name: object) -> Path | None:
+        """A file that the run names, as seen from where its command ran, or from here."""
+        if not isinstance(name, str) or not name:
+            return None
+        return next((at / name for at in (self._ran_in, Path()) if (at / name).is_file()), None)
+
+    @property
+    def _ran_in(self) -> Path:
+        options, here = self.about.get("options"), self.folder.absolute()
+        asked = options.get("run_dir") if isinstance(options, dict) else None
+        parts = Path(asked or Path("runs") / here.name).parts
+        return Path(*here.parts[: -len(parts)]) if here.parts[-len(parts) :] == parts else Path()
+
+
+def origin_of(model: Path) -> Origin:
+    """How a model came about, by its run's folder or its own file.
 
     Raises:
-        OptionError: If nobody knows.
+        ModelError: If its ``run.json`` is damaged.
     """
-    about = read_run(model)
-    if data is None and "data" not in about:
-        raise OptionError("--data", expected, f"no run.json beside {model}", "pass --data FOLDER")
-    return data or Path(about["data"])
-
-
-def source_of(about: Mapping[str, Any], path: Path) -> DataSource:
-    """A run's images, in a folder or snapshot, split as its ``run.json`` says that they were.
-
-    Raises:
-        ModelError: If ``about`` is damaged.
-    """
-    try:
-        options = about.get("options", {})
-        split, seed = options.get("split"), int(options.get("seed", 0))
-        return DataSource(path, tuple(map(float, split.split(","))) if split else None, seed)
-    except (AttributeError, TypeError, ValueError) as error:
-        raise damaged(Path(RUN), error_in_a_line(error)) from error
+    return Origin(model if model.is_dir() else model.parent, read_run(model))
