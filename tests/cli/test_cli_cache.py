@@ -166,7 +166,7 @@ def test_info_tells_all_of_an_identity(cache: Call) -> None:
     told = [tuple(line.split(None, 1)) for line in lines if line]
     for expected in [
         ("key", IDENTITY.key),
-        ("weights", f"SHA-256 {'ab' * 32}"),
+        ("weights", f"SHA-256 of the tensors: {'ab' * 32}"),
         ("features", "5 numbers each, head-input"),
         ("dtype", "float32"),
         ("versions", "torch 2.9"),

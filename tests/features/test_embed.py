@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
 import types
@@ -7,16 +8,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_trunk import small_trunk
+import torch
+from small_trunk import load_small, small_trunk
+from torch import nn
 
 import tlcache.cache.snapshots
 import tlcache.cache.store
 import tlcache.features.embed
+from tlcache.cache.identity import folder_name
 from tlcache.cache.snapshots import load_snapshot
 from tlcache.core.errors import CacheError, OptionError
 from tlcache.data.folders import ImageDataset, scan
+from tlcache.data.transforms import Transform
 from tlcache.features.embed import embed
 from tlcache.features.read import open_snapshot
+from tlcache.trunks.info import remember
+from tlcache.trunks.load import Trunk
 
 
 @pytest.fixture
@@ -169,3 +176,64 @@ def test_drafts_are_kept_every_few_seconds(
     )
     embed(dataset, small_trunk(), cache=cache)
     assert drafts == [6, len(dataset)]  # the next would have come after 20 times a draft's cost
+
+
+class Strict(nn.Module):
+    """Takes images of 32 x 32 pixels alone."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        assert x.shape[-1] == 32, f"expected 32, got {x.shape[-1]}"
+        return x.mean((2, 3))
+
+
+def test_a_crop_that_the_network_refuses_leaves_nothing_behind(
+    dataset: ImageDataset, cache: Path
+) -> None:
+    trunk = dataclasses.replace(small_trunk(), module=Strict().eval(), dim=3)
+    words = "^--crop 16: expected a crop that small takes, found AssertionError: .*got 16; leave"
+    with pytest.raises(OptionError, match=words):
+        embed(dataset, trunk, cache=cache, transform={"crop": 16})
+    assert not cache.exists()
+    done = embed(dataset, trunk, cache=cache)
+    # One that an earlier version left behind changes nothing.
+    left = dataclasses.replace(done.stores[0].identity, transform=Transform(resize=36, crop=16))
+    (cache / folder_name(left, "random0")).mkdir()
+    (cache / folder_name(left, "random0") / "identity.json").write_bytes(left.to_json())
+    with pytest.raises(OptionError, match=words):
+        embed(dataset, trunk, cache=cache, transform={"crop": 16})
+
+
+@pytest.fixture
+def stale(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Trunk:
+    """The trunk whose weights a memo takes for those of ``random:0``, and which are others'."""
+    monkeypatch.setattr("tlcache.trunks.load.load_trunk", load_small)
+    trunk = dataclasses.replace(small_trunk(seed=1), weights="random:0")
+    remember(cache / "weights", trunk.info)
+    return trunk
+
+
+def test_a_stale_memo_of_weights_heals_when_an_image_is_new(
+    dataset: ImageDataset, cache: Path, stale: Trunk
+) -> None:
+    said: list[str] = []
+    embed(dataset, stale, cache=cache)
+    kept = embed(dataset, "small", "random:0", cache=cache, report=said.append)
+    assert (kept.embedded, kept.trunk.digest, said) == (0, stale.digest, [])
+    dataset.path(0).write_bytes(dataset.path(1).read_bytes() + b" ")
+    done, own = embed(dataset, "small", "random:0", cache=cache, report=said.append), small_trunk()
+    assert (done.embedded, done.trunk.digest) == (len(dataset), own.digest)
+    assert done.stores[0].identity.weights == own.digest
+    assert said[0] == (
+        f"weights: random:0 of small are {own.digest[:8]}, and not {stale.digest[:8]} as when they "
+        "were digested: from here on features are of those"
+    )
+    said.clear()
+    again = embed(dataset, "small", "random:0", cache=cache, report=said.append)
+    assert (again.embedded, again.trunk.digest, said) == (0, own.digest, [])
+
+
+def test_a_stale_memo_of_weights_leaves_no_folder_behind(
+    dataset: ImageDataset, cache: Path, stale: Trunk
+) -> None:
+    assert embed(dataset, "small", "random:0", cache=cache).trunk.digest == small_trunk().digest
+    assert len(list(cache.glob("small*"))) == 1

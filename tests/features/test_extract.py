@@ -12,13 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from small_cache import DIM, IDENTITY
+from small_trunk import load_small, small_trunk
 
 import tlcache.features.extract
 from tlcache.cache.identity import Identity
 from tlcache.cache.store import FeatureStore, open_store
 from tlcache.core.errors import CacheError
-from tlcache.features.extract import FileFeature, features_of
+from tlcache.features.extract import FileFeature, extract, features_of
+from tlcache.features.stores import FeatureSpec
 from tlcache.trunks.forward_pass import Job, Made
+from tlcache.trunks.info import remember
 
 
 def feature(path: str | Path, dim: int = DIM) -> np.ndarray:
@@ -202,3 +205,14 @@ def test_a_cache_that_cannot_be_written_is_an_error(files: list[Path], tmp_path:
     (tmp_path / "cache").write_text("a file where the folder should be")
     with pytest.raises(CacheError, match="cache"):
         list(features_of(files, Pass(), store_in(tmp_path)))
+
+
+def test_a_stale_memo_of_weights_heals(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tlcache.trunks.load.load_trunk", load_small)
+    images, cache = sorted(tiny_data.rglob("*.*"))[:3], tmp_path / "cache"
+    remember(cache / "weights", dataclasses.replace(small_trunk(seed=1).info, weights="random:0"))
+    found = extract(images, FeatureSpec("small", "random:0", cache))
+    np.testing.assert_array_equal(found, extract(images, FeatureSpec(small_trunk(), cache=cache)))
+    assert len(list(cache.glob("small*"))) == 1

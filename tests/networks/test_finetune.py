@@ -517,6 +517,22 @@ def test_another_network_than_the_model_s_is_refused(loaded: list[str]) -> None:
         assert trunk_to_tune(model, model.classes, named).digest == model.digest
 
 
+def test_a_weights_file_s_transform_is_said_and_a_crop_that_is_refused_is_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trunk = dataclasses.replace(small_trunk(), origin="published with small")
+    monkeypatch.setattr(tlcache.networks.finetune, "load_trunk", lambda *_: trunk)
+    said: list[str] = []
+    wanted = Wanted("small", "w.pth", {"resize": 40})
+    assert trunk_to_tune(None, ("ants",), wanted, note=said.append).transform.resize == 40
+    assert said == [
+        "transform: resize 40, crop 32, bilinear, mean 0.485 0.456 0.406, std 0.229 0.224 0.225 "
+        "(published with small; as asked: --resize)"
+    ]
+    with pytest.raises(OptionError, match="--crop 1: expected a crop that small takes"):
+        trunk_to_tune(None, ("ants",), Wanted("small", "w.pth", {"crop": 1}))
+
+
 def test_a_head_of_a_snapshot_asks_for_the_weights(loaded: list[str]) -> None:
     with pytest.raises(OptionError, match=r"--weights: expected the weights of small .*snapshot"):
         trunk_of(small_model(weights="unknown"))

@@ -16,6 +16,7 @@ from tlcache.trunks import info as trunk_memo
 from tlcache.trunks.info import (
     FileStamp,
     TrunkInfo,
+    note_transform,
     parse_weights,
     recall,
     remember,
@@ -53,6 +54,7 @@ def info_of(weights: str | Path, **changes: Any) -> TrunkInfo:
         dim=512,
         transform=TRANSFORM,
         source=source,
+        origin="published with resnet18" if source else "",
     )
     return dataclasses.replace(info, **changes)
 
@@ -140,6 +142,7 @@ def test_a_file_is_recalled_by_whatever_path(
     found = recall(memo, "resnet18", "mine.pth")
     assert found == dataclasses.replace(info, weights="mine.pth")
     assert found is not None and found.source == info.source
+    assert found.origin == "published with resnet18"
 
 
 @pytest.mark.usefixtures("_later")
@@ -295,6 +298,47 @@ def test_a_memo_edited_with_a_new_transform_is_ignored(memo: Path) -> None:
     content["value"]["transform"]["crop"] = 224
     only_file(memo).write_text(json.dumps(content))
     assert recall(memo, "resnet18", "random") is None
+
+
+@pytest.mark.usefixtures("_later")
+def test_a_memo_that_does_not_say_whence_a_files_transform_is_is_not_believed(
+    memo: Path, weights: Path
+) -> None:
+    remember(memo, info_of(weights, origin=""))
+    remember(memo, info_of("imagenet", source=FileStamp.of(weights)))
+    assert recall(memo, "resnet18", str(weights)) is None
+    assert recall(memo, "resnet18", "imagenet")
+    remember(memo, info_of(weights))
+    assert recall(memo, "resnet18", str(weights)) == info_of(weights)
+
+
+def test_a_memo_of_before_files_had_transforms_of_their_own_is_sound(memo: Path) -> None:
+    remember(memo, info_of("random"))
+    path = only_file(memo)
+    content = json.loads(path.read_bytes())
+    del content["value"]["origin"]
+    content["sha256"] = trunk_memo._sha256([content["key"], content["value"]])
+    path.write_bytes(trunk_memo._canonical(content))
+    assert recall(memo, "resnet18", "random") == info_of("random")
+
+
+@pytest.mark.parametrize(
+    ("origin", "changes", "line"),
+    [
+        ("published with x", {}, "transform: resize 232, crop 96, bicubic, mean 0.5 0.1 0.333333, "
+         "std 0.229 0.224 0.225 (published with x)"),
+        ("published with x", {"crop": 64, "std": (1, 1, 1)}, "transform: resize 232, crop 64, "
+         "bicubic, mean 0.5 0.1 0.333333, std 1 1 1 (published with x; as asked: --crop, --std)"),
+        ("published with x", dataclasses.asdict(TRANSFORM), None),
+        ("", {}, None),
+    ],
+)  # fmt: skip
+def test_a_files_transform_is_said_in_a_line(
+    origin: str, changes: dict[str, Any], line: str | None
+) -> None:
+    said: list[str] = []
+    note_transform(info_of("w.pth", origin=origin), changes, said.append)
+    assert said == ([] if line is None else [line])
 
 
 def test_a_folder_that_cannot_be_written_is_no_error(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import re
 import sys
@@ -13,14 +14,16 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from small_trunk import small_trunk
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tlcache.core.errors import TrunkError
+from tlcache.core.errors import OptionError, TrunkError
 from tlcache.data.transforms import Transform
 from tlcache.trunks import load as trunk_module
 from tlcache.trunks.info import TrunkInfo, recall
-from tlcache.trunks.load import Trunk, load_trunk
+from tlcache.trunks.load import Trunk, check_crop, load_trunk
+from tlcache.trunks.published import published_with
 from tlcache.trunks.weights import State, state_digest
 
 REAL_MOBILENET = "1a12f75ba2737b23a6f5b205906fa143081b0f6295644ac420f48226d02025cf"
@@ -311,13 +314,30 @@ def test_timm_networks_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> N
         load_trunk("efficientnet_lite0", "random")
 
 
-def test_a_network_that_cannot_take_the_crop_is_refused() -> None:
+def test_a_network_that_does_not_take_224_pixels_takes_its_own_and_no_other_crop(
+    tmp_path: Path,
+) -> None:
+    name = "timm/vit_tiny_patch16_384"
+    trunk = load_trunk(name, "random")
+    assert trunk.transform.crop == 384
+    file = save(trunk.module.state_dict(), tmp_path)
+    assert load_trunk(name, file).transform == published_with(name)[0].transform == trunk.transform
     words = (
-        "^--trunk timm/vit_tiny_patch16_384: expected a network that makes one vector of an image "
-        "of 224 x 224 pixels, found AssertionError: .*384.*; choose another network$"
+        f"^--crop 64: expected a crop that {name} takes, found AssertionError: .*64.*; "
+        "leave --crop out for its own, 384$"
     )
-    with pytest.raises(TrunkError, match=words):
-        load_trunk("timm/vit_tiny_patch16_384", "random")
+    with pytest.raises(OptionError, match=words):
+        check_crop(trunk, 64)
+
+
+def test_a_crop_that_makes_features_of_another_length_is_refused() -> None:
+    trunk = dataclasses.replace(small_trunk(), module=nn.Flatten(), dim=3 * 32 * 32)
+    check_crop(trunk, 32)
+    with pytest.raises(OptionError, match="found 12288 numbers where the weights' own are 3072;"):
+        check_crop(trunk, 64)
+    broken = dataclasses.replace(trunk, module=nn.Linear(5, 5))
+    with pytest.raises(TrunkError, match=r"^--trunk small: .* 32 x 32 .* RuntimeError"):
+        check_crop(broken, 32)
 
 
 class Odd(nn.Module):

@@ -24,7 +24,7 @@ from tlcache.trunks import info as trunk_memo
 from tlcache.trunks import published
 from tlcache.trunks.info import recall
 from tlcache.trunks.load import load_trunk
-from tlcache.trunks.published import LITE0, fetch, published_weights
+from tlcache.trunks.published import LITE0, fetch, published_weights, transform_for
 
 SQUEEZENET = torchvision.models.SqueezeNet1_1_Weights.DEFAULT
 
@@ -95,6 +95,85 @@ def test_torchvision_declares_the_transform(
 ) -> None:
     monkeypatch.setattr(published, "fetch", lambda url: squeezenet)
     assert published_weights(name).transform == transform
+
+
+# --- a file: the transform that is published with its network
+
+
+def small_file(name: str, path: Path, **options: Any) -> Path:
+    """A network's state, born without numbers: all zeros."""
+    with torch.device("meta"):
+        module = torchvision.models.get_model(name, **options)
+    state = {k: torch.zeros(v.shape, dtype=v.dtype) for k, v in module.state_dict().items()}
+    torch.save(state, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "transform", "origin"),
+    [
+        ("mobilenet_v2", Transform(), "mobilenet_v2 IMAGENET1K_V1"),
+        ("resnet18", Transform(), "resnet18 IMAGENET1K_V1"),
+        ("inception_v3", Transform(resize=342, crop=299), "inception_v3 IMAGENET1K_V1"),
+        ("efficientnet_v2_m", Transform(resize=480, crop=480), "efficientnet_v2_m IMAGENET1K_V1"),
+        ("efficientnet_b0", Transform(interpolation="bicubic"), "efficientnet_b0 IMAGENET1K_V1"),
+        (
+            "timm/test_resnet",
+            Transform(resize=168, crop=160, mean=(0.5,) * 3, std=(0.5,) * 3),
+            "timm/test_resnet.r160_in1k",
+        ),
+        (
+            "timm/vit_base_patch16_384.augreg_in21k_ft_in1k",
+            Transform(
+                resize=384, crop=384, interpolation="bicubic", mean=(0.5,) * 3, std=(0.5,) * 3
+            ),
+            "timm/vit_base_patch16_384.augreg_in21k_ft_in1k",
+        ),
+        (LITE0, Transform(interpolation="bicubic", mean=(0.5,) * 3, std=(0.5,) * 3), LITE0),
+    ],
+)
+def test_a_file_that_nobody_knows_takes_what_is_first_published_with_its_network(
+    tmp_path: Path, name: str, transform: Transform, origin: str
+) -> None:
+    (tmp_path / "mine.pth").write_bytes(b"weights")
+    found = transform_for(name, tmp_path / "mine.pth", {})
+    assert found == (transform, f"published with {origin}")
+
+
+def test_a_published_file_takes_its_own_transform_by_its_digest_or_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = torchvision.models.MobileNet_V2_Weights
+    file = small_file("mobilenet_v2", tmp_path / "mine.pth")
+    assert load_trunk("mobilenet_v2", str(file)).transform == Transform()
+    monkeypatch.setattr(second.value, "url", f"https://x/y-{sha256_of(file)[:8]}.pth")
+    trunk = load_trunk("mobilenet_v2", str(file))
+    assert trunk.transform == Transform(resize=232)
+    assert trunk.origin == "published with mobilenet_v2 IMAGENET1K_V2, whose file this is"
+    monkeypatch.undo()
+    for weights, resize in ((first, 256), (second, 232)):  # in another format, say
+        renamed = file.rename(tmp_path / Path(weights.url).name)
+        assert load_trunk("mobilenet_v2", str(renamed)).transform == Transform(resize=resize)
+        file = renamed
+
+
+@pytest.mark.parametrize(("side", "interpolation"), [(224, "bilinear"), (384, "bicubic")])
+def test_a_vision_transformers_file_says_by_its_shapes_which_images_it_takes(
+    tmp_path: Path, side: int, interpolation: str
+) -> None:
+    with torch.device("meta"):
+        state = torchvision.models.vit_b_16(image_size=side).state_dict()
+    (tmp_path / "mine.pth").write_bytes(b"weights")
+    transform, _ = transform_for("vit_b_16", tmp_path / "mine.pth", state)
+    assert (transform.crop, transform.interpolation) == (side, interpolation)
+
+
+def test_a_file_of_a_network_with_nothing_published_takes_the_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(published, "published_with", lambda _: [])
+    transform, origin = transform_for("resnet18", tmp_path / "mine.pth", {})
+    assert (transform, origin) == (Transform(), "the default: nothing is published with resnet18")
 
 
 def test_published_weights_are_remembered_until_their_file_changes(

@@ -158,7 +158,7 @@ def _identity_words(identity: Identity, values: dict[str, Any]) -> list[tuple[st
         ("key", identity.key),
         ("format", str(identity.format)),
         ("trunk", identity.trunk),
-        ("weights", f"SHA-256 {identity.weights}"),
+        ("weights", f"SHA-256 of the tensors: {identity.weights}"),
         ("features", f"{identity.dim} numbers each, {identity.cut}"),
         ("precision", identity.precision),
         ("dtype", identity.dtype),

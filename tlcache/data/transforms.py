@@ -101,6 +101,12 @@ class Transform:
         values = {k: v for k, v in dataclasses.asdict(self).items() if k not in skip}
         return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
+    def in_words(self) -> str:
+        """What happens to a plain image, in a line for people."""
+        mean, std = (" ".join(f"{part:g}" for part in of) for of in (self.mean, self.std))
+        sides = f"resize {self.resize}, crop {self.crop}, {self.interpolation}"
+        return f"{sides}, mean {mean}, std {std}"
+
     @classmethod
     def from_description(cls, values: dict[str, Any]) -> Transform:
         """The inverse of :meth:`describe`.

@@ -6,6 +6,7 @@ commits them as it goes. Covers no reading back (``read``).
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -26,9 +27,9 @@ from tlcache.core.files import StrPath, as_path
 from tlcache.core.machine import Compute
 from tlcache.core.progress import ProgressMaker, Report, Reporter, said_once
 from tlcache.data.folders import SPLITS, DataSource, ImageDataset
-from tlcache.features.missing import make_rows, missing_rows
+from tlcache.features.missing import check_takes, make_rows, missing_rows
 from tlcache.features.read import Embedding, UnreadableImagesError, open_snapshot
-from tlcache.features.stores import FeatureSpec, describe_trunk, stores_of
+from tlcache.features.stores import FeatureSpec, describe_trunk, moved_on, stores_of
 from tlcache.trunks.info import as_weights, note_random
 
 if TYPE_CHECKING:
@@ -104,6 +105,11 @@ def embed_dataset(
     note = said_once(tell.note)
     info, load = describe_trunk(spec.trunk, spec.weights, spec.cache / "weights", note)
     stores = stores_of(spec, info, note)
+    if not stores[0].folder.exists():  # the trunk will be needed; whatever it refuses leaves none
+        trunk = load()
+        if moved_on(trunk, info.digest, note):
+            return embed_dataset(dataset, dataclasses.replace(spec, trunk=trunk), tell)
+        check_takes(trunk, stores)
     announce(stores[0])
     own, known = known_snapshots(stores[0], dataset.name)
     keep = draft_of(stores[0], dataset.name)
@@ -120,9 +126,12 @@ def embed_dataset(
     pass_started = time.perf_counter()
     reasons: dict[bytes, str] = {}
     if total := len(missing.images):
+        trunk = load()
+        if moved_on(trunk, info.digest, note):
+            return embed_dataset(dataset, dataclasses.replace(spec, trunk=trunk), tell)
         with tell.progress("embedding") as tick:
             jobs = missing.jobs(snapshot)
-            reasons = make_rows(load(), jobs, total, stores, spec.compute, tick)
+            reasons = make_rows(trunk, jobs, total, stores, spec.compute, tick)
     pass_seconds = time.perf_counter() - pass_started
     if reasons:
         snapshot = snapshot.with_reasons(reasons)

@@ -27,12 +27,14 @@ from tlcache.core.machine import resolve_device
 from tlcache.core.progress import no_tick, said_once
 from tlcache.data.images import ImageInMemory
 from tlcache.features.missing import Pass, RowBuffer, fit_to_keep, make_rows
-from tlcache.features.stores import FeatureSpec, describe_trunk, stores_of
+from tlcache.features.stores import FeatureSpec, describe_trunk, moved_on, stores_of
 from tlcache.trunks.engines import ENGINES
 from tlcache.trunks.forward_pass import Job, Made
 
 if TYPE_CHECKING:
     from tlcache.trunks.load import Trunk
+
+_note = logging.getLogger("tlcache").info
 
 BLOCK = 8192
 """Files that are looked up in the cache at once: each look-up reads all of its rows."""
@@ -56,7 +58,10 @@ def extract(images: Sequence[Path | ImageInMemory], spec: FeatureSpec) -> NDArra
     lacking = lacking[first_of_each(digests[lacking])]
     if len(lacking):
         jobs = (Job(images[int(i)], digests[i].tobytes(), ((0, 0),)) for i in lacking)
-        new_reasons = make_rows(load(), jobs, len(lacking), [store], spec.compute, no_tick)
+        trunk = load()
+        if moved_on(trunk, store.identity.weights, _note):
+            return extract(images, dataclasses.replace(spec, trunk=trunk))
+        new_reasons = make_rows(trunk, jobs, len(lacking), [store], spec.compute, no_tick)
         pairs = zip(reasons, digests, strict=True)
         reasons = [old or new_reasons.get(digest.tobytes(), "") for old, digest in pairs]
         new = np.flatnonzero(~found)
@@ -91,7 +96,7 @@ def _opened(spec: FeatureSpec) -> tuple[Callable[[], Trunk], FeatureStore]:
         raise OptionError("--engine", " or ".join(ENGINES), compute.engine, remedy)
     if compute.device not in ("auto", "cpu"):
         resolve_device(compute.device)
-    note = said_once(logging.getLogger("tlcache").info)
+    note = said_once(_note)
     info, load = describe_trunk(spec.trunk, spec.weights, spec.cache / "weights", note)
     return load, stores_of(dataclasses.replace(spec, views=0), info, note)[0]
 

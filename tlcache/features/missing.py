@@ -131,6 +131,17 @@ def open_pass(
     )
 
 
+def check_takes(trunk: Trunk, stores: Sequence[FeatureStore]) -> None:
+    """Refuse a crop that the network does not take.
+
+    Raises:
+        TlcacheError: See :func:`tlcache.trunks.load.check_crop`.
+    """
+    from tlcache.trunks.load import check_crop
+
+    check_crop(trunk, stores[0].identity.transform.crop)
+
+
 def make_rows(
     trunk: Trunk,
     jobs: Iterator[Job],
@@ -149,8 +160,9 @@ def make_rows(
 
     Raises:
         CacheError: If rows cannot be committed.
-        OptionError: If the device or the engine cannot be had.
+        OptionError: If the device or the engine cannot be had, or the crop is refused.
     """
+    check_takes(trunk, stores)
     buffer, reasons, identity = RowBuffer(stores), dict[bytes, str](), stores[0].identity
     made = open_pass(
         trunk.module,

@@ -6,6 +6,7 @@ Covers no making of features (``embed``) and no reading of them (``read``).
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from tlcache.cache.store import FeatureStore, open_store
 from tlcache.core.errors import OptionError, TrunkError
 from tlcache.core.machine import Compute, library_versions
 from tlcache.core.progress import Report, no_report
-from tlcache.trunks.info import TrunkInfo, recall
+from tlcache.trunks.info import TrunkInfo, note_transform, recall
 
 if TYPE_CHECKING:
     from tlcache.trunks.load import Trunk
@@ -58,6 +59,8 @@ def describe_trunk(
 ) -> tuple[TrunkInfo, Callable[[], Trunk]]:
     """What is known of a trunk, and how to load it; torch is imported only if no memo tells.
 
+    A memo may be stale: see :func:`moved_on`.
+
     Args:
         memo: Folder of the memo of digested weights, where there is one.
         note: Is told of a damaged memo.
@@ -68,15 +71,19 @@ def describe_trunk(
     """
     if isinstance(trunk, str):
         if memo and (info := recall(memo, trunk, weights, note)):
-            return info, lambda: _load_as_described(info)
-        from tlcache.trunks.load import load_trunk
-
-        loaded = load_trunk(trunk, weights, memo)
+            return info, functools.cache(functools.partial(_loaded, trunk, weights, memo))
+        loaded = _loaded(trunk, weights, memo)
         return loaded.info, lambda: loaded
     from tlcache.trunks.load import as_it_is
 
     given = as_it_is(trunk)
     return given.info, lambda: _unchanged(given)
+
+
+def _loaded(name: str, weights: str, memo: Path | None) -> Trunk:
+    from tlcache.trunks.load import load_trunk
+
+    return load_trunk(name, weights, memo)
 
 
 def _unchanged(trunk: Trunk) -> Trunk:
@@ -89,21 +96,23 @@ def _unchanged(trunk: Trunk) -> Trunk:
     return trunk
 
 
-def _load_as_described(info: TrunkInfo) -> Trunk:
-    from tlcache.trunks.load import load_trunk
+def moved_on(trunk: Trunk, digest: str, note: Report) -> bool:
+    """Whether a loaded trunk is not the one that a memo described; says so in one line.
 
-    trunk = load_trunk(info.name, info.weights)
-    if trunk.digest != info.digest:
-        expected = f"the weights {info.digest[:8]} that were digested earlier"
-        remedy = "let the file come to rest and run again"
-        raise TrunkError(info.weights, expected, trunk.digest[:8], remedy)
-    return trunk
+    As where a hub has a newer file, or random numbers of another processor. The memo is then
+    written anew already; whoever has asked goes on with the trunk itself.
+    """
+    if trunk.digest == digest:
+        return False
+    weights = f"{trunk.weights} of {trunk.name} are {trunk.digest[:8]}, and not {digest[:8]}"
+    note(f"weights: {weights} as when they were digested: from here on features are of those")
+    return True
 
 
 def stores_of(spec: FeatureSpec, info: TrunkInfo, note: Report = no_report) -> list[FeatureStore]:
     """The store of the eval transform, and that of the train transform where views are wanted.
 
-    They tell ``note`` of damaged files.
+    They tell ``note`` of damaged files; it is told of the transform of a user's weights file, too.
 
     Raises:
         CacheError: If the cache cannot be read.
@@ -121,6 +130,7 @@ def stores_of(spec: FeatureSpec, info: TrunkInfo, note: Report = no_report) -> l
     except (TypeError, ValueError) as error:
         expected, found = "values of the transform's own kinds", f"{dict(spec.transform)} ({error})"
         raise OptionError("transform", expected, found, remedy) from error
+    note_transform(info, spec.transform, note)
     identity = Identity(
         trunk=info.name,
         weights=info.digest,

@@ -32,8 +32,8 @@ from tlcache.networks.checks import check_classes, check_transform, check_trunk
 from tlcache.networks.loading import ImageLoader, Workers, worker_count
 from tlcache.networks.loop import BatchNorm, Run, Tuning
 from tlcache.networks.network import gpu_settings, restore_network
-from tlcache.trunks.info import note_random
-from tlcache.trunks.load import Trunk, load_trunk
+from tlcache.trunks.info import note_random, note_transform
+from tlcache.trunks.load import Trunk, check_crop, load_trunk
 from tlcache.trunks.weights import state_digest
 
 _UNKNOWN = "unknown"  # what a head that was trained on a snapshot says of its trunk's weights
@@ -103,17 +103,20 @@ def trunk_to_tune(
     Args:
         classes: Of the images.
         memo: Folder of the memo of digested weights.
-        note: Is told of a network that has learned nothing.
+        note: Is told of a network that has learned nothing, and of a weights file's transform.
 
     Raises:
         ModelError: If the model is of other classes, or not of what is wanted.
+        OptionError: If the network does not take the crop.
         TlcacheError: If the trunk cannot be had; see :func:`trunk_of`.
     """
     if model is None:
         name, weights = wanted.trunk or "resnet18", wanted.weights or "imagenet"
         note_random(weights, note)
         trunk = load_trunk(name, weights, memo)
+        note_transform(trunk, wanted.transform, note)
         transform = dataclasses.replace(trunk.transform, **wanted.transform)
+        check_crop(trunk, transform.crop)
         return dataclasses.replace(trunk, transform=transform)
     check_classes(model, classes)
     if wanted.trunk not in (None, model.trunk):

@@ -102,7 +102,7 @@ def _facts(record: RunRecord) -> list[tuple[str, str]]:
         ("Images", images),
         ("Classes", f"{len(model.classes):,}: {names}"),
         ("Trunk", f"{model.trunk}, {network}"),
-        ("Weights", f"{model.weights} (SHA-256 {model.digest[:12]}…)"),
+        ("Weights", f"{model.weights} (SHA-256 of the trunk's tensors: {model.digest[:12]}…)"),
         (
             "Input",
             f"shorter side {transform.resize}, crop {transform.crop}, {transform.interpolation}",

@@ -14,6 +14,7 @@ import json
 import platform
 import re
 import stat
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from time import time_ns
@@ -95,6 +96,7 @@ class TrunkInfo:
         dim: Length D of a feature.
         transform: The eval transform that the weights expect.
         source: The weights file as it was when it was read; None for random weights.
+        origin: Of a user's file: whence its transform is, in words; else empty.
     """
 
     name: str
@@ -103,6 +105,7 @@ class TrunkInfo:
     dim: int
     transform: Transform
     source: FileStamp | None = field(default=None, compare=False)
+    origin: str = field(default="", compare=False)
 
     @property
     def label(self) -> str:
@@ -155,6 +158,21 @@ def note_random(weights: str, note: Report) -> None:
         note(f"weights: {weights}, of a network that has learned nothing")
 
 
+def note_transform(info: TrunkInfo, changes: Mapping[str, Any], note: Report) -> None:
+    """Say in one line which transform a user's weights file is taken to expect, and why.
+
+    Args:
+        changes: Fields of the transform that the user has chosen; where that is all of them,
+            nothing is said.
+    """
+    fields = asdict(info.transform).keys() - {"kind"}
+    if info.origin and fields - changes.keys():
+        asked = [f"--{name}" for name in changes]
+        besides = f"; as asked: {', '.join(asked)}" if asked else ""
+        words = replace(info.transform, **changes).in_words()
+        note(f"transform: {words} ({info.origin}{besides})")
+
+
 def recall(memo_dir: Path, name: str, weights: str, report: Report = no_report) -> TrunkInfo | None:
     """What :func:`remember` kept, or None where nothing is, or nothing that can be believed.
 
@@ -171,6 +189,8 @@ def recall(memo_dir: Path, name: str, weights: str, report: Report = no_report) 
         if isinstance(error, DamageError):
             report(f"passed over: {error}")
         return None
+    if isinstance(parse_weights(weights), Path) and not info.origin:
+        return None  # of a version that gave every file the same transform
     return replace(info, weights=weights) if not info.source or info.source.holds() else None
 
 
@@ -186,6 +206,7 @@ def remember(memo_dir: Path, info: TrunkInfo) -> bool:
         "dim": info.dim,
         "transform": info.transform.describe(),
         "source": info.source and asdict(info.source),
+        "origin": info.origin,
     }
     memo = {"key": key, "value": value, "sha256": _sha256([key, value])}
     path = _memo_path(memo_dir, key)
@@ -218,12 +239,13 @@ def read_memo(path: Path) -> TrunkInfo:
             dim=value["dim"],
             transform=Transform.from_description(value["transform"]),
             source=stamp,
+            origin=value.get("origin", ""),
         )
     except DamageError:
         raise
     except (TlcacheError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise _damaged(path, "another kind of file") from None
-    texts = [info.name, info.weights, info.digest, *([stamp.path] if stamp else [])]
+    texts = [info.name, info.weights, info.digest, info.origin, *([stamp.path] if stamp else [])]
     numbers = [info.dim, *([v for k, v in asdict(stamp).items() if k != "path"] if stamp else [])]
     if {type(t) for t in texts} != {str} or {type(n) for n in numbers} != {int}:
         raise _damaged(path, "values of other kinds")

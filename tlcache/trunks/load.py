@@ -9,13 +9,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torchvision
 from torch import Tensor, nn
 
-from tlcache.core.errors import TrunkError, error_in_a_line, listed, nearest
+from tlcache.core.errors import OptionError, TrunkError, error_in_a_line, listed, nearest
 from tlcache.core.files import StrPath, as_path
 from tlcache.data.transforms import Transform
 from tlcache.trunks.info import FileStamp, TrunkInfo, as_weights, parse_weights, remember
@@ -26,6 +26,8 @@ from tlcache.trunks.published import (
     Weights,
     import_timm,
     published_weights,
+    published_with,
+    transform_for,
 )
 from tlcache.trunks.weights import (
     State,
@@ -71,6 +73,9 @@ def load_trunk(
     ``googlenet`` and ``inception_v3`` take ImageNet-normalised images whatever the weights, and
     turn them into the inputs of their original weights, as torchvision's pretrained ones do.
 
+    A file takes the transform that is published with its network (``published.transform_for``);
+    random weights take the default one, where the network takes images of its size.
+
     Args:
         name: A torchvision classification network, ``timm/NAME`` or ``efficientnet_lite0``.
         weights: ``imagenet`` (the network's published weights, downloaded once), ``random``,
@@ -85,19 +90,20 @@ def load_trunk(
     wanted = parse_weights(weights)
     _check_known(name)
     with torch.random.fork_rng(devices=[]):  # networks are born random; torch's own numbers stay
-        torch.default_generator.manual_seed(wanted if isinstance(wanted, int) else 0)
-        given = None if isinstance(wanted, int) else _weights(name, wanted)
-        transform = given.transform if given else Transform()
-        module, extra = _without_head(name, transform.crop)
-    if given:
-        fit_state(module, _with_new_names(name, given.state), given.source.path, name, extra)
+        if isinstance(wanted, int):
+            given, (module, _, dim, transform) = None, _born(name, wanted)
+        else:
+            given = _weights(name, wanted)
+            module, extra, dim, transform = _built(name, given.transform)
+            fit_state(module, _with_new_names(name, given.state), given.source.path, name, extra)
     trunk = Trunk(
         name=name,
         weights=weights,
         digest=state_digest(module.state_dict()),
-        dim=_dim(name, module, transform.crop),
+        dim=dim,
         transform=transform,
         source=given.source if given else None,
+        origin=given.origin if given else "",
         module=module,
         derived=_outside_digest(module),
     )
@@ -144,8 +150,35 @@ def _outside_digest(module: nn.Module) -> str:
 def _weights(name: str, wanted: str | Path) -> Weights:
     if isinstance(wanted, Path):
         stamp = FileStamp.of(wanted)  # before the bytes: a change in between must not go unseen
-        return Weights(read_state(wanted), stamp, Transform())
+        state = read_state(wanted)
+        return Weights(state, stamp, *transform_for(name, wanted, state))
     return published_weights(name)
+
+
+class _Built(NamedTuple):
+    """A network without its head, names that a file may have or not, D, and its transform."""
+
+    module: nn.Module
+    extra: tuple[str, ...]
+    dim: int
+    transform: Transform
+
+
+def _built(name: str, transform: Transform, seed: int = 0) -> _Built:
+    torch.default_generator.manual_seed(seed)
+    module, extra = _without_head(name, transform.crop)
+    return _Built(module, extra, _dim(name, module, transform.crop), transform)
+
+
+def _born(name: str, seed: int) -> _Built:
+    """A network of random weights: they expect nothing, but it may not take 224 pixels."""
+    try:
+        return _built(name, Transform(), seed)
+    except TrunkError:
+        for each in published_with(name):
+            if each.transform.crop != Transform().crop:
+                return _built(name, each.transform, seed)
+        raise
 
 
 def _with_new_names(name: str, state: State) -> State:
@@ -217,6 +250,25 @@ def _find_head(name: str, module: nn.Module, crop: int) -> str:
     raise _unfit(name, crop, f"no layer that makes its {classes} logits")
 
 
+def check_crop(trunk: Trunk, crop: int) -> None:
+    """Refuse a crop that a network does not take, before anything is made for it.
+
+    Raises:
+        OptionError: If it makes no feature of a crop of this size, or one of another length.
+        TrunkError: If it is the trunk's own crop.
+    """
+    try:
+        dim, found = _dim(trunk.name, trunk.module, crop), ""
+    except TrunkError as error:
+        if crop == trunk.transform.crop:
+            raise
+        dim, found = 0, error.found
+    if dim != trunk.dim:
+        found = found or f"{dim} numbers where the weights' own are {trunk.dim}"
+        remedy = f"leave --crop out for its own, {trunk.transform.crop}"
+        raise OptionError(f"--crop {crop}", f"a crop that {trunk.name} takes", found, remedy)
+
+
 def _dim(name: str, module: nn.Module, crop: int) -> int:
     shape = tuple(_run(name, module, crop).shape)
     if len(shape) != 2:
@@ -225,9 +277,10 @@ def _dim(name: str, module: nn.Module, crop: int) -> int:
 
 
 def _run(name: str, module: nn.Module, crop: int) -> Tensor:
+    own = next((p for p in module.parameters() if p.is_floating_point()), torch.zeros(()))
     try:
         with torch.no_grad():
-            output = module(torch.zeros(1, 3, crop, crop))
+            output = module(torch.zeros(1, 3, crop, crop, device=own.device, dtype=own.dtype))
     except Exception as error:  # whatever a network raises at images that it is not made for
         raise _unfit(name, crop, error_in_a_line(error)) from error
     if not isinstance(output, Tensor):

