@@ -93,6 +93,7 @@ def test_the_bytes_never_change(saved: Path) -> None:
         "classes": ["ants", "bees"],
         "ignored": 2,
         "taken_ns": 1_700_000_000_000_000_000,
+        "deep": True,
         "views": 5,
     }
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
+from tlcache.core.errors import ImageError, strerror
 from tlcache.data.headers import read_header, read_headers
 from tlcache.data.images import decode
 
@@ -90,13 +91,21 @@ def test_transparency_is_odd_because_it_is_dropped(
     assert read_header(tmp_path / "a.png").odd == ("transparency, which is dropped",)
 
 
-def test_sixteen_bits_are_odd_because_they_are_clipped(tmp_path: Path) -> None:
+def test_sixteen_bits_are_odd_because_eight_of_them_are_used(tmp_path: Path) -> None:
     deep = np.full((20, 30), 30_000, np.uint16)
     Image.fromarray(deep).save(tmp_path / "a.png")
-    assert read_header(tmp_path / "a.png").odd == (
-        "pixels of more than 8 bits (I;16), which are clipped to 0 to 255",
-    )
-    assert (decode((tmp_path / "a.png").read_bytes(), "a.png") == 255).all()
+    odd = read_header(tmp_path / "a.png").odd
+    assert odd == ("greys of 16 bits, of which the upper 8 are used",)
+    assert (decode((tmp_path / "a.png").read_bytes(), "a.png") == 30_000 >> 8).all()
+
+
+def test_numbers_without_a_range_are_no_image_as_they_are_for_decoding(tmp_path: Path) -> None:
+    Image.new("F", (30, 20)).save(tmp_path / "a.tif")
+    reason = read_header(tmp_path / "a.tif").reason
+    assert reason == "expected an image of 8 or 16 bits, found numbers without a range (F)"
+    with pytest.raises(ImageError) as refused:
+        decode((tmp_path / "a.tif").read_bytes(), "a.tif")
+    assert strerror(refused.value) == reason
 
 
 def test_files_without_a_header_say_why(tmp_path: Path) -> None:

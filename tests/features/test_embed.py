@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import itertools
 import os
 import types
+from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from small_trunk import load_small, small_trunk
 from torch import nn
 
@@ -16,8 +20,8 @@ import tlcache.cache.snapshots
 import tlcache.cache.store
 import tlcache.features.embed
 from tlcache.cache.identity import folder_name
-from tlcache.cache.snapshots import load_snapshot
-from tlcache.core.errors import CacheError, OptionError
+from tlcache.cache.snapshots import Snapshot, load_snapshot, save_snapshot
+from tlcache.core.errors import CacheError, DataError, OptionError
 from tlcache.data.folders import ImageDataset, scan
 from tlcache.data.transforms import Transform
 from tlcache.features.embed import embed
@@ -237,3 +241,119 @@ def test_a_stale_memo_of_weights_leaves_no_folder_behind(
 ) -> None:
     assert embed(dataset, "small", "random:0", cache=cache).trunk.digest == small_trunk().digest
     assert len(list(cache.glob("small*"))) == 1
+
+
+# --- greys of 16 bits, which earlier versions clipped to 255 and kept under the file's own SHA-256
+
+
+DEEP = ("train/ants/0.png", "train/bees/1.png", "val/ants/2.png")
+
+
+@pytest.fixture
+def deep(dataset: ImageDataset) -> ImageDataset:
+    for i, name in enumerate(DEEP):
+        ramp = (np.arange(40 * 48).reshape(40, 48) * 30 + i).astype(np.uint16)
+        Image.fromarray(ramp).save(dataset.root / name)
+    return scan(dataset.root)
+
+
+def as_before(patch: pytest.MonkeyPatch) -> None:
+    """Embed as earlier versions did."""
+
+    def name(file: BinaryIO) -> bytes:
+        return hashlib.sha256(file.read()).digest()
+
+    def save(path: Path, snapshot: Snapshot) -> None:
+        save_snapshot(path, dataclasses.replace(snapshot, deep=False))
+
+    patch.setattr(tlcache.cache.snapshots, "image_digest", name)
+    patch.setattr("tlcache.trunks.forward_pass.image_digest", name)
+    patch.setattr("tlcache.data.images.deep_bits", lambda *_: 0)  # Pillow clips
+    patch.setattr("tlcache.features.embed.looks_deep", lambda _: False)
+    patch.setattr(tlcache.cache.store, "save_snapshot", save)
+
+
+@pytest.fixture
+def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Files at rest, and the headers that are read of those whose digest is known."""
+    names: list[str] = []
+    looks: Callable[[Path], bool] = tlcache.cache.snapshots.looks_deep
+
+    def look(path: Path) -> bool:
+        names.append(path.name)
+        return looks(path)
+
+    monkeypatch.setattr(tlcache.cache.snapshots, "SETTLED_NS", -(10**18))
+    monkeypatch.setattr(tlcache.cache.snapshots, "looks_deep", look)
+    return names
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_rows_of_clipped_greys_are_made_again_and_named_in_one_line(
+    deep: ImageDataset,
+    cache: Path,
+    tmp_path: Path,
+    looked_at: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    moved: bool,
+) -> None:
+    trunk, said = small_trunk(), list[str]()
+    with monkeypatch.context() as patch:
+        as_before(patch)
+        before = embed(deep, trunk, cache=cache, views=1).read()
+    if moved:  # no snapshot tells that they were digested before
+        deep = scan(deep.root.rename(tmp_path / "elsewhere"))
+    after = embed(deep, trunk, cache=cache, views=1, report=said.append)
+    assert (after.embedded, after.reused) == (len(DEEP), len(deep) - len(DEEP))
+    assert said == [
+        f"embedded again: 3 images of 16 bits, clipped to 255 until now ({', '.join(DEEP)})"
+    ]
+    wrong = (before.features != after.read().features).any(axis=1)
+    assert {path for path, other in zip(before.paths, wrong, strict=True) if other} == set(DEEP)
+    np.testing.assert_array_equal(
+        after.read().features,
+        embed(deep, trunk, cache=tmp_path / "fresh", views=1).read().features,
+    )
+    assert len(looked_at) == (0 if moved else len(deep))
+    again = embed(deep, trunk, cache=cache, views=1, report=said.append)
+    assert (again.embedded, len(said)) == (0, 1)
+    assert len(looked_at) == (0 if moved else len(deep)), "looked at once, and never again"
+
+
+def test_no_header_of_a_warm_cache_of_jpegs_is_looked_at(
+    tmp_path: Path, cache: Path, looked_at: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for split, name in itertools.product(("train", "val"), ("ants", "bees")):
+        path = tmp_path / "photos" / split / name / "0.jpg"
+        path.parent.mkdir(parents=True)
+        Image.new("RGB", (48, 40), (len(split) * 20, len(name), ord(name[0]))).save(path)
+    dataset = scan(tmp_path / "photos")
+    with monkeypatch.context() as patch:
+        as_before(patch)
+        embed(dataset, small_trunk(), cache=cache)
+    (kept,) = _snapshots(cache)
+    data = kept.read_bytes()
+    for name in ("is_deep", "image_digest"):
+        monkeypatch.setattr(tlcache.cache.snapshots, name, lambda _: pytest.fail("opened"))
+    assert embed(dataset, small_trunk(), cache=cache).embedded == 0
+    assert kept.read_bytes() == data
+
+
+def test_greys_of_16_bits_are_told_when_they_are_embedded(deep: ImageDataset, cache: Path) -> None:
+    said: list[str] = []
+    embed(deep, small_trunk(), cache=cache, report=said.append)
+    assert said == [f"3 images of 16 bits, of which the upper 8 are used ({', '.join(DEEP)})"]
+    embed(deep, small_trunk(), cache=cache, report=said.append)
+    assert len(said) == 1
+
+
+def test_numbers_without_a_range_are_refused_by_name(dataset: ImageDataset, cache: Path) -> None:
+    file = dataset.root / "train" / "ants" / "heights.tif"
+    Image.new("F", (48, 40), 1000).save(file)
+    with pytest.raises(DataError) as refused:
+        embed(scan(dataset.root), small_trunk(), cache=cache)
+    assert "1 that cannot: train/ants/heights.tif (expected an image of 8 or 16 bits" in str(
+        refused.value
+    )
+    done = embed(scan(dataset.root), small_trunk(), cache=cache, skip_unreadable=True)
+    assert len(done.read().paths) == len(dataset)

@@ -8,6 +8,7 @@ set where the images themselves are not at hand.
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import errno
 import functools
@@ -28,6 +29,7 @@ from tlcache.core.files import persistently, read_capped, write_atomically
 from tlcache.core.hdf5 import Layout, pack, unpack
 from tlcache.core.progress import Tick
 from tlcache.data.folders import SPLITS, ImageDataset
+from tlcache.data.images import MAY_BE_DEEP, image_digest, is_deep
 
 MAGIC = b"tlcache snapshot 1\n"
 HEADER = 512
@@ -72,6 +74,8 @@ class Snapshot:
         reasons: Why an image cannot be read; empty where it can.
         taken_ns: When, in nanoseconds since 1970.
         views: How many augmented views of each training image belong to it.
+        deep: Whether images of more than 8 bits have the digests of :func:`image_digest`; they
+            had not in earlier versions, which clipped them.
     """
 
     dataset: ImageDataset
@@ -80,6 +84,7 @@ class Snapshot:
     reasons: list[str]
     taken_ns: int
     views: int = 0
+    deep: bool = True
 
     def readable(self) -> NDArray[np.bool_]:
         """(n,): which images can be read."""
@@ -96,6 +101,7 @@ class Snapshot:
             and np.array_equal(self.status, other.status)
             and np.array_equal(self.digests, other.digests)
             and self.views == other.views
+            and (self.deep or not any(path.lower().endswith(MAY_BE_DEEP) for path in a.paths))
             and bool(_settled(self).all())
         )
 
@@ -165,6 +171,8 @@ def _recall(new: Snapshot, known: Snapshot) -> None:
     at = {path: row for row, path in enumerate(known.dataset.paths)}
     rows = np.fromiter((at.get(path, -1) for path in new.dataset.paths), np.int64, len(new.reasons))
     same = (rows >= 0) & _settled(known)[rows] & (known.status[rows] == new.status).all(axis=1)
+    if not known.deep:
+        same[[i for i in np.flatnonzero(same) if looks_deep(new.dataset.path(int(i)))]] = False
     new.digests[same] = known.digests[rows[same]]
     no_view_less = new.views >= known.views
     for i in np.flatnonzero(same):
@@ -176,6 +184,15 @@ def _recall(new: Snapshot, known: Snapshot) -> None:
 def _is_of_bytes(reason: str) -> bool:
     """Whether it holds of a file as long as its bytes do: then it is an ``ImageError``'s words."""
     return reason.startswith("expected ") and not reason.startswith((OF_FEATURE, _OF_OTHER_BYTES))
+
+
+def looks_deep(path: Path) -> bool:
+    """Whether an image has greys of more than 8 bits; no file that ends like a JPEG is opened."""
+    if not path.name.lower().endswith(MAY_BE_DEEP):
+        return False
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        return is_deep(file)
+    return False
 
 
 def _settled(snapshot: Snapshot) -> NDArray[np.bool_]:
@@ -193,7 +210,7 @@ def _digested(dataset: ImageDataset, rows: list[int]) -> Iterator[tuple[Status, 
 
 
 def digest_file(path: Path) -> tuple[Status, bytes, str]:
-    """A file's status and SHA-256, or why it has none."""
+    """A file's status and :func:`image_digest`, or why it has none."""
     try:
         return *persistently(functools.partial(_digest_at_rest, path)), ""
     except OSError as error:
@@ -203,7 +220,7 @@ def digest_file(path: Path) -> tuple[Status, bytes, str]:
 def _digest_at_rest(path: Path) -> tuple[Status, bytes]:
     with path.open("rb") as file:
         before = _columns(os.fstat(file.fileno()))
-        digest = hashlib.file_digest(file, "sha256").digest()
+        digest = image_digest(file)
         after = _columns(os.fstat(file.fileno()))
     if before != after:
         raise OSError(errno.EAGAIN, "it changes while it is read")
@@ -244,6 +261,7 @@ def save_snapshot(path: Path, snapshot: Snapshot) -> None:
         "classes": list(dataset.classes),
         "ignored": dataset.ignored,
         "taken_ns": snapshot.taken_ns,
+        "deep": snapshot.deep,
         "views": snapshot.views,
     }
     body = pack(
@@ -303,7 +321,8 @@ def _assembled(columns: dict[str, NDArray[np.generic]]) -> Snapshot:
     _check_inside(b"\0" + columns["paths"].tobytes())
     name, root, classes = about["name"], Path(about["root"]), tuple(about["classes"])
     dataset = ImageDataset(name, root, classes, paths, labels, splits, about["ignored"])
-    return Snapshot(dataset, status, digests, reasons, about["taken_ns"], about["views"])
+    deep = about.get("deep") is True
+    return Snapshot(dataset, status, digests, reasons, about["taken_ns"], about["views"], deep)
 
 
 def _about(data: bytes) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """What image files say of themselves in their headers; no pixel is decoded.
 
 Sizes, and what loading does that may surprise: it takes the first of several frames, leaves a
-photo as it is stored whatever its EXIF rotation, drops transparency, and clips 16 bits to 8.
+photo as it is stored whatever its EXIF rotation, drops transparency, and keeps 8 bits of 16.
 Whether the pixels can be read is told by ``images``.
 """
 
@@ -50,10 +50,10 @@ def read_header(path: Path) -> Header:
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # to open a pipe would wait for ever
             return Header(0, 0, reason="it is no regular file")
-        with Image.open(path) as image:
+        with images.open_header(path) as image:
             if image.width * image.height > images.MAX_PIXELS:
                 return Header(0, 0, reason=f"more than {images.MAX_PIXELS:,} pixels")
-            return Header(image.width, image.height, tuple(_odd(image)))
+            return Header(image.width, image.height, tuple(_odd(image, path)))
     except UnidentifiedImageError:
         empty = path.stat().st_size == 0
         return Header(0, 0, reason="an empty file (0 bytes)" if empty else "no image")
@@ -68,7 +68,7 @@ def read_headers(paths: Sequence[Path]) -> Iterator[Header]:
             yield from pool.map(read_header, paths[start : start + _FILES_AT_ONCE])
 
 
-def _odd(image: Image.Image) -> Iterator[str]:
+def _odd(image: Image.Image, path: Path) -> Iterator[str]:
     frames = 1
     with contextlib.suppress(Exception):  # a damaged later frame does not keep the first from us
         frames = getattr(image, "n_frames", 1)
@@ -79,8 +79,8 @@ def _odd(image: Image.Image) -> Iterator[str]:
         yield f"EXIF orientation {orientation}, which is not applied"
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         yield "transparency, which is dropped"
-    if image.mode.startswith(("I", "F")):
-        yield f"pixels of more than 8 bits ({image.mode}), which are clipped to 0 to 255"
+    if bits := images.deep_bits(image, path):
+        yield f"greys of {bits} bits, of which the upper 8 are used"
 
 
 def _orientation(image: Image.Image) -> int:

@@ -12,17 +12,19 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tlcache.cache.copies import leak_warning
-from tlcache.cache.snapshots import Snapshot, take_snapshot
+from tlcache.cache.snapshots import Snapshot, looks_deep, take_snapshot
 from tlcache.cache.store import (
+    FeatureStore,
     announce,
     draft_of,
     keep_description,
     keep_snapshot,
     known_snapshots,
 )
-from tlcache.core.errors import DataError, OptionError
+from tlcache.core.errors import DataError, OptionError, listed
 from tlcache.core.files import StrPath, as_path
 from tlcache.core.machine import Compute
 from tlcache.core.progress import ProgressMaker, Report, Reporter, said_once
@@ -136,6 +138,7 @@ def embed_dataset(
     if reasons:
         snapshot = snapshot.with_reasons(reasons)
         keep_snapshot(snapshot, own, stores[0])
+    _tell_deep(snapshot, missing.images, stores[0], note)
     done = Embedding(
         info,
         snapshot,
@@ -151,6 +154,24 @@ def embed_dataset(
         raise UnreadableImagesError(done)
     _check_still_a_dataset(snapshot)
     return done
+
+
+def _tell_deep(
+    snapshot: Snapshot, made: NDArray[np.int64], store: FeatureStore, note: Report
+) -> None:
+    """Which images had 8 of their 16 bits taken, and which of them the cache had clipped to 255."""
+    dataset, readable = snapshot.dataset, snapshot.readable()
+    deep = np.array([i for i in made if readable[i] and looks_deep(dataset.path(i))], np.int64)
+    if not len(deep):
+        return
+    clipped = store.has(~snapshot.digests[deep], np.zeros(len(deep), np.int32))
+    for rows, words in (
+        (deep[clipped], "embedded again: {} of 16 bits, clipped to 255 until now ({})"),
+        (deep[~clipped], "{} of 16 bits, of which the upper 8 are used ({})"),
+    ):
+        if len(rows):
+            images = "1 image" if len(rows) == 1 else f"{len(rows):,} images"
+            note(words.format(images, listed([dataset.paths[i] for i in rows], most=3)))
 
 
 def _check_still_a_dataset(snapshot: Snapshot) -> None:

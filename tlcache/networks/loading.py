@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
-import hashlib
+import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple, Self
@@ -23,7 +23,7 @@ from torch import Tensor
 from tlcache.core.errors import DataError, ImageError, OptionError, listed, strerror
 from tlcache.core.machine import usable_cpus
 from tlcache.data.folders import ImageDataset
-from tlcache.data.images import decode
+from tlcache.data.images import decode, image_digest
 from tlcache.data.transforms import Transform, apply
 
 MOST_WORKERS = 8
@@ -149,7 +149,7 @@ class ImageLoader:
         image = decode(data, path)
         if view is None:
             return apply(image, self._eval)
-        return apply(image, self._train, hashlib.sha256(data).digest(), view)
+        return apply(image, self._train, image_digest(io.BytesIO(data)), view)
 
     def _all_unreadable(self) -> DataError:
         """One error for all of them, so that they need not be found one run at a time."""

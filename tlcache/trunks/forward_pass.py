@@ -12,7 +12,7 @@ import concurrent.futures
 import dataclasses
 import errno
 import functools
-import hashlib
+import io
 import itertools
 import queue
 import threading
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from tlcache.core.errors import ImageError, strerror
 from tlcache.core.files import persistently
-from tlcache.data.images import ImageInMemory, decode
+from tlcache.data.images import ImageInMemory, decode, image_digest
 from tlcache.data.transforms import Transform, apply, cropped
 from tlcache.trunks.engines import Engine
 from tlcache.trunks.torch_engine import Run, exact_arithmetic
@@ -41,8 +41,8 @@ class Job:
 
     Attributes:
         path: Of the image file, or an image that is in none.
-        digest: SHA-256 of its bytes, 32 bytes; bytes that have another are not decoded. Where
-            it is empty, whatever the file holds is taken.
+        digest: Its bytes' ``image_digest``; bytes that have another are not decoded. Where it
+            is empty, whatever the file holds is taken.
         crops: (index of the transform, view), in this order.
     """
 
@@ -204,9 +204,9 @@ def _crops(
 
 
 def _read(job: Job) -> tuple[bytes, bytes]:
-    """An image's bytes and their SHA-256."""
+    """An image's bytes and their digest."""
     data = job.path.read_bytes()
-    digest = hashlib.sha256(data).digest()
+    digest = image_digest(io.BytesIO(data))
     if job.digest and job.digest != digest:
         raise OSError(errno.EAGAIN, "other bytes than were digested before the pass")
     return data, digest
