@@ -138,7 +138,7 @@ def embed_dataset(
     if reasons:
         snapshot = snapshot.with_reasons(reasons)
         keep_snapshot(snapshot, own, stores[0])
-    _tell_deep(snapshot, missing.images, stores[0], note)
+    _tell_deep(snapshot, missing.images[missing.plain], stores[0], note)
     done = Embedding(
         info,
         snapshot,
