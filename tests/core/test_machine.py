@@ -11,6 +11,7 @@ from tlcache.core import machine as devices
 from tlcache.core.errors import OptionError
 from tlcache.core.machine import (
     batch_size_for,
+    blas_for,
     held,
     once,
     resolve_device,
@@ -134,3 +135,22 @@ def test_what_threads_ask_for_at_once_is_made_once() -> None:
     assert len(made) == 1 and len(got) == 8 and len(set(map(id, got))) == 1
     slow.cache_clear()
     assert slow() is not got[0]
+
+
+def test_a_blas_has_one_thread_for_small_products_and_its_own_number_for_large_ones() -> None:
+    blas = devices._blas()
+
+    def threads() -> set[int]:
+        return {pool["num_threads"] for pool in blas.info()}
+
+    if not threads():
+        pytest.skip("numpy's BLAS here is none whose threads can be limited")
+    with blas.limit(limits=3):
+        with blas_for(2**29):
+            assert threads() == {1}
+            with blas_for(10):
+                assert threads() == {1}
+            assert threads() == {1}
+        assert threads() == {3}
+        with blas_for(2**30):
+            assert threads() == {3}

@@ -142,6 +142,41 @@ def test_heads_of_the_same_rates_end_as_the_same_wherever_they_stand(take: Steps
     assert np.abs(g.weight[1] - g.weight[0]).max() > 1e-3
 
 
+@pytest.mark.parametrize(("heads", "classes", "n", "batch_size"), [c for c in CASES if c[0] > 1])
+def test_a_head_takes_the_same_steps_to_the_bit_whatever_heads_stand_beside_it(
+    take: Steps, heads: int, classes: int, n: int, batch_size: int, request: pytest.FixtureRequest
+) -> None:
+    if "torch" in request.node.callspec.id:
+        pytest.skip("a GPU multiplies all heads at once")
+    together, one = (given(heads, classes, n, batch_size, width=300) for _ in range(2))
+    logits = take(*together)
+    for g in range(heads):
+        mine = one.by(lambda array, g=g: array[g : g + 1].copy())  # type: ignore[misc]
+        mine = mine._replace(rows=one.rows, labels=one.labels)
+        np.testing.assert_array_equal(take(*mine)[:, 0], logits[:, g])
+        for kind in ("weight", "velocity"):
+            np.testing.assert_array_equal(getattr(mine, kind)[0], getattr(together, kind)[g])
+
+
+def test_steps_by_torch_are_exact_whatever_the_process_has_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    products = torch.backends.cuda.matmul
+    word, rough, exact = "fp32_precision", "tf32", "ieee"
+    if not hasattr(products, word):  # before torch 2.9
+        word, rough, exact = "allow_tf32", True, False
+    seen, mm = set[object](), torch.mm
+
+    def spied(*given: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+        seen.add(getattr(products, word))
+        return mm(*given, out=out)
+
+    monkeypatch.setattr(torch, "mm", spied)
+    monkeypatch.setattr(products, word, rough)
+    steps_on(torch.device("cpu"))(*given(2, 3, 8, 4))
+    assert (seen, getattr(products, word)) == ({exact}, rough)
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("batch_size", [1, 4, 5])
 def test_what_is_not_finite_is_never_made_finite(take: Steps, bad: float, batch_size: int) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+import tlcache.core.machine
 import tlcache.heads.train
 from tlcache.core.errors import DataError, OptionError
 from tlcache.heads.model import Head, initial_head
@@ -294,6 +295,49 @@ def test_heads_trained_side_by_side_end_as_each_would_alone(
                 b.learning_rate,
                 b.val_accuracy,
             )
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("at_once", [1 << 24, 3000])
+def test_by_the_same_steps_a_head_ends_side_by_side_with_the_very_weights_it_has_alone(
+    compiled: bool, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if compiled:
+        pytest.importorskip("numba", reason="compiled steps need numba")
+    monkeypatch.setattr(tlcache.heads.train, "_NUMBERS_AT_ONCE", at_once)
+    random = np.random.default_rng(1)
+    features, val = (random.normal(size=(n, 200)).astype(np.float32) for n in (90, 70))
+    data = features, random.integers(0, 3, 90), val, random.integers(0, 3, 70)
+    recipes = [Recipe(epochs=8, lr=float(lr)) for lr in np.geomspace(1e-4, 0.1, 12)]
+    together = train_heads(*data, recipes, classes=3, compiled=compiled)
+    for recipe, other in zip(recipes, together, strict=True):
+        (one,) = train_heads(*data, [recipe], classes=3, compiled=compiled)
+        assert one.best_epoch == other.best_epoch
+        for kind in ("head", "last"):
+            a, b = getattr(one, kind), getattr(other, kind)
+            np.testing.assert_array_equal(a.weight, b.weight)
+            np.testing.assert_array_equal(a.bias, b.bias)
+        for a, b in zip(one.history, other.history, strict=True):
+            assert (a.val_accuracy, a.train_accuracy) == (b.val_accuracy, b.train_accuracy)
+            assert a.val_loss == pytest.approx(b.val_loss, rel=1e-12)
+
+
+def test_small_products_are_made_by_one_thread_of_the_blas(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, matmul = set[int](), np.matmul
+
+    def threads(*given: Any, **options: Any) -> Any:
+        seen.update(pool["num_threads"] for pool in blas.info())
+        return matmul(*given, **options)
+
+    blas = tlcache.core.machine._blas()
+    if not blas.info():
+        pytest.skip("numpy's BLAS here is none whose threads can be limited")
+    monkeypatch.setattr(np, "matmul", threads)
+    features, labels = arrays()
+    with blas.limit(limits=2):
+        train_heads(features, labels, features, labels, [Recipe(), Recipe()], classes=3)
+        assert {pool["num_threads"] for pool in blas.info()} == {2}
+    assert seen == {1}
 
 
 def test_compiled_steps_that_are_asked_for_and_not_installed_are_refused(

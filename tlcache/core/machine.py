@@ -23,6 +23,7 @@ from tlcache.core.errors import OptionError
 
 if TYPE_CHECKING:
     import torch
+    from threadpoolctl import ThreadpoolController
 
 T = TypeVar("T")
 
@@ -181,6 +182,67 @@ def once(make: Callable[[], T]) -> functools._lru_cache_wrapper[T]:
 
     get.cache_clear = made.cache_clear  # type: ignore[attr-defined]
     return get  # type: ignore[return-value]
+
+
+_THREADED_FLOPS = 1 << 30
+"""Of one product, from which on it pays a BLAS to share it out: its threads wait for each other, on
+cores that other work shares for a slice of time, and a small product takes many times as long."""
+
+
+def blas_for(flops: float) -> contextlib.AbstractContextManager[object]:
+    """One thread of numpy's BLAS, where products take few operations each; else as many as it has.
+
+    Other threads' products are made by one thread too while this one's are.
+    """
+    return (
+        contextlib.nullcontext()
+        if flops >= _THREADED_FLOPS
+        else held("threads of the BLAS", _one_blas_thread)
+    )
+
+
+def _one_blas_thread() -> Callable[[], None]:
+    return _blas().limit(limits=1).restore_original_limits
+
+
+@functools.cache
+def _blas() -> ThreadpoolController:
+    """What is loaded when this is first asked for, numpy's too; a search takes a millisecond."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController().select(user_api="blas")
+
+
+def exact_arithmetic() -> contextlib.AbstractContextManager[None]:
+    """fp32 that is fp32, for the whole process: no TF32 on a GPU, no bfloat16 in a CPU's products.
+
+    Whatever the process has set, by torch's old words or its new ones, comes back afterwards, with
+    the number of torch's threads. Until then newer torches refuse to tell the old words.
+    """
+    return held("torch's arithmetic", _force_exact)
+
+
+def _force_exact() -> Callable[[], None]:
+    import torch
+
+    back = contextlib.ExitStack()
+    backends: Any = torch.backends  # what it has depends on torch's version
+    back.callback(torch.set_num_threads, torch.get_num_threads())
+    if not hasattr(backends, "fp32_precision"):  # before torch 2.9
+        back.callback(setattr, backends.cudnn, "allow_tf32", backends.cudnn.allow_tf32)
+        back.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
+        backends.cudnn.allow_tf32 = False
+        torch.set_float32_matmul_precision("highest")
+        return back.close
+    cudnn, mkldnn = backends.cudnn, backends.mkldnn
+    # What is unset follows what is above it: set from above, it stays unset.
+    above = backends, cudnn, mkldnn
+    below = backends.cuda.matmul, cudnn.conv, cudnn.rnn, mkldnn.matmul, mkldnn.conv, mkldnn.rnn
+    for place in (*above, *below):
+        if (before := place.fp32_precision) != "ieee":
+            back.callback(setattr, place, "fp32_precision", before)
+            setattr(place, "fp32_precision", "ieee")  # noqa: B010
+    return back.close
 
 
 def silent_stdout() -> contextlib.AbstractContextManager[None]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.core.errors import DataError
-from tlcache.core.machine import physical_memory
+from tlcache.core.machine import blas_for, physical_memory
 from tlcache.core.progress import Tick
 from tlcache.heads.model import Head
 from tlcache.heads.rows import Array, Labels
@@ -105,7 +105,9 @@ def _fit(rows: Exact, labels: Labels, strength: float, start: Exact) -> tuple[Ex
             raise StopIteration
 
     limits = {"maxiter": _MOST_ITERATIONS, "maxfun": 2 * _MOST_ITERATIONS, "ftol": 0, "gtol": 0}
-    with np.errstate(over="ignore", invalid="ignore"):  # a step too far is taken back
+    flops = 2 * rows.size * len(start)
+    # A step too far is taken back.
+    with np.errstate(over="ignore", invalid="ignore"), blas_for(flops):
         how = {"method": "L-BFGS-B", "callback": stop, "options": limits}
         found = minimize(loss, start.ravel(), jac=True, **how)
         loss(found.x)

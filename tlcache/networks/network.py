@@ -16,11 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from tlcache.core.errors import ModelError, TrunkError
-from tlcache.core.machine import held
+from tlcache.core.machine import exact_arithmetic, held
 from tlcache.heads.model import Head, Model
 from tlcache.networks.loading import Batch
 from tlcache.trunks.load import Trunk, digest_of
-from tlcache.trunks.torch_engine import exact_arithmetic
 from tlcache.trunks.weights import fit_state, state_digest
 
 

@@ -25,10 +25,11 @@ from numpy.typing import NDArray
 
 from tlcache.core.errors import ImageError, strerror
 from tlcache.core.files import persistently
+from tlcache.core.machine import exact_arithmetic
 from tlcache.data.images import ImageInMemory, decode, image_digest
 from tlcache.data.transforms import Transform, apply, cropped
 from tlcache.trunks.engines import Engine
-from tlcache.trunks.torch_engine import Run, exact_arithmetic
+from tlcache.trunks.torch_engine import Run
 
 IDLE_SECONDS = 1.0
 

@@ -6,7 +6,6 @@ Covers no choosing (``engines``).
 from __future__ import annotations
 
 import collections
-import contextlib
 import copy
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -14,42 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcache.core.machine import held
-
 if TYPE_CHECKING:
     import torch
-
-
-def exact_arithmetic() -> contextlib.AbstractContextManager[None]:
-    """fp32 that is fp32, for the whole process: no TF32 on a GPU, no bfloat16 in a CPU's products.
-
-    Whatever the process has set, by torch's old words or its new ones, comes back afterwards, with
-    the number of torch's threads. Until then newer torches refuse to tell the old words.
-    """
-    return held("torch's arithmetic", _force_exact)
-
-
-def _force_exact() -> Callable[[], None]:
-    import torch
-
-    back = contextlib.ExitStack()
-    backends: Any = torch.backends  # what it has depends on torch's version
-    back.callback(torch.set_num_threads, torch.get_num_threads())
-    if not hasattr(backends, "fp32_precision"):  # before torch 2.9
-        back.callback(setattr, backends.cudnn, "allow_tf32", backends.cudnn.allow_tf32)
-        back.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
-        backends.cudnn.allow_tf32 = False
-        torch.set_float32_matmul_precision("highest")
-        return back.close
-    cudnn, mkldnn = backends.cudnn, backends.mkldnn
-    # What is unset follows what is above it: set from above, it stays unset.
-    above = backends, cudnn, mkldnn
-    below = backends.cuda.matmul, cudnn.conv, cudnn.rnn, mkldnn.matmul, mkldnn.conv, mkldnn.rnn
-    for place in (*above, *below):
-        if (before := place.fp32_precision) != "ieee":
-            back.callback(setattr, place, "fp32_precision", before)
-            setattr(place, "fp32_precision", "ieee")  # noqa: B010
-    return back.close
 
 
 def folded(module: torch.nn.Module) -> torch.nn.Module:
