@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
+from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 
@@ -12,6 +15,20 @@ from tlcache.core.hdf5 import Layout, pack, unpack
 
 LAYOUT: Layout = {"x": (("<f4",), 2)}
 X = np.arange(6, dtype="<f4").reshape(2, 3)
+
+
+@pytest.fixture
+def parsed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many bytes each file has that HDF5 is asked about; none is known."""
+    lengths, parse = list[int](), tlcache.core.hdf5._parsed
+
+    def counted(data: bytes, *rest: Any) -> Any:
+        lengths.append(len(data))
+        return parse(data, *rest)
+
+    monkeypatch.setattr(tlcache.core.hdf5, "_written", {})
+    monkeypatch.setattr(tlcache.core.hdf5, "_parsed", counted)
+    return lengths
 
 
 def test_what_is_packed_comes_back_as_read_only_views_of_the_bytes() -> None:
@@ -78,13 +95,60 @@ def test_other_bytes_and_a_part_of_a_file_are_refused(data: bytes) -> None:
         unpack(data, LAYOUT, "here")
 
 
-def test_a_machine_short_of_memory_damages_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_short_of_memory_damages_no_file(
+    parsed: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def starve(*arguments: object) -> None:
         raise MemoryError
 
     monkeypatch.setattr(tlcache.core.hdf5, "_view", starve)
     with pytest.raises(MemoryError):
         unpack(pack({"x": X}), LAYOUT, "here")
+
+
+def test_hdf5_is_not_asked_about_small_files_that_differ_in_their_numbers_alone(
+    parsed: list[int],
+) -> None:
+    for i in range(9):
+        data = memoryview(bytes(7) + pack({"x": X + i}))[7:]
+        found = unpack(data, LAYOUT, "here")["x"]
+        np.testing.assert_array_equal(found, X + i)
+        assert not found.flags.writeable
+        assert np.shares_memory(found, np.frombuffer(data, np.uint8))
+    assert len(parsed) == 3  # two of them, and one that was written to compare with
+
+
+def test_files_of_other_shapes_or_of_another_library_are_told_apart(parsed: list[int]) -> None:
+    with h5py.File(io.BytesIO(), "w", libver="latest") as file:
+        file["x"] = X
+        file.flush()
+        theirs = file.id.get_file_image()
+    for i in range(4):
+        for x in (X + i, (X + i).reshape(3, 2), (X + i).reshape(1, 6)):
+            found = unpack(pack({"x": x}), LAYOUT, "here")["x"]
+            np.testing.assert_array_equal(found, x)
+        np.testing.assert_array_equal(unpack(theirs, LAYOUT, "here")["x"], X)
+
+
+def test_no_flip_is_seen_otherwise_in_a_file_of_a_known_kind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def outcome(data: bytes) -> object:
+        try:
+            found = unpack(data, LAYOUT, "here")["x"]
+        except DamageError as error:
+            return str(error)
+        return found.shape, found.tobytes()
+
+    data, outcomes = pack({"x": X}), list[list[object]]()
+    flips = [data[:at] + bytes([data[at] ^ 255]) + data[at + 1 :] for at in range(0, len(data), 3)]
+    for most in (0, tlcache.core.hdf5._SMALL):
+        monkeypatch.setattr(tlcache.core.hdf5, "_written", {})
+        monkeypatch.setattr(tlcache.core.hdf5, "_SMALL", most)
+        assert len({str(outcome(data)) for _ in range(3)}) == 1
+        assert bool(tlcache.core.hdf5._written) == bool(most)
+        outcomes.append([outcome(flip) for flip in flips])
+    assert outcomes[0] == outcomes[1]
 
 
 def test_no_flip_or_cut_of_a_file_crashes_the_process() -> None:

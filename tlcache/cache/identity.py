@@ -8,6 +8,7 @@ holds, but not their rows (``store``).
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import re
@@ -98,7 +99,7 @@ class Identity:
         """The identity of the augmented views that belong to these features."""
         return dataclasses.replace(self, transform=self.transform.as_train())
 
-    @property
+    @functools.cached_property  # each shard that is read is compared with it
     def digest(self) -> bytes:
         """SHA-256 of the canonical JSON, 32 bytes."""
         return hashlib.sha256(self.to_json()).digest()

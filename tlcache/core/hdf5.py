@@ -7,11 +7,13 @@ the very bytes that were checked. Covers no files (``files``) and no checksums.
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import math
+import operator
 import re
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import h5py
 import numpy as np
@@ -58,6 +60,73 @@ def unpack(data: bytes | memoryview, layout: Layout, where: object) -> Arrays:
             hard links, dtype, number of dimensions, contiguous, allocated inside the file, without
             filters, external files or attributes.
     """
+    kind = len(data), tuple(sorted(layout.items()))
+    if (known := _written.get(kind)) and known.fits(data):
+        return known.views(data)
+    arrays = _parsed(data, layout, where)
+    if len(data) <= _SMALL:
+        _learn(kind, data, arrays, layout)
+    return arrays
+
+
+@dataclasses.dataclass(frozen=True)
+class _Written:
+    """A file as :func:`pack` writes it: where its arrays lie, and all bytes that are in none.
+
+    What HDF5 makes of a file depends on those bytes alone, and comparing them is ten times faster,
+    which counts where there are thousands of small files.
+    """
+
+    places: Mapping[str, tuple[np.dtype[np.generic], tuple[int, ...], int]]
+    rest: Sequence[tuple[int, bytes]]
+    size: int
+
+    def fits(self, data: bytes | memoryview) -> bool:
+        return len(data) == self.size and all(
+            data[start : start + len(part)] == part for start, part in self.rest
+        )
+
+    def views(self, data: bytes | memoryview) -> Arrays:
+        whole = memoryview(data).toreadonly()
+        return {
+            name: np.frombuffer(whole, dtype, math.prod(shape), start).reshape(shape)
+            for name, (dtype, shape, start) in self.places.items()
+        }
+
+
+_Kind = tuple[int, tuple[tuple[str, Form], ...]]
+
+_SMALL = 1 << 18
+_MOST_KINDS = 1024
+_written: dict[_Kind, _Written | None] = {}  # None: there was one such file
+
+
+def _learn(kind: _Kind, data: bytes | memoryview, arrays: Arrays, layout: Layout) -> None:
+    """Remember how files of this kind are written, once there is a second one."""
+    if kind not in _written:
+        if len(_written) >= _MOST_KINDS:
+            _written.clear()
+        _written[kind] = None
+    elif _written[kind] is None:
+        own = pack({name: np.zeros(array.shape, array.dtype) for name, array in arrays.items()})
+        first = _address(np.frombuffer(own, np.uint8))
+        places = {
+            name: (array.dtype, array.shape, _address(array) - first)
+            for name, array in _parsed(own, layout, "a file of zeros").items()
+        }
+        rest, end = [], 0
+        for dtype, shape, start in sorted(places.values(), key=operator.itemgetter(2)):
+            rest.append((end, own[end:start]))
+            end = start + math.prod(shape) * dtype.itemsize
+        _written[kind] = _Written(places, [*rest, (end, own[end:])], len(own))
+
+
+def _address(array: NDArray[np.generic]) -> int:
+    return int(array.__array_interface__["data"][0])
+
+
+def _parsed(data: bytes | memoryview, layout: Layout, where: object) -> Arrays:
+    """What HDF5 finds in the file."""
     _check_heaps(memoryview(data), where)
     try:
         # A file object, not an image: HDF5 reads the few blocks it parses, and copies no data set.
