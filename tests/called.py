@@ -22,9 +22,13 @@ def tlcache(*arguments: object, stdin: bytes | None = None) -> Result:
     return CliRunner().invoke(app, [str(a) for a in arguments], input=stdin)
 
 
-def failed(result: Result, *words: str, code: int = 1) -> None:
-    """The exit code, and a last line on stderr that is clear and holds the words."""
-    assert result.exit_code == code, result.output
+def failed(result: Result, *words: str, code: int | None = None) -> None:
+    """The exit code, and a last line on stderr that is clear and holds the words.
+
+    Without a code it is that of the error's class.
+    """
+    error = getattr(result.exception, "__context__", None)
+    assert result.exit_code == (code or getattr(error, "exit_code", 1)), result.output
     line = result.stderr.strip().splitlines()[-1]
     assert line.startswith("error: "), result.stderr
     for word in words:

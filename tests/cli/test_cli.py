@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 from pathlib import Path
 
 import pytest
-from called import RANDOM, Call, alone, failed
+from called import RANDOM, SMALL, Call, alone, failed
 from PIL import Image
+from written_runs import answers, written_run
 
 import tlcache
 from tlcache.cli import PANELS
@@ -204,7 +206,7 @@ def test_one_class_only(call: Call, tiny_data: Path) -> None:
 
 
 def test_an_unknown_trunk_suggests_the_nearest(call: Call, tiny_data: Path) -> None:
-    failed(call("train", tiny_data, "--trunk", "resnt18"), "resnt18", "resnet18")
+    failed(call("train", tiny_data, "--trunk", "resnt18"), "resnt18", "resnet18", code=2)
 
 
 def test_weights_of_another_network(call: Call, tiny_data: Path, mobilenet_weights: Path) -> None:
@@ -227,7 +229,7 @@ def test_cuda_without_cuda(call: Call, tiny_data: Path) -> None:
 
 def test_no_epochs(call: Call, tiny_data: Path) -> None:
     for command in ("train", "finetune"):
-        failed(call(command, tiny_data, *RANDOM, "--epochs", "0"), "--epochs", "over 0")
+        failed(call(command, tiny_data, *RANDOM, "--epochs", "0"), "--epochs", "over 0", code=2)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="permissions of another kind")
@@ -278,3 +280,108 @@ def test_a_run_is_not_overwritten(call: Call, tiny_data: Path) -> None:
     command = ("train", tiny_data, *RANDOM, "--run-dir", "run", "--no-figures")
     assert call(*command).exit_code == 0
     failed(call(*command), "an earlier run", "another folder")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "train data --weights random --epochs 0",
+        "train data --epochs x",
+        "train data --lr nan",
+        "train data --seed -1",
+        "train data --workers none",
+        "train data --views -1",
+        "train data --precision double",
+        "train data --trunk nonsense",
+        "train data --weights random:x",
+        "train data --split 0.5",
+        "train data --split a,b",
+        "train data --weights random --mean 1,2",
+        "embed data --weights random --crop 0",
+        "embed data --weights random --dtype int8",
+        "embed data --weights random --device tpu",
+        "embed data --weights random --engine jax",
+        "finetune data --bn off --freeze",
+        "finetune data --views 0",
+        "finetune data --weights random --resume",
+        "sweep data --lr 0",
+        "sweep data --folds 1",
+        "crossval data --repeats 0",
+        "crossval data --groups g.csv --group-pattern (.)",
+        "crossval data --group-pattern (",
+        "fewshot data --shots 0",
+        "fewshot data --on train",
+        "knn data --k 0",
+        "knn data --temperature 0",
+        "check data --threshold 2",
+        "check data --imbalance 0",
+        "bench data --contenders none",
+        "export-features data f.csv",
+        "export-features data f.npz --on none",
+        "export run --format word",
+        "export run --format safetensors --preprocess",
+        "map run data --method umap",
+        "evaluate run data --on all",
+        "predict run data --json --csv",
+        "data nonsense there",
+        "nonsense",
+    ],
+)
+def test_wrong_usage_exits_with_2_whoever_notices_it(
+    call: Call, tiny_data: Path, words: str
+) -> None:
+    written_run(Path("run"), {"val": answers(4, 2, 1)})
+    result = call(*words.split())
+    assert result.exit_code == 2, result.output
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "train nowhere",
+        "train data --weights nowhere.pth",
+        "train data --trunk resnet18 --weights random --split 0.5,0.5",
+        "train data --run-dir run",
+        "embed data --weights random --device cuda:7",
+        "finetune data --resume --run-dir data",
+        "evaluate run data --on test",
+        "evaluate nowhere data",
+        "crossval data --weights random --folds 99",
+        "crossval data --group-pattern (x)",
+        "export run --output run/model.safetensors",
+        "export-features data there.npz",
+        "export-features data nowhere/f.npz",
+        "report run --output there.npz",
+        "show nowhere",
+        "cache ls",
+        "runs ls nowhere",
+    ],
+)
+def test_what_cannot_be_done_here_exits_with_1(call: Call, tiny_data: Path, words: str) -> None:
+    written_run(Path("run"), {"val": answers(4, 2, 1)})
+    Path("there.npz").write_bytes(b"")
+    failed(call(*words.split()), code=1)
+
+
+@pytest.mark.parametrize(
+    ("package", "words"),
+    [
+        ("MNN", "embed data --engine mnn"),
+        ("onnx", "export run --format onnx"),
+        ("pyarrow", "export-features data f.parquet"),
+    ],
+)
+def test_a_package_that_is_not_there_is_no_wrong_usage(
+    call: Call, tiny_data: Path, package: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written_run(Path("run"), {"val": answers(4, 2, 1)})
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, *more: find(name, *more) if name != package else None,
+    )
+    command, what, *options = words.split()
+    small = SMALL if command == "embed" else ()
+    failed(call(command, what, *small, *options), package, "pip install", code=1)

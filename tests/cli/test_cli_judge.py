@@ -413,7 +413,7 @@ def test_a_finetuned_network_has_no_cache(call: Call, predict: Call, tiny_data: 
 
 def test_options_that_make_no_sense_are_refused(predict: Call, tiny_data: Path) -> None:
     both = predict("data/val", "--json", "--csv")
-    assert (both.exit_code, both.stdout) == (1, "")
+    assert (both.exit_code, both.stdout) == (2, "")
     assert "--json --csv: expected one of them" in both.stderr
     assert predict("data/val", "--top", "0").exit_code == 2
     endless = predict("-", stdin=b"x" * 100_000)

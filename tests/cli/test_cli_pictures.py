@@ -91,7 +91,7 @@ def test_a_model_without_its_head_hands_features_on_as_they_are(call: Call, pets
 
 def test_what_cannot_be_drawn_is_said_before_anything_is_read(call: Call) -> None:
     result = call("map", "nowhere", "nowhere", "--method", "umap")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert result.stderr.strip() == (
         "error: --method: expected pca or tsne, found umap; name one of them"
     )

@@ -42,7 +42,7 @@ class _Commands(TyperGroup):
             if os.environ.get("TLCACHE_DEBUG") == "1":
                 raise
             _say(f"error: {error}")
-            sys.exit(1)
+            sys.exit(error.exit_code)
         except KeyboardInterrupt as stop:
             for number in _STOPS:  # who presses twice is to see this line too, and no traceback
                 signal.signal(number, signal.SIG_IGN)

@@ -12,7 +12,7 @@ import typer
 
 from tlcache.cli import options as o
 from tlcache.cli.output import Output
-from tlcache.core.errors import OptionError
+from tlcache.core.errors import UnmetError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -104,7 +104,7 @@ def _predictions(out: Output, path: Path, count: int, shown: ShowOptions) -> Fig
     figure = prediction_picture(model, scored, folder, count, shown.seed)
     if figure is None:
         expected, remedy = "a folder that holds the images", "name where they are now"
-        raise OptionError("--data", expected, str(folder), remedy)
+        raise UnmetError("--data", expected, str(folder), remedy)
     return figure
 
 

@@ -18,7 +18,7 @@ from tlcache.cli.output import (
     score_text,
     show_table,
 )
-from tlcache.core.errors import OptionError, one_line
+from tlcache.core.errors import UnmetError, one_line
 from tlcache.evaluation.roles import ELSEWHERE, selection_note
 
 if TYPE_CHECKING:
@@ -249,7 +249,7 @@ def _check_not_the_model(model: Path, output: Path) -> None:
     own = model / "model.safetensors" if model.is_dir() else model
     if output.exists() and output.samefile(own):
         expected, remedy = "another file than the model itself", "name another file"
-        raise OptionError(f"--output {output}", expected, "the model", remedy)
+        raise UnmetError(f"--output {output}", expected, "the model", remedy)
 
 
 def _tell_export(out: Output, exported: Exported, classes: Sequence[str]) -> None:

@@ -1,7 +1,7 @@
 """What can go wrong, said in one line: where, what was expected, what was found, what to do.
 
 Every error that a user can cause is a :class:`TlcacheError`. The command line prints it as
-``error: …`` and exits with 1; anything else is a defect of tlcache itself.
+``error: …`` and exits with its ``exit_code``; anything else is a defect of tlcache itself.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import re
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 DISTRIBUTION = "tlcache-features"
 """What package indexes call this package: ``tlcache`` is somebody else's there."""
@@ -25,7 +26,13 @@ class TlcacheError(Exception):
         expected: What was expected there.
         found: What was found instead.
         remedy: What the user can do about it.
+
+    Attributes:
+        exit_code: 1: it could not be done. 2: wrong usage, which is wrong on any machine and with
+            any data, as where Typer notices it.
     """
+
+    exit_code: ClassVar[int] = 1
 
     def __init__(self, where: object, expected: str, found: str, remedy: str) -> None:
         super().__init__(str(where), expected, found, remedy)
@@ -67,8 +74,22 @@ class ModelError(TlcacheError):
     """A model file that cannot be used."""
 
 
+class TrunkWordError(TrunkError):
+    """A word for a network or for weights that nobody knows."""
+
+    exit_code = 2
+
+
 class OptionError(TlcacheError):
-    """An option whose value makes no sense."""
+    """An option whose value makes no sense, or not beside the others."""
+
+    exit_code = 2
+
+
+class UnmetError(OptionError):
+    """An option that asks for what is not here: a device, a package, a free place, fitting data."""
+
+    exit_code = 1
 
 
 class DownloadError(TlcacheError):

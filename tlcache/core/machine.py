@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tlcache.core.errors import OptionError
+from tlcache.core.errors import OptionError, UnmetError
 
 if TYPE_CHECKING:
     import torch
@@ -68,12 +68,12 @@ def resolve_device(word: str) -> torch.device:
     if not count:
         remedy = "pass --device cpu, or install a torch built for CUDA and its driver"
         found = f"none that torch {torch.__version__} can use"
-        raise OptionError(option, "a CUDA GPU", found, remedy)
+        raise UnmetError(option, "a CUDA GPU", found, remedy)
     number = int(word[5:]) if ":" in word else torch.cuda.current_device()
     if number >= count:
         there = "cuda:0" if count == 1 else f"cuda:0 to cuda:{count - 1}"
         remedy = f"pass --device {there}"
-        raise OptionError(option, f"one of {count} GPUs", "a higher number", remedy)
+        raise UnmetError(option, f"one of {count} GPUs", "a higher number", remedy)
     return torch.device("cuda", number)
 
 

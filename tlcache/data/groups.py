@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tlcache.core.errors import DataError, OptionError, listed, strerror
+from tlcache.core.errors import DataError, OptionError, UnmetError, listed, strerror
 
 _COLUMNS = ("path", "group")
 
@@ -63,7 +63,7 @@ def groups_from_pattern(pattern: str, paths: Sequence[str]) -> list[str]:
     if missing:
         expected = f"a group in each of {len(paths)} file names"
         remedy = "correct the pattern, or list the groups in a CSV for --groups"
-        raise OptionError(option, expected, f"none in {len(missing)}: {listed(missing)}", remedy)
+        raise UnmetError(option, expected, f"none in {len(missing)}: {listed(missing)}", remedy)
     return [group for group in found if group]
 
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcache.core.errors import DataError, OptionError, listed
+from tlcache.core.errors import DataError, OptionError, UnmetError, listed
 
 Labels = NDArray[np.integer]
 
@@ -149,7 +149,7 @@ def _check_groups(
     if count < folds:
         expected = f"at least {folds} groups, one a fold"
         fewer = f"pass --folds {count} or less, or " if count > 1 else ""
-        raise OptionError(f"--folds {folds}", expected, str(count), f"{fewer}make finer groups")
+        raise UnmetError(f"--folds {folds}", expected, str(count), f"{fewer}make finer groups")
     pairs = np.unique(np.stack([labels, groups]), axis=1)
     lonely = np.flatnonzero(np.bincount(pairs[0], minlength=len(classes)) < 2)
     if len(lonely):

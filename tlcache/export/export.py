@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcache.core.errors import ModelError, OptionError, error_in_a_line, faults_as
+from tlcache.core.errors import ModelError, OptionError, UnmetError, error_in_a_line, faults_as
 from tlcache.core.files import StrPath, as_path, as_paths, write_atomically
 from tlcache.core.machine import silent_stdout
 from tlcache.evaluation.metrics import softmax
@@ -113,7 +113,7 @@ def export_model(
     trials = list(trials_of(model, network, pixels, preprocess))
     contract = _contract(model, preprocess)
     where, remedy = f"--output {output}", "name a file in another folder"
-    with faults_as(OptionError, where, "a folder that can be written", remedy):
+    with faults_as(UnmetError, where, "a folder that can be written", remedy):
         beside = tempfile.TemporaryDirectory(prefix=".tlcache-", dir=output.absolute().parent)
     with beside as folder:
         temporary = Path(folder, f"model{SUFFIXES[format]}")
@@ -172,7 +172,7 @@ def check_export(format: str, preprocess: bool) -> None:
 def _check_output(output: Path, force: bool) -> None:
     found = "a folder" if output.is_dir() else "one that is there"
     if output.is_dir() or (output.exists() and not force):
-        raise OptionError(
+        raise UnmetError(
             f"--output {output}",
             expected="a new file",
             found=found,
@@ -255,7 +255,7 @@ def _in_words(format: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise OptionError(
+        raise UnmetError(
             f"--format {format}",
             expected="a network that can be written and run in this format",
             found=error_in_a_line(error),

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tlcache.core.errors import OptionError, to_install
+from tlcache.core.errors import UnmetError, to_install
 from tlcache.core.machine import usable_cpus
 
 INPUT, OUTPUT = "images", "probabilities"
@@ -54,7 +54,7 @@ def check_installed(name: str) -> None:
     """
     packages = FORMATS[name].packages
     if missing := [package for package in packages if not importlib.util.find_spec(package)]:
-        raise OptionError(
+        raise UnmetError(
             f"--format {name}",
             expected=" and ".join(packages),
             found=f"no {' and no '.join(missing)}",

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from tlcache.core.errors import OptionError
+from tlcache.core.errors import UnmetError
 from tlcache.data.transforms import Transform
 
 _ONE = float(1 << 22)  # Pillow's 8-bit resampling: weights are multiples of 1 / 2^22
@@ -35,7 +35,7 @@ class Preprocessing(nn.Module):
     def __init__(self, transform: Transform) -> None:
         super().__init__()
         if transform.interpolation not in _FILTERS:
-            raise OptionError(
+            raise UnmetError(
                 "--preprocess",
                 expected=f"an interpolation of {', '.join(_FILTERS)}",
                 found=transform.interpolation,

@@ -24,7 +24,7 @@ from tlcache.cache.store import (
     keep_snapshot,
     known_snapshots,
 )
-from tlcache.core.errors import DataError, OptionError, listed
+from tlcache.core.errors import DataError, UnmetError, listed
 from tlcache.core.files import StrPath, as_path
 from tlcache.core.machine import Compute
 from tlcache.core.progress import ProgressMaker, Report, Reporter, said_once
@@ -243,4 +243,4 @@ def _check_its_own(embedding: Embedding, source: DataSource, spec: FeatureSpec) 
         if value != own:
             expected = f"the snapshot's own {own}" if own else "none beside a snapshot"
             remedy = "leave it out, or name the folder of images"
-            raise OptionError(option, expected, str(value), remedy)
+            raise UnmetError(option, expected, str(value), remedy)

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcache.core.errors import DataError, OptionError, faults_as, to_install
+from tlcache.core.errors import DataError, OptionError, UnmetError, faults_as, to_install
 from tlcache.core.files import StrPath, as_path, open_atomically
 from tlcache.core.machine import physical_memory
 from tlcache.core.progress import Tick, no_tick
@@ -84,20 +84,20 @@ def check_target(path: Path, *, force: bool = False) -> None:
         expected = f"a file's name that ends in one of {', '.join(_FORMATS)}"
         raise OptionError(path, expected, path.suffix or "no ending", another)
     # The system refuses a name that is too long, say.
-    with faults_as(OptionError, path, "a file that can be made", another):
+    with faults_as(UnmetError, path, "a file that can be made", another):
         folder, there = path.is_dir(), path.exists()
         parent = path.absolute().parent.is_dir()
     if folder:
-        raise OptionError(path, "a new file", "a folder", another)
+        raise UnmetError(path, "a new file", "a folder", another)
     if there and not force:
         remedy = f"{another}, or pass --force to replace it"
-        raise OptionError(path, "a new file", "one that is there", remedy)
+        raise UnmetError(path, "a new file", "one that is there", remedy)
     if not parent:
         remedy = "make the folder, or name a file in another"
-        raise OptionError(path, "a file in a folder that is there", "no such folder", remedy)
+        raise UnmetError(path, "a file in a folder that is there", "no such folder", remedy)
     if path.suffix == ".parquet" and not importlib.util.find_spec("pyarrow"):
         remedy = f"{to_install('parquet')}, or name a .npz or .h5 file"
-        raise OptionError(path, "the package pyarrow", "none", remedy)
+        raise UnmetError(path, "the package pyarrow", "none", remedy)
 
 
 def _write_npz(

@@ -19,7 +19,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcache.core.errors import DataError, OptionError, to_install
+from tlcache.core.errors import DataError, UnmetError, to_install
 from tlcache.core.machine import blas_for, resolve_device, usable_cpus
 from tlcache.core.notebook import training_html
 from tlcache.core.progress import Tick
@@ -249,7 +249,7 @@ def _steps_for(
         seconds = numpy_seconds(rows, dim, data.classes, recipes)
         compiled = can_compile() and seconds > WORTH_SECONDS
     elif compiled and not can_compile():
-        raise OptionError("compiled steps", "numba", "no such package", to_install("fast"))
+        raise UnmetError("compiled steps", "numba", "no such package", to_install("fast"))
     return (compiled_steps(), usable_cpus()) if compiled else (steps, 1)
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from tlcache.core.errors import DataError, ModelError, OptionError
+from tlcache.core.errors import DataError, ModelError, UnmetError
 from tlcache.core.files import StrPath, as_path
 from tlcache.core.machine import resolve_device
 from tlcache.core.notebook import training_html
@@ -57,7 +57,7 @@ def trunk_of(model: Model, weights: str | None = None, memo: Path | None = None)
     if model.network is not None:
         if weights is not None:
             expected = "none beside a finetuned model, which brings its own network"
-            raise OptionError("--weights", expected, weights, "leave it out")
+            raise UnmetError("--weights", expected, weights, "leave it out")
         trunk = load_trunk(model.trunk, "random")
         return dataclasses.replace(
             trunk,
@@ -67,7 +67,7 @@ def trunk_of(model: Model, weights: str | None = None, memo: Path | None = None)
             module=restore_network(trunk, model),
         )
     if weights is None and model.weights == _UNKNOWN:
-        raise OptionError(
+        raise UnmetError(
             "--weights",
             expected=f"the weights of {model.trunk} that the model's head was trained on",
             found="none, and a head that was trained on a snapshot does not know where they are",

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcache.core.errors import DataError, OptionError, TlcacheError, strerror
+from tlcache.core.errors import DataError, TlcacheError, UnmetError, strerror
 from tlcache.core.machine import Compute
 from tlcache.core.progress import Reporter
 from tlcache.data.folders import DataSource
@@ -54,14 +54,14 @@ class AtHand:
     compute: Compute = dataclasses.field(default_factory=Compute)
 
     def check(self) -> None:
-        """Refuse, with an OptionError, a place of the images that is not there."""
+        """Refuse, with an UnmetError, a place of the images that is not there."""
         try:
             found = "" if self.data is None or self.data.exists() else f"no {self.data}"
         except OSError as error:  # a name too long, say
             found = strerror(error)
         if found:
             expected = "a folder of images, or a snapshot of them"
-            raise OptionError("--data", expected, found, "name where the images are now")
+            raise UnmetError("--data", expected, found, "name where the images are now")
 
     def source(self, record: RunRecord) -> DataSource:
         """Where features or images come from: a snapshot, if that is what the run read."""

@@ -12,7 +12,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tlcache.core.errors import OptionError, one_line, strerror
+from tlcache.core.errors import UnmetError, one_line, strerror
 from tlcache.core.files import write_atomically
 from tlcache.figures.style import seconds_text
 
@@ -58,12 +58,12 @@ def check_output(path: Path, force: bool) -> None:
         there, folder, found = False, False, strerror(error)
     if folder or found:
         expected = "a file in a folder that can be written"
-        raise OptionError(path, expected, found or "a folder", "name another file")
+        raise UnmetError(path, expected, found or "a folder", "name another file")
     page = there and _is_page(path)
     if there and not (force and page):
         found = "an earlier page" if page else "a file that is no page"
         remedy = "pass --force to replace it, or name another" if page else "name another file"
-        raise OptionError(path, "a new file", found, remedy)
+        raise UnmetError(path, "a new file", found, remedy)
 
 
 def _is_page(path: Path) -> bool:
@@ -90,7 +90,7 @@ def save_page(path: Path, render: Callable[[Room], bytes]) -> int:
             return len(page)
     expected = f"a page of at most {MAX_BYTES / 1e6:.0f} MB"
     found = f"{len(page) / 1e6:.1f} MB without a picture"
-    raise OptionError(path, expected, found, "report fewer runs at once")
+    raise UnmetError(path, expected, found, "report fewer runs at once")
 
 
 def rendered(template: str, values: Mapping[str, Any]) -> bytes:

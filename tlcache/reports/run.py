@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcache.core.errors import CacheError, ModelError, OptionError, error_in_a_line, faults_as
+from tlcache.core.errors import (
+    CacheError,
+    ModelError,
+    OptionError,
+    UnmetError,
+    error_in_a_line,
+    faults_as,
+)
 from tlcache.core.files import is_gone, read_capped, write_atomically
 from tlcache.core.machine import describe_machine
 from tlcache.data.folders import SPLITS, DataSource, ImageDataset
@@ -92,10 +99,12 @@ def start_run(folder: Path | None, command: str, dataset: str, *, resume: bool =
         OptionError: If it holds a run already, has none to resume, or cannot be made.
     """
     if resume and (folder is None or not (folder / CHECKPOINT).is_file()):
-        where, found = f"--resume --run-dir {folder or ''}".rstrip(), "no --run-dir"
+        where = f"--resume --run-dir {folder or ''}".rstrip()
         expected = f"the folder of a stopped run, with {CHECKPOINT}"
         remedy = "name the stopped run's folder, or leave out --resume"
-        raise OptionError(where, expected, "no checkpoint" if folder else found, remedy)
+        if folder is None:
+            raise OptionError(where, expected, "no --run-dir", remedy)
+        raise UnmetError(where, expected, "no checkpoint", remedy)
     wanted = folder or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{command}-{dataset}"
     chosen, count = wanted, 1
     while folder is None and chosen.exists():  # two runs in one second
@@ -106,8 +115,8 @@ def start_run(folder: Path | None, command: str, dataset: str, *, resume: bool =
     if (chosen / RUN).exists() or started:
         found = "a stopped run" if started else "an earlier run"
         remedy = "pass --resume to go on with it" if started else "name another folder"
-        raise OptionError(where, "a new folder", found, remedy)
-    with faults_as(OptionError, where, "a folder that can be made", "name another folder"):
+        raise UnmetError(where, "a new folder", found, remedy)
+    with faults_as(UnmetError, where, "a folder that can be made", "name another folder"):
         chosen.mkdir(parents=True, exist_ok=True)
     return chosen
 
@@ -345,10 +354,10 @@ class Origin:
         if data is None:
             if own is None:
                 found = f"none, and no {RUN} beside the model"
-                raise OptionError(option, "a folder of images", found, "name one")
+                raise UnmetError(option, "a folder of images", found, "name one")
             if not own.path.exists():
                 expected, found = "the images of the run", f"no folder {own.path}"
-                raise OptionError(option, expected, found, "name where they are now")
+                raise UnmetError(option, expected, found, "name where they are now")
         elif own is None or data.is_file() or not is_its_data(self.about, data):
             return DataSource(data, fractions, seed or 0)
         return DataSource(

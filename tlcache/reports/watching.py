@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from tlcache.core.errors import OptionError, faults_as, to_install
+from tlcache.core.errors import UnmetError, faults_as, to_install
 from tlcache.heads.recipe import EpochRecord
 
 Tell = Callable[[EpochRecord], None]
@@ -43,7 +43,7 @@ def watched(
         resume: Both may hold the first epochs of this very run, which are told again.
 
     Raises:
-        OptionError: If one of them cannot be written or holds something else, or TensorBoard is
+        UnmetError: If one of them cannot be written or holds something else, or TensorBoard is
             not installed: before the first epoch, as far as can be known by then.
     """
     with contextlib.ExitStack() as stack:
@@ -99,13 +99,13 @@ def _events(folder: Path, resume: bool, stack: contextlib.ExitStack) -> Tell:
     except Exception as error:  # a protobuf that does not fit raises what it likes
         found = str(error) or type(error).__name__
         remedy = f"{to_install('tensorboard')}, or pass --csv, which needs no package"
-        raise OptionError(where, "the package tensorboard", found, remedy) from error
+        raise UnmetError(where, "the package tensorboard", found, remedy) from error
     with _writing(where):
         folder.mkdir(parents=True, exist_ok=True)
         if not resume and any("tfevents" in path.name for path in folder.iterdir()):
             both = f"`tensorboard --logdir {folder}` shows both"
             remedy = f"name another, such as {folder / 'second'}: {both}"
-            raise OptionError(where, "a folder without curves", "those of an earlier run", remedy)
+            raise UnmetError(where, "a folder without curves", "those of an earlier run", remedy)
     writer: SummaryWriter | None = None  # made with the first epoch: a stopped pass leaves no file
 
     def tell(record: EpochRecord) -> None:
@@ -137,9 +137,9 @@ def _write_all(file: BinaryIO, data: bytes) -> None:
 
 def _writing(where: str) -> contextlib.AbstractContextManager[None]:
     remedy = "name another, or see to its permissions and the room on its disk"
-    return faults_as(OptionError, where, "a place that can be written", remedy)
+    return faults_as(UnmetError, where, "a place that can be written", remedy)
 
 
-def _not_new(where: str, found: str) -> OptionError:
+def _not_new(where: str, found: str) -> UnmetError:
     expected = "a new file, or with --resume the first epochs of this very run"
-    return OptionError(where, expected, found, "name another file: nothing in this one was touched")
+    return UnmetError(where, expected, found, "name another file: nothing in this one was touched")

@@ -25,7 +25,7 @@ from tlcache.cache.copies import (
     rows_of_features,
 )
 from tlcache.cache.snapshots import Snapshot, load_snapshot, take_snapshot
-from tlcache.core.errors import DataError, OptionError
+from tlcache.core.errors import DataError, OptionError, UnmetError
 from tlcache.core.progress import Reporter, Tick, part_of
 from tlcache.data.folders import SPLITS, DataSource, ImageDataset
 from tlcache.data.headers import read_headers
@@ -288,7 +288,7 @@ def digested(source: DataSource, tell: Reporter) -> Snapshot:
     if source.fractions is not None:
         found = ",".join(f"{x:g}" for x in source.fractions)
         remedy = "leave it out, or name the folder of images"
-        raise OptionError("--split", "none beside a snapshot, which has its own", found, remedy)
+        raise UnmetError("--split", "none beside a snapshot, which has its own", found, remedy)
     return load_snapshot(source.path)
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tlcache.core.errors import OptionError, strerror, to_install
+from tlcache.core.errors import OptionError, UnmetError, strerror, to_install
 from tlcache.core.progress import Report, no_report
 from tlcache.data.transforms import Transform, normalisation
 from tlcache.trunks.mnn_engine import mnn_runs
@@ -96,7 +96,7 @@ def make_engine(
         remedy = "leave --engine out"
         raise OptionError("--engine mnn", expected, f"{device.type} with {precision}", remedy)
     if not has_mnn:
-        raise OptionError("--engine mnn", "MNN", "no such package", to_install("mnn"))
+        raise UnmetError("--engine mnn", "MNN", "no such package", to_install("mnn"))
     return _mnn_engine(module, transform.crop, precision)
 
 
@@ -115,7 +115,7 @@ def _checked(engine: Engine, module: torch.nn.Module, crop: int, precision: str)
         expected = module(inputs).numpy()
     off = float(np.abs(engine.new_run()(pixels) - expected).max() / np.abs(expected).max())
     if not off <= BOUNDS[precision]:
-        raise OptionError(
+        raise UnmetError(
             f"--engine {engine.name}",
             f"features within {BOUNDS[precision]:g} of torch's",
             f"a difference of {off:.1e}",

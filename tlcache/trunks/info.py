@@ -20,7 +20,14 @@ from pathlib import Path
 from time import time_ns
 from typing import Any
 
-from tlcache.core.errors import CacheError, DamageError, TlcacheError, TrunkError, strerror
+from tlcache.core.errors import (
+    CacheError,
+    DamageError,
+    TlcacheError,
+    TrunkError,
+    TrunkWordError,
+    strerror,
+)
 from tlcache.core.files import StrPath, as_path, read_capped, write_atomically
 from tlcache.core.progress import Report, no_report
 from tlcache.data.transforms import Transform
@@ -149,7 +156,7 @@ def parse_weights(weights: str) -> str | int | Path:
         return int(seed)
     expected = "random:SEED with a seed from 0 to 4294967295"
     remedy = "give another seed, or a file's path as ./FILE"
-    raise TrunkError(weights, expected, f"the seed {seed!r}", remedy)
+    raise TrunkWordError(weights, expected, f"the seed {seed!r}", remedy)
 
 
 def note_random(weights: str, note: Report) -> None:

@@ -15,7 +15,14 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from tlcache.core.errors import OptionError, TrunkError, error_in_a_line, listed, nearest
+from tlcache.core.errors import (
+    OptionError,
+    TrunkError,
+    TrunkWordError,
+    error_in_a_line,
+    listed,
+    nearest,
+)
 from tlcache.core.files import StrPath, as_path
 from tlcache.data.transforms import Transform
 from tlcache.trunks.info import FileStamp, TrunkInfo, as_weights, parse_weights, remember
@@ -198,7 +205,7 @@ def _check_known(name: str) -> None:
         close = nearest(name, known)
         expected = "a classification network of torchvision, timm/NAME or efficientnet_lite0"
         remedy = f"the nearest names are: {close}" if close else "correct the name"
-        raise TrunkError(f"--trunk {name}", expected, "no such network", remedy)
+        raise TrunkWordError(f"--trunk {name}", expected, "no such network", remedy)
 
 
 _Headless = tuple[nn.Module, tuple[str, ...]]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcache.core.errors import OptionError
+from tlcache.core.errors import UnmetError
 from tlcache.core.machine import silent_stdout
 from tlcache.trunks.torch_engine import Run, folded
 
@@ -101,5 +101,5 @@ def _converted(module: torch.nn.Module, crop: int, folder: Path) -> Path:
         failed = f"{type(error).__name__}: {error}"
     if failed:
         found = f"one that cannot be converted ({' '.join(failed.split())[:200]})"
-        raise OptionError("--engine mnn", "a network that MNN takes", found, "pass --engine torch")
+        raise UnmetError("--engine mnn", "a network that MNN takes", found, "pass --engine torch")
     return mnn
