@@ -484,6 +484,7 @@ def test_rows_that_two_wheels_have_made_apart_are_read_together(
     assert found.tolist() == [True] * 6 + [False] * 3
     np.testing.assert_array_equal(features[:6], every.features[:6])
     assert store.has(every.images, every.views).tolist() == found.tolist()
+    assert store.has_views(every.images, 2)[:, 0].tolist() == found.tolist()
     own = FeatureStore(first, store.identity)  # as who opens this folder alone
     assert own.has(every.images, every.views).sum() == (6 if writable else 3)
     assert {path: path.read_bytes() for path in second.rglob("*.*")} == before
@@ -498,5 +499,5 @@ def test_views_lie_beside_the_features_that_they_belong_to(tmp_path: Path) -> No
     known = open_store(tmp_path, IDENTITY, "x").identity.as_train()
     views = open_store(tmp_path, IDENTITY.as_train(), "x", known=known)
     assert views.identity == ON_A_GPU.as_train()
-    assert views.has(rows(2).images, rows(2).views).all()
+    assert views.has_views(rows(2).images, 2).tolist() == [[True, False]] * 2
     assert FeatureStore(views.folder, views.identity).has(rows(2).images, rows(2).views).all()

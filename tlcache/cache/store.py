@@ -92,10 +92,13 @@ class FeatureStore:
         """Which of the first so many views of distinct images, (n, 32), are cached: (n, views)."""
         found = np.zeros((len(images), views), bool)
         wanted = _Wanted(images, np.zeros(len(images), np.int32))
-        for rows in self.rows():
+        for rows, is_own in self._rows_of_all(found):
             at, source = wanted.pairs(rows.images, np.zeros_like(rows.views))
             inside = (rows.views[source] >= 0) & (rows.views[source] < views)
-            found[at[inside], rows.views[source[inside]]] = True
+            at, source = at[inside], source[inside]
+            if not is_own:
+                self._take_over(rows, source[~found[at, rows.views[source]]])
+            found[at, rows.views[source]] = True
         return found
 
     def gather(
@@ -123,22 +126,26 @@ class FeatureStore:
     ) -> Iterator[tuple[Rows, NDArray[np.int64], NDArray[np.int64]]]:
         """The first of each wanted row: the shard's, which are wanted, and where they lie in it."""
         wanted, found = _Wanted(images, views), np.zeros(len(images), bool)
+        for rows, is_own in self._rows_of_all(found):
+            into, source = wanted.match(rows)
+            new = ~found[into]
+            into, source = into[new], source[new]
+            found[into] = True
+            if not is_own:
+                self._take_over(rows, source)
+            yield rows, into, source
+
+    def _rows_of_all(self, found: NDArray[np.bool_]) -> Iterator[tuple[Rows, bool]]:
+        """This store's shards, and the others' while not all is found; whether each is its own."""
         for store in (self, *self._others):
-            if store is not self and found.all():
-                return
-            for rows in store.rows():
-                into, source = wanted.match(rows)
-                new = ~found[into]
-                into, source = into[new], source[new]
-                found[into] = True
-                if store is not self and len(into):
-                    self._take_over(rows, np.unique(source))
-                yield rows, into, source
+            if store is self or not found.all():
+                yield from ((rows, store is self) for rows in store.rows())
 
     def _take_over(self, rows: Rows, at: NDArray[np.int64]) -> None:
-        """Commit rows of another folder, so that this one has by itself all that is read of it."""
-        with contextlib.suppress(CacheError):  # a cache that is only to be read
-            self.commit(Rows(rows.features[at], rows.images[at], rows.views[at]))
+        """Commit rows of another store, so that this one has by itself all that is read of it."""
+        if len(at := np.unique(at)):
+            with contextlib.suppress(CacheError):  # a cache that is only to be read
+                self.commit(Rows(rows.features[at], rows.images[at], rows.views[at]))
 
     def rows(self) -> Iterator[Rows]:
         """Every sound shard's rows, in the order of shard names; damaged ones are set aside.
