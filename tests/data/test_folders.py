@@ -8,14 +8,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tlcache.core.errors import DataError, OptionError
 from tlcache.data import folders as samples
-from tlcache.data.folders import SPLITS, ImageDataset, images_below, scan, subset
+from tlcache.data.folders import (
+    IMAGE_EXTENSIONS,
+    SPLITS,
+    DataSource,
+    ImageDataset,
+    images_below,
+    scan,
+    subset,
+)
+from tlcache.data.images import decode
 
 SPLIT = ("train/ants/1.jpg", "train/bees/2.jpg", "val/ants/3.jpg", "val/bees/4.jpg")
 BY_CLASS = ("ants/1.jpg", "ants/2.jpg", "bees/1.jpg", "bees/2.jpg")
-IMAGES = "images (.jpg .jpeg .png .ppm .bmp .pgm .tif .tiff .webp)"
+IMAGES = f"images ({' '.join(IMAGE_EXTENSIONS)})"
 
 
 def _make(folder: Path, *paths: str) -> Path:
@@ -115,6 +125,42 @@ def test_what_is_hidden_or_no_image_is_ignored_and_counted(tmp_path: Path) -> No
     dataset = scan(folder)
     assert dataset.paths == list(SPLIT)
     assert dataset.ignored == 9
+    assert dataset.remarks == (
+        "ignored 9 files: 3 hidden, 1 .db, 1 .gif, 1 .md, 1 .mp4, 1 .txt and 1 more",
+    )
+
+
+def test_the_kinds_that_are_left_out_are_named(tmp_path: Path) -> None:
+    held = ("train/ants/1.HEIC", "train/bees/2.heic", "val/bees/x.txt", "train/lost.jpg")
+    folder = _make(tmp_path, *SPLIT, *held)
+    said: list[str] = []
+    assert DataSource(folder).scan(said.append).ignored == 4
+    assert said == ["ignored 4 files: 2 .heic, 1 .jpg in no class, 1 .txt"]
+
+
+def test_what_pillow_reads_is_taken_by_its_name(tmp_path: Path) -> None:
+    for i, ending in enumerate(IMAGE_EXTENSIONS):
+        path = _make(tmp_path, *SPLIT) / "train" / "ants" / f"a{i}{ending.upper()}"
+        Image.init()
+        if Image.EXTENSION.get(ending) in Image.SAVE:  # .avif since Pillow 11.3
+            Image.new("RGB" if ending != ".pbm" else "1", (9, 7)).save(path)
+            assert decode(path.read_bytes(), path).shape == (7, 9, 3)
+        else:
+            path.touch()
+    dataset = scan(tmp_path)
+    assert len(dataset) == len(SPLIT) + len(IMAGE_EXTENSIONS) and dataset.ignored == 0
+    assert set(images_below(tmp_path)) == set(dataset.paths)
+
+
+def test_folders_inside_a_class_are_named_where_they_are_merged(tmp_path: Path) -> None:
+    inside = ("shoes/trainers/1.jpg", "shoes/heels/2.jpg", "hats/all/1.jpg", "bags/1.jpg")
+    folder = _make(tmp_path, *inside, "bags/old/2.jpg")
+    assert scan(folder, unsplit=True).remarks == (
+        "folders inside a class belong to it: bags (old), shoes (heels, trainers)",
+    )
+    apart = _make(tmp_path / "apart", *SPLIT, "train/ants/a/1.jpg", "val/ants/b/c/1.jpg")
+    (line,) = scan(apart).remarks
+    assert line == "folders inside a class belong to it: ants (a, b)"
 
 
 def test_a_folder_of_images_is_a_folder_whatever_its_name(tmp_path: Path) -> None:

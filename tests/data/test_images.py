@@ -265,6 +265,7 @@ def test_exif_rotation_is_left_alone_as_torchvision_does() -> None:
         (b"", "an empty file (0 bytes)"),
         (b"Dear diary, this is no picture.\n" * 40, "bytes that are no image"),
         (b"\x89PNG\r\n\x1a\n", "bytes that are no image"),
+        (b"\0\0\0\x18ftypheic" + bytes(99), "heic, which this Pillow does not read"),
         (b"\xff\xd8\xff" + bytes(300), "bytes that are no image"),
     ],
 )

@@ -6,6 +6,7 @@ the cache's ``snapshots``, pixels made by ``images``.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
 import hashlib
@@ -23,8 +24,12 @@ from tlcache.core.notebook import counts_html
 from tlcache.core.progress import Report, no_report
 from tlcache.data.splits import check_shares, divide, sample
 
-IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-"""Torchvision's."""
+IMAGE_EXTENSIONS = (
+    *(".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"),  # torchvision's
+    *(".jpe", ".jfif", ".mpo", ".apng", ".avif", ".jp2", ".j2k", ".jpx", ".pbm", ".pnm", ".dib"),
+)
+"""What is an image by name, on every machine. No .gif, as torchvision has it too: among photos that
+is an animation or a placeholder, as in the tutorial's own ants."""
 SPLITS = ("train", "val", "test")
 
 _Found = tuple[int, int, str]  # split, label, path
@@ -42,6 +47,7 @@ class ImageDataset:
         labels: (n,) int32.
         splits: (n,) int8, indices into ``SPLITS``.
         ignored: How many files are no images by their extension, or hidden.
+        remarks: What a user should know of the folder, in lines; a snapshot does not keep them.
     """
 
     name: str
@@ -51,6 +57,7 @@ class ImageDataset:
     labels: NDArray[np.int32] = dataclasses.field(repr=False)
     splits: NDArray[np.int8] = dataclasses.field(repr=False)
     ignored: int = 0
+    remarks: tuple[str, ...] = dataclasses.field(default=(), repr=False)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -95,9 +102,9 @@ def scan(
     folder = as_path("folder", folder)
     with _reading(folder):
         if fractions is None and not (unsplit and _is_unsplit(folder)):
-            classes, found, ignored = _scan_splits(folder)
+            classes, found, odd = _scan_splits(folder)
         else:
-            classes, found, ignored = _scan_classes(folder, fractions, seed)
+            classes, found, odd = _scan_classes(folder, fractions, seed)
     root = Path(os.path.abspath(folder))  # noqa: PTH100 -- resolve() would follow links
     return ImageDataset(
         name=_file_name(root),
@@ -106,7 +113,8 @@ def scan(
         paths=[path for _, _, path in found],
         labels=np.fromiter((label for _, label, _ in found), np.int32, len(found)),
         splits=np.fromiter((split for split, _, _ in found), np.int8, len(found)),
-        ignored=ignored,
+        ignored=odd.ignored.total(),
+        remarks=odd.remarks(),
     )
 
 
@@ -125,11 +133,10 @@ class DataSource:
     unsplit: bool = False
 
     def scan(self, note: Report = no_report) -> ImageDataset:
-        """By :func:`scan`; ``note`` is told, in a line, how many files were ignored."""
+        """By :func:`scan`; ``note`` is told its remarks."""
         dataset = scan(self.path, self.fractions, self.seed, unsplit=self.unsplit)
-        if dataset.ignored:
-            files = "file that is" if dataset.ignored == 1 else "files that are"
-            note(f"ignored {dataset.ignored} {files} no image by name")
+        for line in dataset.remarks:
+            note(line)
         return dataset
 
 
@@ -170,19 +177,48 @@ def images_below(folder: Path) -> list[str]:
         return _images(folder)[0]
 
 
-def _scan_splits(folder: Path) -> tuple[list[str], list[_Found], int]:
+@dataclasses.dataclass(frozen=True)
+class _Odd:
+    """What a scan comes across: kinds of files that are left out, and folders inside classes."""
+
+    ignored: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    inside: dict[str, set[str]] = dataclasses.field(default_factory=dict)
+
+    def note(self, cls: str, paths: Sequence[str], ignored: collections.Counter[str]) -> None:
+        """Of images, relative to their class's folder, and of what lies beside them."""
+        self.ignored.update(ignored)
+        below = {path.partition("/")[0] if "/" in path else "" for path in paths}
+        self.inside.setdefault(cls, set()).update(below)
+
+    def remarks(self) -> tuple[str, ...]:
+        lines, count = [], self.ignored.total()
+        if count:
+            most_first = sorted(self.ignored.items(), key=lambda each: (-each[1], each[0]))
+            kinds = listed([f"{n:,} {kind}" for kind, n in most_first])
+            lines.append(f"ignored {count:,} file{'s' * (count > 1)}: {kinds}")
+        classes = [
+            f"{cls} ({listed(sorted(names - {''}), most=3)})"
+            for cls, names in sorted(self.inside.items())
+            if len(names) > 1
+        ]
+        if classes:
+            lines.append(f"folders inside a class belong to it: {listed(classes, most=3)}")
+        return tuple(lines)
+
+
+def _scan_splits(folder: Path) -> tuple[list[str], list[_Found], _Odd]:
     subfolders, ignored = _subfolders(folder)
     if "train" not in subfolders or "val" not in subfolders:
         raise _not_a_dataset(folder, subfolders)
     classes, _ = _subfolders(folder / "train")
     _check_classes(folder / "train", classes)
     labels = {name: label for label, name in enumerate(classes)}
-    found: list[_Found] = []
+    found, odd = list[_Found](), _Odd(ignored)
     for split, name in enumerate(SPLITS):
         if name not in subfolders:
             continue
         names, stray = _subfolders(folder / name)
-        ignored += stray
+        odd.ignored.update(stray)
         if unknown := sorted(set(names) - set(classes)):
             raise DataError(
                 folder / name,
@@ -195,13 +231,13 @@ def _scan_splits(folder: Path) -> tuple[list[str], list[_Found], int]:
         for cls in names:
             paths, stray = _images(folder / name / cls)
             found += [(split, labels[cls], f"{name}/{cls}/{path}") for path in paths]
-            ignored += stray
-    return classes, found, ignored
+            odd.note(cls, paths, stray)
+    return classes, found, odd
 
 
 def _scan_classes(
     folder: Path, fractions: Sequence[float] | None, seed: int
-) -> tuple[list[str], list[_Found], int]:
+) -> tuple[list[str], list[_Found], _Odd]:
     if fractions is not None:
         check_shares(fractions)
     classes, ignored = _subfolders(folder)
@@ -213,10 +249,10 @@ def _scan_classes(
             "leave out --split, or name a folder that holds the classes themselves",
         )
     _check_classes(folder, classes)
-    found: list[_Found] = []
+    found, odd = list[_Found](), _Odd(ignored)
     for label, cls in enumerate(classes):
         paths, stray = _images(folder / cls)
-        ignored += stray
+        odd.note(cls, paths, stray)
         if fractions is None:
             found += [(0, label, f"{cls}/{path}") for path in paths]
             continue
@@ -226,7 +262,7 @@ def _scan_classes(
             raise DataError(folder / cls, expected, str(len(paths)), remedy)
         parts = divide([f"{cls}/{path}" for path in paths], fractions, seed)
         found += [(split, label, path) for split, part in enumerate(parts) for path in part]
-    return classes, sorted(found), ignored
+    return classes, sorted(found), odd
 
 
 def _is_unsplit(folder: Path) -> bool:
@@ -236,18 +272,28 @@ def _is_unsplit(folder: Path) -> bool:
     return not above and "train" not in names and "val" not in names
 
 
-def _subfolders(folder: Path) -> tuple[list[str], int]:
-    """Names of the visible folders, sorted, and how many files lie beside them."""
+def _subfolders(folder: Path) -> tuple[list[str], collections.Counter[str]]:
+    """Names of the visible folders, sorted, and the kinds of the files that lie beside them."""
     with os.scandir(folder) as entries:
         inside = [(e.name, _is_folder(e)) for e in entries]
     names = [name for name, is_folder in inside if is_folder and not name.startswith(".")]
-    return sorted(names), sum(not is_folder for _, is_folder in inside)
+    return sorted(names), collections.Counter(_kind(name) for name, other in inside if not other)
 
 
-def _images(folder: Path) -> tuple[list[str], int]:
-    """Relative paths of the images below a folder, sorted, and how many files are none."""
+def _kind(name: str) -> str:
+    """What a file is that is left out: ``.heic``."""
+    ending = Path(name).suffix.lower()
+    if name.startswith("."):
+        return "hidden"
+    if ending in IMAGE_EXTENSIONS:
+        return f"{ending} in no class"
+    return ending if 1 < len(ending) <= 10 else "of no kind"
+
+
+def _images(folder: Path) -> tuple[list[str], collections.Counter[str]]:
+    """Relative paths of the images below a folder, sorted, and the kinds of other files."""
     paths: list[str] = []
-    ignored = 0
+    ignored = collections.Counter[str]()
     pending = [("", frozenset(folder.resolve().parents))]
     while pending:
         inside, above = pending.pop()
@@ -263,7 +309,7 @@ def _images(folder: Path) -> tuple[list[str], int]:
                 elif not hidden and path.lower().endswith(IMAGE_EXTENSIONS):
                     paths.append(path)
                 else:
-                    ignored += 1
+                    ignored[_kind(entry.name)] += 1
     if not paths:
         raise _no_images(folder)
     return sorted(paths), ignored

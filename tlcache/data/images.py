@@ -34,7 +34,7 @@ MAY_BE_DEEP = (".png", ".apng", ".tif", ".tiff", ".ppm", ".pgm", ".pnm", ".jp2",
 """How files end whose greys may have more than 8 bits."""
 # What is read, the common ones first: no format for which Pillow starts a program (EPS), that a
 # plugin of another library adds, or that has no signature (TGA).
-_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "WEBP", "TIFF", "AVIF", "JPEG2000", "DIB", "QOI")
+_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "WEBP", "TIFF", "AVIF", "JPEG2000", "DIB")
 _DEEP_SIGNS = (b"II", b"MM", b"P2", b"P5", b"Pf", b"\0\0\0\x0cjP", b"\xff\x4f\xff\x51")
 
 T = TypeVar("T")
@@ -176,7 +176,10 @@ def _decoded_by_pillow(data: bytes, where: object) -> Image.Image:
         found = f"{int(pixels[0]):,} pixels" if pixels else "more"
         raise _too_large(where, found) from error
     except UnidentifiedImageError as error:
-        raise _unreadable(where, "bytes that are no image") from error
+        # A phone's HEIC under another name, say.
+        kind = ascii(data[8:12].decode("latin-1"))[1:-1] if data[4:8] == b"ftyp" else ""
+        found = f"{kind}, which this Pillow does not read" if kind else "bytes that are no image"
+        raise _unreadable(where, found) from error
     except Exception as error:  # a decoder given damaged bytes raises whatever it likes
         raise _unreadable(where, strerror(error)) from error
 
