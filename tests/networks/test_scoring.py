@@ -1,18 +1,22 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from small_trunk import TRANSFORM, small_model, small_trunk
+from small_trunk import TRANSFORM, load_small, small_model, small_trunk
 
 from tlcache.core.errors import DataError, ImageError
 from tlcache.core.machine import Compute
-from tlcache.data.folders import scan
+from tlcache.data.folders import DataSource, scan
 from tlcache.data.images import decode
 from tlcache.data.transforms import apply
-from tlcache.networks.scoring import Scored, aligned, score_split
+from tlcache.features.embed import embedding_of
+from tlcache.features.stores import FeatureSpec
+from tlcache.networks.scoring import JudgedSplit, Scored, aligned, score, score_split
+from tlcache.trunks.info import remember
 
 TRUNK = small_trunk()
 MODEL = small_model(TRUNK)
@@ -41,6 +45,20 @@ def test_unreadable_images_are_an_error_unless_skipped(tiny_data: Path) -> None:
 def test_a_split_that_is_not_there_is_refused(tiny_data: Path) -> None:
     with pytest.raises(DataError, match="expected images in test/, found only train and val"):
         score_split(MODEL, TRUNK.module, scan(tiny_data), "test")
+
+
+def test_a_stale_memo_of_weights_keeps_nobody_from_the_right_ones(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tlcache.trunks.load.load_trunk", load_small)
+    cache = tmp_path / "cache"
+    stale = dataclasses.replace(small_trunk(seed=1).info, weights="random:0")
+    remember(cache / "weights", stale)
+    assert len(score(MODEL, JudgedSplit(DataSource(tiny_data)), cache).paths) == 8
+    (snapshot,) = cache.glob("*/snapshots/*.h5")
+    remember(cache / "weights", stale)
+    spec = FeatureSpec(weights="random:0", cache=cache)
+    assert embedding_of(DataSource(snapshot), spec).trunk.digest == TRUNK.digest
 
 
 def said(paths: list[str], labels: list[int], logits: list[float]) -> Scored:

@@ -31,7 +31,7 @@ from tlcache.core.progress import ProgressMaker, Report, Reporter, said_once
 from tlcache.data.folders import SPLITS, DataSource, ImageDataset
 from tlcache.features.missing import check_takes, make_rows, missing_rows
 from tlcache.features.read import Embedding, UnreadableImagesError, open_snapshot
-from tlcache.features.stores import FeatureSpec, describe_trunk, moved_on, stores_of
+from tlcache.features.stores import FeatureSpec, describe_trunk, described_as, moved_on, stores_of
 from tlcache.trunks.info import as_weights, note_random
 
 if TYPE_CHECKING:
@@ -237,7 +237,8 @@ def _check_its_own(embedding: Embedding, source: DataSource, spec: FeatureSpec) 
     for name, value in spec.transform.items():
         asked[f"--{name}"] = getattr(identity.transform, name), value
     if spec.weights != default.weights:
-        info, _ = describe_trunk(identity.trunk, spec.weights, spec.cache / "weights")
+        weights = spec.weights, spec.cache / "weights"
+        info = described_as(identity.weights, identity.trunk, *weights)
         asked["--weights"] = identity.weights[:8], info.digest[:8]
     for option, (own, value) in asked.items():
         if value != own:

@@ -80,6 +80,12 @@ def describe_trunk(
     return given.info, lambda: _unchanged(given)
 
 
+def described_as(digest: str, trunk: str, weights: str, memo: Path) -> TrunkInfo:
+    """What is known of the trunk that should have a digest: no stale memo may deny it."""
+    info, load = describe_trunk(trunk, weights, memo)
+    return info if info.digest == digest else load().info
+
+
 def _loaded(name: str, weights: str, memo: Path | None) -> Trunk:
     from tlcache.trunks.load import load_trunk
 

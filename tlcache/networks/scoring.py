@@ -26,7 +26,7 @@ from tlcache.features.embed import embedding_of
 from tlcache.features.extract import features_of
 from tlcache.features.missing import Pass, open_pass
 from tlcache.features.read import Embedding, Features, open_snapshot
-from tlcache.features.stores import FeatureSpec, describe_trunk, stores_of
+from tlcache.features.stores import FeatureSpec, described_as, stores_of
 from tlcache.heads.model import Head, Model
 from tlcache.networks.checks import check_classes, check_transform, check_trunk, no_split
 from tlcache.trunks.forward_pass import Job, Made
@@ -142,7 +142,7 @@ def _embedded(
     model: Model, split: JudgedSplit, cache: Path, weights: str, compute: Compute, tell: Reporter
 ) -> Embedding:
     """A folder's features of a head's trunk; wrong weights are refused before any are made."""
-    check_trunk(model, describe_trunk(model.trunk, weights, cache / "weights")[0])
+    check_trunk(model, described_as(model.digest, model.trunk, weights, cache / "weights"))
     spec = FeatureSpec(
         trunk=model.trunk,
         weights=weights,
