@@ -15,6 +15,7 @@ import pytest
 from tlcache.cache.identity import read_identity
 from tlcache.cache.shards import read_shard
 from tlcache.features.read import open_snapshot
+from tlcache.trunks.engines import BOUNDS
 
 SMALL = ("--trunk", "mobilenet_v3_small", "--weights", "random", "--resize", "36", "--crop", "32")
 VIEWS = ("--views", "8")
@@ -84,7 +85,7 @@ def check_resumes(data: Path, cache: Path, tmp_path: Path) -> None:
     assert tlcache("embed", data, *SMALL, *VIEWS, "--cache-dir", whole).returncode == 0
     for found, expected in zip(features_in(cache), features_in(whole), strict=True):
         # Rows of other batches may differ as much as the precision's word allows.
-        bound = 5e-6 * np.abs(expected).max()
+        bound = BOUNDS["fp32"] / 2 * np.abs(expected).max()
         np.testing.assert_allclose(found, expected, rtol=0, atol=bound)
 
 

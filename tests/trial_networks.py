@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import threading
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ from PIL import Image
 from small_trunk import TRANSFORM
 from torch import Tensor, nn
 
+from tlcache.data.transforms import Transform, normalisation
 from tlcache.trunks.engines import Engine
 from tlcache.trunks.forward_pass import Job
 from tlcache.trunks.torch_engine import Run
@@ -59,6 +61,34 @@ def eager(module: nn.Module, pixels: np.ndarray) -> np.ndarray:
 def off(ours: np.ndarray, theirs: np.ndarray) -> float:
     assert ours.shape == theirs.shape and ours.dtype == theirs.dtype == np.float32
     return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
+
+
+def adversarial(side: int) -> np.ndarray:
+    """(n, side, side, 3) normalised images that digits are lost on: plain, noise, a spot."""
+    random, half = np.random.default_rng(3), side // 2
+    plain = [(grey,) * 3 for grey in (0, 64, 100, 116, 128, 255)]
+    plain += [(255, 0, 0), (124, 116, 104), (164, 164, 97), (243, 8, 36)]
+    pixels = [np.full((side, side, 3), colour, np.uint8) for colour in plain]
+    for low, high in ((0, 256), (0, 20), (235, 256)):
+        pixels.append(random.integers(low, high, (side, side, 3), np.uint8))
+    for ground in (0, 255):
+        pixels.append(np.full((side, side, 3), ground, np.uint8))
+        pixels[-1][half : half + 8, half : half + 8] = random.integers(0, 256, (8, 8, 3))
+    table = normalisation(Transform())
+    return np.stack([table[c][np.stack(pixels)[..., c]] for c in range(3)], axis=-1)
+
+
+def in_float64(module: nn.Module, pixels: np.ndarray) -> np.ndarray:
+    with torch.inference_mode():
+        inputs = torch.from_numpy(pixels).permute(0, 3, 1, 2).double()
+        made: np.ndarray = copy.deepcopy(module).double()(inputs).numpy()
+    return made
+
+
+def off_alone(ours: np.ndarray, exact: np.ndarray) -> float:
+    """As if each image were alone in its batch: the strictest that a bound can be taken."""
+    assert ours.shape == exact.shape
+    return float((np.abs(ours - exact).max(axis=1) / np.abs(exact).max(axis=1)).max())
 
 
 class Net(nn.Module):

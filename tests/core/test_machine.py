@@ -80,6 +80,7 @@ def test_usable_cpus_are_those_the_process_may_run_on() -> None:
 
 
 def test_a_gpu_takes_more_images_at_once_than_a_cpu() -> None:
+    assert batch_size_for(torch.device("cpu"), 600) == batch_size_for(torch.device("cpu"))
     assert batch_size_for(torch.device("cpu")) < batch_size_for(torch.device("cuda", 0))
 
 
@@ -154,3 +155,14 @@ def test_a_blas_has_one_thread_for_small_products_and_its_own_number_for_large_o
         assert threads() == {3}
         with blas_for(2**30):
             assert threads() == {3}
+
+
+@pytest.mark.parametrize(
+    ("gigabytes", "crop", "size"), [(80, 224, 128), (80, 600, 128), (8, 600, 18), (0.1, 600, 1)]
+)
+def test_on_a_gpu_a_batch_is_what_its_free_memory_holds(
+    gigabytes: float, crop: int, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = int(gigabytes * 1e9)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 2 * free))
+    assert batch_size_for(torch.device("cuda", 0), crop) == size

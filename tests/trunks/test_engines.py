@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import importlib.util
+import re
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,16 +18,20 @@ from torch import Tensor, nn
 from trial_networks import (
     CPU,
     Net,
+    adversarial,
     conv,
     eager,
+    in_float64,
     in_order,
     noise,
     norm,
     off,
+    off_alone,
     randomised,
     torchvision_network,
 )
 
+import tlcache.trunks.engines
 from tlcache.core.errors import OptionError, to_install
 from tlcache.data.images import decode
 from tlcache.data.transforms import Transform, apply, cropped, normalisation
@@ -107,6 +113,30 @@ def test_half_precisions_are_within_their_bounds_and_beyond_that_of_fp32(precisi
     module, pixels = torchvision_network("resnet18"), noise(3)
     run = make_engine(module, Transform(crop=64), precision=precision, device=CPU).new_run()
     assert BOUNDS["fp32"] < off(run(pixels), eager(module, pixels)) <= BOUNDS[precision]
+
+
+@pytest.mark.parametrize("name", ["resnet18", "efficientnet_b0", "a small vision transformer"])
+def test_fp32_keeps_its_word_on_images_that_digits_are_lost_on(name: str) -> None:
+    module, pixels = NETWORKS[name][0](), adversarial(64)
+    exact = in_float64(module, pixels)
+    assert off_alone(eager(module, pixels), exact) <= BOUNDS["fp32"] / 4, "or none could keep it"
+    ours = make_engine(module, Transform(crop=64), device=CPU).new_run()(pixels)
+    assert off_alone(ours, exact) <= BOUNDS["fp32"]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fast", "fp16", "bf16"])
+def test_real_weights_keep_each_word_on_images_that_digits_are_lost_on(
+    mobilenet_weights: Path, precision: str
+) -> None:
+    module, pixels = load_trunk("mobilenet_v2", str(mobilenet_weights)).module, adversarial(96)
+    exact, said = in_float64(module, pixels), list[str]()
+    engine = make_engine(
+        module, Transform(crop=96), precision=precision, device=CPU, report=said.append
+    )
+    ours = engine.new_run()(pixels)
+    assert np.abs(ours - exact).max() <= BOUNDS[precision] * np.abs(exact).max()
+    assert precision in ("fp16", "bf16") or off_alone(ours, exact) <= BOUNDS[precision]
+    assert said == []
 
 
 def test_bytes_are_normalised_to_the_very_numbers_that_they_are_elsewhere() -> None:
@@ -225,6 +255,111 @@ def test_a_network_that_cannot_be_traced_still_works() -> None:
         pixels = sign * np.abs(noise(3, 16))
         ours = make_engine(module, Transform(crop=16), device=CPU).new_run()(pixels)
         assert off(ours, eager(module, pixels)) <= BOUNDS["fp32"]
+
+
+def hidden(x: Tensor) -> Tensor:
+    """Branches on numbers, and hides it from torch.fx."""
+    with contextlib.suppress(torch.fx.proxy.TraceError):
+        if x.mean() > 1:
+            return -x
+    return x
+
+
+def else_where_traced(x: Tensor) -> Tensor:
+    return x if isinstance(x, Tensor) else x.no_such_method()
+
+
+@pytest.mark.parametrize(
+    ("how", "found"),
+    [
+        (hidden, r"features within 0\.0001 of eager torch's, found a difference of \d"),
+        (else_where_traced, "a network it can run, found AttributeError: .*no_such_method"),
+    ],
+)
+def test_a_trace_that_is_wrong_or_fails_leaves_it_to_eager_torch_in_every_thread(
+    how: Callable[[Tensor], Tensor], found: str
+) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        module = randomised(Net(lambda n, x: n.norm(n.conv(how(x))), conv=conv(), norm=norm()))
+    said, bright = list[str](), 2 + np.abs(noise(3, 16))
+    engine = make_engine(module, Transform(crop=16), device=CPU, report=said.append)
+    first, second = engine.new_run(), engine.new_run()
+    assert np.array_equal(first(bright), eager(module, bright)), "the very first features"
+    assert re.match(f"computed by eager torch, not torch: expected {found}", said[0])
+    for run in (second, first, engine.new_run()):
+        assert np.array_equal(run(-bright), eager(module, -bright))
+    assert len(said) == 1
+
+
+def test_an_engine_that_fails_later_hands_on_nothing_that_failed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    module, said, calls = torchvision_network("resnet18"), list[str](), list[int]()
+
+    def made(network: nn.Module, precision: str) -> Run:
+        def run(pixels: np.ndarray) -> np.ndarray:
+            calls.append(len(pixels))
+            if len(calls) > 2:
+                raise RuntimeError("out of order\nand more")
+            return eager(network, pixels)
+
+        return run
+
+    monkeypatch.setattr(tlcache.trunks.engines, "cpu_run", made)
+    run = make_engine(module, Transform(crop=64), device=CPU, report=said.append).new_run()
+    for seed in range(4):
+        assert np.array_equal(run(noise(2, seed=seed)), eager(module, noise(2, seed=seed)))
+    assert said == [
+        "computed by eager torch, not torch: expected a network it can run, "
+        "found RuntimeError: out of order"
+    ]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_rows_that_are_not_finite_are_no_fault_of_the_engine(precision: str) -> None:
+    module = randomised(in_order(conv(bias=True), norm()))
+    pixels, said = noise(3, 16), list[str]()
+    pixels[1] = np.nan
+    how = {"precision": precision, "device": CPU, "report": said.append}
+    rows = make_engine(module, Transform(crop=16), **how).new_run()(pixels)  # type: ignore[arg-type]
+    assert np.isfinite(rows).all(axis=1).tolist() == [True, False, True] and said == []
+
+
+class Optional(nn.Module):
+    """Its ``forward`` takes more than images, if it is given more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = in_order(conv(bias=True), norm())
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, *, scale: float = 2.0) -> Tensor:
+        features: Tensor = self.body(x) * scale
+        return features if mask is None else features * mask
+
+
+def test_arguments_that_may_be_left_out_are_left_out() -> None:
+    module, pixels = randomised(Optional()), noise(3, 16)
+    assert norms_left(module) == 0
+    said = list[str]()
+    run = make_engine(module, Transform(crop=16), device=CPU, report=said.append).new_run()
+    assert off(run(pixels), eager(module, pixels)) <= BOUNDS["fp32"] and said == []
+
+
+def test_what_a_user_computes_in_changes_no_feature() -> None:
+    module, pixels = torchvision_network("resnet18"), noise(2)
+    run = make_engine(module, Transform(crop=64), device=CPU).new_run()
+    expected = run(pixels)
+    with torch.autocast("cpu", torch.bfloat16):
+        again = make_engine(module, Transform(crop=64), device=CPU).new_run()
+        assert np.array_equal(run(pixels), expected)
+        assert np.array_equal(again(pixels), expected)
+
+
+def test_a_module_that_is_not_fp32_on_the_cpu_is_computed_by_a_copy_that_is() -> None:
+    module, pixels = torchvision_network("resnet18"), noise(2)
+    rows = make_engine(copy.deepcopy(module).double(), Transform(crop=64), device=CPU).new_run()
+    assert off(rows(pixels), eager(module, pixels)) <= BOUNDS["fp32"]
 
 
 @pytest.fixture(scope="module")

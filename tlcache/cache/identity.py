@@ -51,7 +51,7 @@ class Identity:
         transform: Of the image; a train transform has as many views as are asked for.
         versions: Of the libraries that decode and compute, each by its :func:`series`.
         cut: Where the features leave the network: ``head-input`` is what its own head would get.
-        precision: A word: ``fp32`` is within 5e-6 relative of torch's eager fp32.
+        precision: A word: ``fp32`` is within 2e-4 relative of float64 (``engines.BOUNDS``).
         dtype: Of the stored numbers, one of ``DTYPES``.
 
     Raises:

@@ -98,9 +98,18 @@ def physical_memory() -> int:
         return 1 << 62
 
 
-def batch_size_for(device: torch.device) -> int:
-    """Images at once where nothing else decides; on a CPU, more do not fit its caches."""
-    return 8 if device.type == "cpu" else 128
+def batch_size_for(device: torch.device, crop: int | None = None) -> int:
+    """Images at once where nothing else decides; on a CPU, more do not fit its caches.
+
+    On a GPU 128; of crops of this side no more than a sixth of its free memory holds, as three
+    batches are there at once, and a network may take 200 bytes a pixel (EfficientNet-B7 does).
+    """
+    if device.type == "cpu" or crop is None:
+        return 8 if device.type == "cpu" else 128
+    import torch
+
+    free, _ = torch.cuda.mem_get_info(device)
+    return int(min(128, max(1, free // 6 // (200 * crop**2))))
 
 
 def library_versions(trunk: str) -> tuple[tuple[str, str], ...]:

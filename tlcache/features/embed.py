@@ -66,8 +66,8 @@ def embed(
         cache: The cache folder.
         views: How many augmented views of each training image to keep as well.
         transform: Fields of the weights' own transform to change.
-        precision: ``fp32``, ``fast``, ``fp16`` or ``bf16``: how close to torch's eager fp32 the
-            features are (``engines.BOUNDS``).
+        precision: ``fp32``, ``fast``, ``fp16`` or ``bf16``: how close to float64 the features
+            are (``engines.BOUNDS``).
         dtype: Of the kept numbers: ``float32``, or ``float16`` in half the space.
         skip_unreadable: Go on without the images that cannot be read.
         rehash: Read every file again, even those that look unchanged.

@@ -102,7 +102,7 @@ def open_pass(
         network: Takes (N, 3, crop, crop) float32 to (N, D), in eval mode.
         transforms: That the jobs' crops refer to; the first is the eval transform.
         images: How many are to come, where that is known: a fast engine pays for many.
-        note: Is told what computes, if it is not torch.
+        note: Is told what computes, if it is not torch, and where another engine has to do it.
         idle: Is called about every second while nothing is ready, and results come as they are
             made; without it, in the order of the jobs.
 
@@ -126,7 +126,7 @@ def open_pass(
         engine,
         transforms=transforms,
         workers=compute.workers or thread_count(where),
-        batch_size=compute.batch_size or batch_size_for(where),
+        batch_size=compute.batch_size or batch_size_for(where, transforms[0].crop),
         idle=idle,
     )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import logging
 from collections.abc import Callable, Generator, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -306,7 +307,8 @@ def score_images(
 
     @functools.cache
     def ready() -> Pass:
-        return open_pass(network(), [model.transform], model.precision, compute, images)
+        note = logging.getLogger("tlcache").warning
+        return open_pass(network(), [model.transform], model.precision, compute, images, note)
 
     def passing(jobs: Iterable[Job]) -> Generator[Made, None, None]:
         return ready()(jobs)

@@ -38,7 +38,7 @@ def mnn_runs(module: torch.nn.Module, crop: int, precision: str) -> Callable[[],
         precision: ``fp32`` or ``fast``.
 
     Raises:
-        OptionError: If MNN does not take this network.
+        UnmetError: If MNN does not take this network.
     """
     with tempfile.TemporaryDirectory() as folder:
         model = _converted(module, crop, Path(folder)).read_bytes()
@@ -73,7 +73,8 @@ def _batch(interpreter: Any, session: Any, pixels: Array) -> Array:
     full[: len(pixels)] = pixels
     kind, last = MNN.Halide_Type_Float, MNN.Tensor_DimensionType_Tensorflow
     interpreter.getSessionInput(session).copyFrom(MNN.Tensor(full.shape, kind, full, last))
-    interpreter.runSession(session)
+    if code := interpreter.runSession(session):
+        raise RuntimeError(f"MNN's error {code}")
     output = interpreter.getSessionOutput(session)
     rows = np.empty(output.getShape(), np.float32)
     target = MNN.Tensor(rows.shape, kind, rows, MNN.Tensor_DimensionType_Caffe)
@@ -86,12 +87,16 @@ def _converted(module: torch.nn.Module, crop: int, folder: Path) -> Path:
     """The network as a file of MNN's."""
     import torch
 
+    graph = folded(module)
+    if not isinstance(graph, torch.fx.GraphModule):
+        # The exporter would keep the one branch that its example takes.
+        raise _unfit("one that torch.fx cannot trace: it may branch on what is in an image")
     onnx, mnn = folder / "trunk.onnx", folder / "trunk.mnn"
     example = torch.zeros(_BATCH, 3, crop, crop)
     try:
         with silent_stdout(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the older exporter, which needs no more packages
-            torch.onnx.export(folded(module), (example,), str(onnx), opset_version=17, dynamo=False)
+            torch.onnx.export(graph, (example,), str(onnx), opset_version=17, dynamo=False)
         command = [sys.executable, "-c", _CONVERT, "-f", "ONNX", "--bizCode", "MNN"]
         command += ["--modelFile", str(onnx), "--MNNModel", str(mnn)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -100,6 +105,9 @@ def _converted(module: torch.nn.Module, crop: int, folder: Path) -> Path:
     except Exception as error:  # whatever the exporter cannot express
         failed = f"{type(error).__name__}: {error}"
     if failed:
-        found = f"one that cannot be converted ({' '.join(failed.split())[:200]})"
-        raise UnmetError("--engine mnn", "a network that MNN takes", found, "pass --engine torch")
+        raise _unfit(f"one that cannot be converted ({' '.join(failed.split())[:200]})")
     return mnn
+
+
+def _unfit(found: str) -> UnmetError:
+    return UnmetError("--engine mnn", "a network that MNN takes", found, "pass --engine torch")
