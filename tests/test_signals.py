@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from called import Call
 from small_trunk import load_small, make_images
 from typer.testing import CliRunner
 
@@ -19,6 +20,11 @@ from tlcache.cli import app
 from tlcache.features.read import open_snapshot
 
 STOPPED = "stopped; what was finished is kept, and the same command goes on from there"
+FROM_CACHE = (
+    "stopped; features that were made are in the cache, and the same command begins the rest anew"
+)
+NEW_PLACES = f"{FROM_CACHE} (--csv and --tensorboard want new places)"
+ANEW = "stopped; nothing is left half done, and the same command begins anew"
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 # The command line with the small network; what is slow says when it has been at it for a while.
 CODE = """
@@ -132,7 +138,44 @@ def test_training_that_is_stopped_leaves_no_run(
     where = ["--cache-dir", tmp_path / "cache", "--run-dir", tmp_path / "run"]
     running = start("training", "train", data, *where, "--weights", "random", "--quiet")
     code, said = interrupted(running, number)
-    assert (code, said) == (CODES[number], [STOPPED])
-    assert not (tmp_path / "run" / "model.safetensors").exists()
+    assert (code, said) == (CODES[number], [NEW_PLACES])
+    assert not (tmp_path / "run").exists()
     finished("train", data, *where, "--weights", "random", "--no-figures")
     assert (tmp_path / "run" / "model.safetensors").exists()
+
+
+LONG = {
+    "embed": (("embed", "{data}"), "features.embed.embedding_of", STOPPED),
+    "data": (("data", "hymenoptera", "new"), "data.examples.fetch_hymenoptera", STOPPED),
+    "check": (("check", "{data}"), "studies.check.inspect", FROM_CACHE),
+    "train": (("train", "{pets}"), "heads.train.train_head", NEW_PLACES),
+    "finetune": (("finetune", "{data}"), "networks.finetune.finetune", ANEW),
+    "sweep": (("sweep", "{pets}"), "studies.sweep.sweep_heads", FROM_CACHE),
+    "crossval": (("crossval", "{pets}"), "studies.crossval.cross_validate", FROM_CACHE),
+    "fewshot": (("fewshot", "{pets}"), "studies.fewshot.few_shot_curve", FROM_CACHE),
+    "knn": (("knn", "{pets}"), "studies.knn.knn_accuracy", FROM_CACHE),
+    "evaluate": (("evaluate", "run"), "networks.scoring.score", FROM_CACHE),
+    "compare": (("compare", "run", "run"), "networks.scoring.score", FROM_CACHE),
+    "map": (("map", "run"), "networks.scoring.score", FROM_CACHE),
+    "predict": (("predict", "run", "{data}"), "networks.scoring.load_network", ANEW),
+    "report": (("report", "run"), "reports.material.material_of", FROM_CACHE),
+    "gc": (("cache", "gc"), "cache.gc.collect_garbage", ANEW),
+    "verify": (("cache", "verify"), "cache.verify.verify_cache", ANEW),
+}
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_what_holds_after_a_stop_is_said_for_each_command(
+    name: str, call: Call, pets: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command, place, words = LONG[name]
+    monkeypatch.setattr(tlcache.trunks.load, "load_trunk", load_small)
+    assert call("train", pets, "--no-figures", "--run-dir", "run").exit_code == 0
+
+    def stop(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"tlcache.{place}", stop)
+    stopped = call(*(word.format(data=tiny_data, pets=pets) for word in command))
+    assert (stopped.exit_code, stopped.stderr.splitlines()[-1]) == (130, words)
+    assert list(Path().glob("runs/*")) == []

@@ -29,7 +29,7 @@ from tlcache.heads.model import Model, initial_head, load_model, save_model
 from tlcache.trunks.load import Trunk, load_trunk
 
 CLASSES = ("ants", "bees", "cats")
-STOPPED = "stopped; what was finished is kept, and the same command goes on from there"
+STOPPED = "stopped; nothing is left half done, and the same command begins anew"
 
 
 @pytest.fixture

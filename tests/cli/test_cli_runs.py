@@ -148,7 +148,8 @@ def test_what_is_no_run_is_passed_by_and_a_stopped_one_is_named(runs: Call) -> N
     result = runs("ls")
     assert len(table(result)) == 3
     assert result.stderr.splitlines()[1:] == [
-        r"runs/st\nopped: stopped; the same command with --resume goes on with it"
+        r"'runs/st\nopped': stopped; the same command with --run-dir 'runs/st\nopped' --resume "
+        "goes on with it"
     ]
     assert json.loads(runs("ls", "--json").stdout)["stopped"] == ["runs/st\nopped"]
 

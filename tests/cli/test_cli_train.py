@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -77,10 +78,20 @@ def test_a_stopped_run_goes_on_to_the_same_model(
 
     with monkeypatch.context() as patch:
         patch.setattr(tlcache.networks.finetune, "save_checkpoint", save_and_stop)
-        assert call(*tune, "--run-dir", "part").exit_code == 130
+        stopped = call(*tune, "--run-dir", "part")
+        assert stopped.exit_code == 130
+        # With no folder named, the words name it.
+        own = call(*tune, "--epochs", "1").stderr.splitlines()[-1]
+    go_on = "stopped; finished epochs are kept; go on with: "
+    words = shlex.join(map(str, ["tlcache", *tune, "--run-dir", "part", "--resume"]))
+    assert stopped.stderr.splitlines()[-1] == go_on + words
+    assert not Path("part/lock").exists()
+    again = shlex.split(own.removeprefix(go_on))
+    assert call(*again[1:]).exit_code == 0
+    assert (Path(again[-2]) / "run.json").is_file() and again[-1] == "--resume"
     without = ("finetune", tiny_data, *FIRST, *SHORT, "--run-dir", "part", "--resume")
     failed(call(*without), "expected a checkpoint of this very run, found one with first head")
-    resumed = call(*tune, "--run-dir", "part", "--resume")
+    resumed = call(*shlex.split(words)[1:])
     assert resumed.exit_code == 0, resumed.output
     assert "epoch 0/2  as it came" in resumed.stdout and "epoch 1/2" not in resumed.stdout
     ours, theirs = load_model(Path("whole")), load_model(Path("part"))

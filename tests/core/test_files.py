@@ -13,7 +13,14 @@ import pytest
 
 import tlcache.core.files
 from tlcache.core.errors import CacheError, DamageError
-from tlcache.core.files import make_folder, open_atomically, read_capped, write_atomically
+from tlcache.core.files import (
+    lock_holder,
+    make_folder,
+    open_atomically,
+    read_capped,
+    take_lock,
+    write_atomically,
+)
 
 
 def names(folder: Path) -> list[str]:
@@ -229,3 +236,35 @@ def test_a_socket_is_no_file_to_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
         listening.bind("socket")
         with pytest.raises(DamageError, match="a regular file, found a folder or a special file"):
             read_capped(tmp_path / "socket", 4)
+
+
+def test_a_lock_is_held_by_one_and_freed_by_closing_it(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    assert lock_holder(path) == ""
+    held = take_lock(path)
+    assert held is not None
+    assert lock_holder(path).startswith(f"process {os.getpid()} on ")
+    assert take_lock(path) is None
+    os.close(held)
+    assert lock_holder(path) == ""
+    again = take_lock(path)
+    assert again is not None
+    os.close(again)
+
+
+def test_a_lock_whose_file_was_removed_is_not_taken_for_the_file_that_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, lock = tmp_path / "lock", tlcache.core.files._lock
+    removed: list[Path] = []
+
+    def removed_meanwhile(descriptor: int) -> bool:
+        if not removed:
+            removed.append(path)
+            path.unlink()
+        return lock(descriptor)
+
+    monkeypatch.setattr(tlcache.core.files, "_lock", removed_meanwhile)
+    held = take_lock(path)
+    assert held is not None and os.path.samestat(os.fstat(held), path.stat())
+    os.close(held)

@@ -1,14 +1,20 @@
 from __future__ import annotations
 
+import errno
+import os
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
+from isolated import Running
 from safetensors.numpy import load_file, save_file
 
-from tlcache.core.errors import CacheError, ModelError
+import tlcache.reports.run
+from tlcache.core.errors import CacheError, ModelError, UnmetError
 from tlcache.networks.scoring import Scored
-from tlcache.reports.run import load_predictions, save_predictions
+from tlcache.reports.records import list_runs
+from tlcache.reports.run import load_predictions, open_run, save_predictions
 
 VAL = Scored(
     np.array([[0.5, -2, 1e30], [3, 2, 1]], np.float32),
@@ -72,3 +78,75 @@ def test_a_file_of_another_kind_and_no_file_are_refused(file: Path) -> None:
     file.unlink()
     with pytest.raises(CacheError, match="No such file"):
         load_predictions(file, 3)
+
+
+def hold(folder: Path) -> None:
+    """A process at a run, for as long as it lives."""
+    with open_run(folder, "train", "pets"):
+        (folder / "checkpoint.safetensors").touch()
+        (folder / "started").touch()
+        threading.Event().wait()
+
+
+def test_a_run_is_one_process_s_own_until_that_dies(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    running = Running(hold, run)
+    while not (run / "started").exists():
+        assert running.process.is_alive()
+    pid = running.process.pid
+    found = list_runs(tmp_path)
+    assert (list(found.running), found.stopped) == ([run], [])
+    assert found.running[run].startswith(f"process {pid} on ")
+    for resume in (True, False):
+        expected = (
+            f"run: expected a run that no other process is at, found process {pid} on .* since"
+        )
+        with pytest.raises(UnmetError, match=expected), open_run(run, "train", "x", resume=resume):
+            pass
+    running.process.kill()
+    running.process.join()
+    found = list_runs(tmp_path)
+    assert (list(found.running), found.stopped) == ([], [run])
+    with open_run(run, "train", "pets", resume=True):
+        assert list_runs(tmp_path).running
+    assert not (run / "lock").exists()
+
+
+def test_a_run_that_comes_to_nothing_leaves_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in (None, Path("new")):
+        with pytest.raises(KeyboardInterrupt), open_run(folder, "train", "pets") as made:
+            assert made.is_dir()
+            raise KeyboardInterrupt
+        assert not made.exists()
+    Path("old").mkdir()
+    with pytest.raises(KeyboardInterrupt), open_run(Path("old"), "train", "pets"):
+        raise KeyboardInterrupt
+    assert list(Path("old").iterdir()) == []
+    with open_run(None, "train", "pets") as one, open_run(None, "train", "pets") as two:
+        assert one != two
+
+
+def test_a_disk_without_locks_is_named_and_one_that_cannot_be_written_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(number: int) -> None:
+        def take(path: Path) -> None:
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(tlcache.reports.run, "take_lock", take)
+
+    said: list[str] = []
+    fail(errno.ENOLCK)
+    with open_run(tmp_path / "run", "train", "pets", note=said.append):
+        pass
+    assert len(said) == 1 and "no locks on this disk" in said[0]
+    fail(errno.EROFS)
+    with (
+        pytest.raises(UnmetError, match="expected a folder that can be written, found Read-only"),
+        open_run(tmp_path / "run", "train", "pets"),
+    ):
+        pass
+    assert not (tmp_path / "run").exists()

@@ -9,6 +9,7 @@ anything heavy before it runs, so that ``--help`` answers at once.
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -24,8 +25,20 @@ from tlcache.cli import bench, cache, data, judge, pictures, runs, studies, swee
 from tlcache.cli.options import Command
 from tlcache.core.errors import TlcacheError
 
+_TYPED = "tlcache.typed"  # of a context: the command as it was typed
 _STOPS = (signal.SIGINT, signal.SIGTERM)
 _PATIENCE_SECONDS = 3.0  # for what was made to be committed, before another Ctrl-C cuts that short
+
+
+# What holds when a command has been stopped, unless the interrupt itself has been told better.
+_FROM_CACHE = "features that were made are in the cache, and the same command begins the rest anew"
+_ANEW = "nothing is left half done, and the same command begins anew"
+_GOES_ON = "what was finished is kept, and the same command goes on from there"
+_STOPPED = {
+    **dict.fromkeys(("embed", "data"), _GOES_ON),
+    **dict.fromkeys(("finetune", "predict", "export", "bench", "cache", "runs"), _ANEW),
+    "train": f"{_FROM_CACHE} (--csv and --tensorboard want new places)",
+}
 
 
 class _Terminated(KeyboardInterrupt):
@@ -34,6 +47,10 @@ class _Terminated(KeyboardInterrupt):
 
 class _Commands(TyperGroup):
     """Every command's errors, as one line and an exit code."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        ctx.meta[_TYPED] = shlex.join(["tlcache", *args])
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -46,7 +63,9 @@ class _Commands(TyperGroup):
         except KeyboardInterrupt as stop:
             for number in _STOPS:  # who presses twice is to see this line too, and no traceback
                 signal.signal(number, signal.SIG_IGN)
-            _say("stopped; what was finished is kept, and the same command goes on from there")
+            known = _STOPPED.get(ctx.invoked_subcommand, _FROM_CACHE)
+            words = getattr(stop, "__notes__", [known])[-1]
+            _say(f"stopped; {words.replace('{command}', ctx.meta[_TYPED])}")
             sys.exit(143 if isinstance(stop, _Terminated) else 130)
         except BrokenPipeError:  # the reader of our output, `head` say, has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

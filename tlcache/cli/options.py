@@ -8,6 +8,7 @@ them to what defines them.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import inspect
@@ -366,6 +367,15 @@ class RunOptions:
         _output(help="Where the run is kept.", show_default="runs/<time>-<command>-<data set>"),
     ] = None
     no_figures: Annotated[bool, _output("--no-figures", help="Draw no pictures.")] = False
+    resume: bool = False  # no option, but where a run can be resumed
+
+    def opened(
+        self, command: str, dataset: str, note: Callable[[str], None]
+    ) -> contextlib.AbstractContextManager[Path]:
+        """The folder, made or gone on with, and nobody else's while the block runs."""
+        from tlcache.reports.run import open_run
+
+        return open_run(self.run_dir, command, dataset, resume=self.resume, note=note)
 
 
 @dataclasses.dataclass(frozen=True)

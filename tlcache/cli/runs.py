@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -53,13 +54,19 @@ def ls(
             "runs": [run.describe() for run in runs],
             "damaged": [str(error) for error in found.damaged],
             "stopped": list(map(str, found.stopped)),
+            "running": {str(path): holder for path, holder in found.running.items()},
         }
     )
     if not out.as_json:
         _show(out, folder, runs)
         _note_selection(out, runs)
+    for path, holder in found.running.items():
+        out.note(f"{one_line(str(path))}: running ({one_line(holder)})")
     for path in found.stopped:
-        out.note(f"{one_line(str(path))}: stopped; the same command with --resume goes on with it")
+        name = one_line(shlex.quote(str(path)))
+        out.note(
+            f"{name}: stopped; the same command with --run-dir {name} --resume goes on with it"
+        )
     for error in found.damaged:
         out.note(f"left out: {error}")
 

@@ -102,6 +102,10 @@ class _Settings:
         )
         return grid(space) if self.draw is None else drawn(space, self.draw)
 
+    def how(self, seed: int) -> dict[str, Any]:
+        """How the settings are tried, as the library takes it."""
+        return {"seeds": self.seeds, "folds": self.folds, "fold_seed": seed}
+
 
 @o.command("tlcache sweep hymenoptera_data --lr 1e-4,1e-3,1e-2 --weight-decay 0,1e-2 --folds 5")
 def sweep(
@@ -121,7 +125,7 @@ def sweep(
     """
     options = o.plain(locals())
     from tlcache.features.embed import embedding_of
-    from tlcache.reports.run import Run, finish_run, start_run
+    from tlcache.reports.run import Run, finish_run
     from tlcache.studies.sweep import check_dataset, scored_splits, sweep_heads
 
     listed, folds = settings.listed(source.seed), settings.folds
@@ -134,43 +138,41 @@ def sweep(
     dataset = embedding.snapshot.dataset
     check_dataset(dataset, folds)  # of a snapshot, which is not checked above
     tell_embedding(out, embedding)
-    folder = start_run(kept.run_dir, "sweep", dataset.name)
-    started = time.perf_counter()
-    read = embedding.read()
-    seconds = {"embed": embedding.seconds, "read": time.perf_counter() - started}
-    with out.progress("sweeping", "epochs") as tick:
-        swept = sweep_heads(
-            read, listed, seeds=settings.seeds, folds=folds, fold_seed=source.seed, progress=tick
+    with kept.opened("sweep", dataset.name, out.note) as folder:
+        started = time.perf_counter()
+        read = embedding.read()
+        seconds = {"embed": embedding.seconds, "read": time.perf_counter() - started}
+        with out.progress("sweeping", "epochs") as tick:
+            swept = sweep_heads(read, listed, **settings.how(source.seed), progress=tick)
+        scored = scored_splits(read, swept)
+        run = Run(
+            command="sweep",
+            options=options,
+            dataset=dataset,
+            model=embedding.model(swept.head),
+            history=swept.history,
+            best_epoch=None,
+            scored=scored,
+            seconds=seconds | swept.seconds,
+            selected_on=swept.selected_on,
+            fitted_on=swept.fitted_on,
+            pictured=([name for name in scored if name not in swept.fitted_on] or ["train"])[-1],
+            identity=embedding.stores[0].identity.key,
+            more=swept.describe(),
+            source=source.named(unsplit=True),
         )
-    picture = None if kept.no_figures and figure is None else _heat_map(swept)
-    scored = scored_splits(read, swept)
-    run = Run(
-        command="sweep",
-        options=options,
-        dataset=dataset,
-        model=embedding.model(swept.head),
-        history=swept.history,
-        best_epoch=None,
-        scored=scored,
-        seconds=seconds | swept.seconds,
-        selected_on=swept.selected_on,
-        fitted_on=swept.fitted_on,
-        pictured=([name for name in scored if name not in swept.fitted_on] or ["train"])[-1],
-        identity=embedding.stores[0].identity.key,
-        more=swept.describe(),
-        source=source.named(unsplit=True),
-    )
-    result = finish_run(folder, run, figures=not kept.no_figures)
-    _save(picture, figure, None if kept.no_figures else folder / "heatmap.png")
+        result = finish_run(folder, run, figures=not kept.no_figures)
+    _draw(swept, [figure] if kept.no_figures else [figure, folder / "heatmap.png"])
     _tell(out, swept, result, folder)
     out.result(counts_of(embedding) | result)
 
 
-def _save(picture: Figure | None, *paths: Path | None) -> None:
+def _draw(swept: Sweep, wanted: list[Path | None]) -> None:
     from tlcache.figures.style import save_png
 
-    for path in paths:
-        if picture is not None and path is not None:
+    if paths := [path for path in wanted if path]:
+        picture = _heat_map(swept)
+        for path in paths:
             save_png(picture, path)
 
 

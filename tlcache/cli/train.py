@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable
@@ -37,15 +38,16 @@ def train(
     from tlcache.features.embed import embedding_of
     from tlcache.heads.train import train_head
     from tlcache.networks.scoring import score_splits
-    from tlcache.reports.run import Run, finish_run, start_run
+    from tlcache.reports.run import Run, finish_run
     from tlcache.reports.watching import watched
 
     wanted = recipe.recipe(source.seed, STREAMED_ROWS if stream else 0)
     named = source.named()
-    with watched(kept.csv, kept.tensorboard) as watch:
+    with watched(kept.csv, kept.tensorboard) as watch, contextlib.ExitStack() as held:
         embedding = embedding_of(named, features.spec(), out.reporter)
         tell_embedding(out, embedding)
-        folder = start_run(kept.run_dir, "train", embedding.snapshot.dataset.name)
+        name = embedding.snapshot.dataset.name
+        folder = held.enter_context(kept.opened("train", name, out.note))
         started = time.perf_counter()
         read = embedding.read(embedding.stores[0].folder if stream else None)
         read_seconds = time.perf_counter() - started
@@ -57,19 +59,23 @@ def train(
             classes=len(read.classes),
             on_epoch=_teller(out, watch, wanted.epochs),
         )
-    run = Run(
-        command="train",
-        options=options,
-        dataset=embedding.snapshot.dataset,
-        model=embedding.model(trained.head),
-        history=trained.history,
-        best_epoch=trained.best_epoch,
-        scored=score_splits(trained.head, read),
-        seconds={"embed": embedding.seconds, "read": read_seconds, "train": trained.seconds},
-        identity=embedding.stores[0].identity.key,
-        source=named,
-    )
-    result = finish_run(folder, run, figures=not kept.no_figures)
+        run = Run(
+            command="train",
+            options=options,
+            dataset=embedding.snapshot.dataset,
+            model=embedding.model(trained.head),
+            history=trained.history,
+            best_epoch=trained.best_epoch,
+            scored=score_splits(trained.head, read),
+            seconds={
+                "embed": embedding.seconds,
+                "read": read_seconds,
+                "train": trained.seconds,
+            },
+            identity=embedding.stores[0].identity.key,
+            source=named,
+        )
+        result = finish_run(folder, run, figures=not kept.no_figures)
     tell_result(out, result, folder)
     out.result(counts_of(embedding) | result)
 
@@ -143,8 +149,9 @@ class _Network(o.TransformOptions, o.ComputeOptions):
 
     def how(self) -> dict[str, Any]:
         """What goes to the library's function of the same name as it is."""
-        names = ("freeze", "bn", "precision", "skip_unreadable")
-        return {name: getattr(self, name) for name in names}
+        names, compute = ("freeze", "bn", "precision", "skip_unreadable"), self.compute()
+        own = {name: getattr(self, name) for name in names}
+        return own | {"device": compute.device, "workers": compute.workers}
 
 
 @o.command(
@@ -164,16 +171,17 @@ def finetune(
     options["from"] = options.pop("start")
     from tlcache.networks.finetune import finetune as tune
     from tlcache.networks.scoring import score_present
-    from tlcache.reports.run import CHECKPOINT, Run, finish_run, start_run
+    from tlcache.reports.run import CHECKPOINT, Run, finish_run
     from tlcache.reports.watching import watched
 
     wanted, start, compute = recipe.recipe(source.seed), network.start, network.compute()
     network, named = _as_its_start(network, source)
-    with watched(kept.csv, kept.tensorboard, resume=kept.resume) as watch:
+    watching = watched(kept.csv, kept.tensorboard, resume=kept.resume)
+    with watching as watch, contextlib.ExitStack() as held:
         dataset = named.scan(out.note)
         before, trunk = _beginning(out, network, dataset, named)
         options |= {"trunk": trunk.name, "weights": trunk.weights}
-        folder = start_run(kept.run_dir, "finetune", dataset.name, resume=kept.resume)
+        folder = held.enter_context(kept.opened("finetune", dataset.name, out.note))
         out.line(f"run: {folder} (if it stops: the same command with --run-dir {folder} --resume)")
         with out.progress("finetuning") as tick:
             tuned = tune(
@@ -182,8 +190,6 @@ def finetune(
                 wanted,
                 head=before.head if before else None,
                 **network.how(),
-                device=compute.device,
-                workers=compute.workers,
                 checkpoint=folder / CHECKPOINT,
                 note=out.note,
                 on_start=lambda first: out.line(f"{first.line(wanted.epochs)} {_interval(first)}"),
@@ -191,22 +197,22 @@ def finetune(
                 on_epoch=_teller(out, watch, wanted.epochs),
                 progress=tick,
             )
-    model = tuned.model(trunk, dataset.classes, before)
-    skip, tell = network.skip_unreadable, out.reporter
-    scored = score_present(model, trunk, dataset, compute=compute, skip_unreadable=skip, tell=tell)
-    run = Run(
-        command="finetune",
-        options=options | {"precision": tuned.precision},
-        dataset=dataset,
-        model=model,
-        history=tuned.history,
-        best_epoch=tuned.best_epoch,
-        scored=scored,
-        seconds={"train": tuned.seconds},
-        more=_start_values(start, tuned.start),
-        source=named,
-    )
-    result = finish_run(folder, run, figures=not kept.no_figures)
+        model = tuned.model(trunk, dataset.classes, before)
+        how: Any = {"compute": compute, "skip_unreadable": network.skip_unreadable}
+        scored = score_present(model, trunk, dataset, **how, tell=out.reporter)
+        run = Run(
+            command="finetune",
+            options=options | {"precision": tuned.precision},
+            dataset=dataset,
+            model=model,
+            history=tuned.history,
+            best_epoch=tuned.best_epoch,
+            scored=scored,
+            seconds={"train": tuned.seconds},
+            more=_start_values(start, tuned.start),
+            source=named,
+        )
+        result = finish_run(folder, run, figures=not kept.no_figures)
     tell_result(out, result, folder)
     _tell_gain(out, start, tuned)
     out.result(result | {"unreadable": [{"path": p, "reason": r} for p, r in tuned.unreadable]})

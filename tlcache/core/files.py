@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and bounded reading.
+"""Files that appear whole or not at all, bounded reading, and locks that die with their process.
 
 A file is written under a temporary name in its own folder, fsynced and renamed, and the folder is
 fsynced: whoever finds the final name finds all of its bytes, whatever was killed when. Covers no
@@ -11,8 +11,10 @@ import contextlib
 import errno
 import hashlib
 import os
+import platform
 import secrets
 import stat
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -21,6 +23,9 @@ from typing import BinaryIO, TypeVar
 from tlcache.core.errors import CacheError, DamageError, InputError, faults_as, strerror
 
 TEMPORARY = ".tmp"
+
+_LOOKS, _LOOK_SECONDS = 5, 0.02
+_LOCKED_BYTE = 1 << 30  # beyond the words, which others are to read: Windows locks bytes
 PAUSES = (0.1, 0.4)
 """Seconds before a read that failed is tried again: a network's disk stumbles, and goes on."""
 
@@ -153,6 +158,71 @@ def persistently(read: Callable[[], Read]) -> Read:
                 raise
         time.sleep(pause)
     return read()
+
+
+def take_lock(path: Path) -> int | None:
+    """Lock a file, which is made, until its descriptor is closed or the process dies, by whatever.
+
+    The file says who holds it since when. A process that is forked holds it too.
+
+    Returns:
+        The descriptor; None where another holds the lock.
+
+    Raises:
+        OSError: If the file cannot be written, or its disk has no locks.
+    """
+    words = f"process {os.getpid()} on {platform.node()} since {time.strftime('%Y-%m-%d %H:%M:%S')}"
+    for _ in range(_LOOKS):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            # One that was removed in between, by who held it, is nobody's any more.
+            if _lock(descriptor) and os.path.samestat(os.fstat(descriptor), path.stat()):
+                os.ftruncate(descriptor, 0)
+                os.write(descriptor, words.encode("utf-8", "replace"))
+                return descriptor
+        except FileNotFoundError:
+            pass
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+        time.sleep(_LOOK_SECONDS)  # :func:`lock_holder` has it for as long as it looks
+    return None
+
+
+def lock_holder(path: Path) -> str:
+    """Who holds the lock that is this file, and since when, in a few words; empty if nobody."""
+    try:
+        descriptor = _open_at_once(str(path), os.O_RDONLY)
+    except OSError:
+        return ""
+    try:
+        if _lock(descriptor, shared=True):
+            return ""
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        return os.read(descriptor, 200).decode("utf-8", "replace") or "another process"
+    except OSError:  # of a disk without locks nobody can tell
+        return ""
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, *, shared: bool = False) -> bool:
+    """Whether the lock of an open file could be had, at once."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            os.lseek(descriptor, _LOCKED_BYTE, os.SEEK_SET)
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+            os.lseek(descriptor, 0, os.SEEK_SET)
+        else:
+            import fcntl
+
+            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    return True
 
 
 def sha256_of(path: Path) -> str:

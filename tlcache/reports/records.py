@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tlcache.core.errors import ModelError, error_in_a_line, faults_as, strerror
-from tlcache.core.files import StrPath, as_path
+from tlcache.core.files import StrPath, as_path, lock_holder
 from tlcache.data.folders import SPLITS
 from tlcache.evaluation.metrics import Evaluation
 from tlcache.evaluation.roles import final_split
@@ -16,6 +16,7 @@ from tlcache.heads.model import Model, load_model
 from tlcache.heads.recipe import EpochRecord
 from tlcache.reports.run import (
     CHECKPOINT,
+    LOCK,
     METRICS,
     MODEL,
     RUN,
@@ -203,11 +204,13 @@ class RunList:
         runs: Those that were finished, the oldest first.
         damaged: What is wrong with those that cannot be read.
         stopped: Folders of those that can be resumed.
+        running: Folders of those that a process is at, and which process since when.
     """
 
     runs: list[ListedRun]
     damaged: list[ModelError]
     stopped: list[Path]
+    running: dict[Path, str] = dataclasses.field(default_factory=dict)
 
 
 def list_runs(folder: StrPath = "runs") -> RunList:
@@ -225,6 +228,8 @@ def list_runs(folder: StrPath = "runs") -> RunList:
         try:
             if (path / RUN).is_file():
                 found.runs.append(_listed(path))
+            elif holder := lock_holder(path / LOCK):
+                found.running[path] = holder
             elif (path / CHECKPOINT).is_file():
                 found.stopped.append(path)
         except ModelError as error:

@@ -6,10 +6,14 @@ answers are read here alone. Covers no training, and no run as a whole (``record
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import errno
 import json
+import os
+import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +27,11 @@ from tlcache.core.errors import (
     UnmetError,
     error_in_a_line,
     faults_as,
+    strerror,
 )
-from tlcache.core.files import is_gone, read_capped, write_atomically
+from tlcache.core.files import is_gone, lock_holder, read_capped, take_lock, write_atomically
 from tlcache.core.machine import describe_machine
+from tlcache.core.progress import Report, no_report
 from tlcache.data.folders import SPLITS, DataSource, ImageDataset
 from tlcache.evaluation.metrics import Evaluation, calibration_bins, evaluate
 from tlcache.evaluation.roles import Standing, is_its_data, standing_of
@@ -45,6 +51,8 @@ if TYPE_CHECKING:
 MODEL, RUN, METRICS = "model.safetensors", "run.json", "metrics.json"
 PREDICTIONS = "predictions.safetensors"
 CHECKPOINT = "checkpoint.safetensors"
+LOCK = "lock"
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
 
 _JSON_BYTES = 1 << 28  # the confusions of some thousands of classes
 _PREDICTIONS_BYTES = 8 << 30
@@ -88,15 +96,29 @@ class Run:
     source: DataSource | None = None
 
 
-def start_run(folder: Path | None, command: str, dataset: str, *, resume: bool = False) -> Path:
-    """Make the folder of a new run.
+@contextlib.contextmanager
+def open_run(
+    folder: Path | None,
+    command: str,
+    dataset: str,
+    *,
+    resume: bool = False,
+    note: Report = no_report,
+) -> Iterator[Path]:
+    """The folder of a new run, which is nobody else's while the block runs.
+
+    A folder that was made here and is empty in the end is removed. An interrupt is told with the
+    words that go on with the run, where it left a checkpoint.
 
     Args:
         folder: The one asked for; ``runs/<time>-<command>-<data set>`` by default.
         resume: Go on with a run that was stopped there.
+        note: Is told of a disk without locks.
 
     Raises:
-        OptionError: If it holds a run already, has none to resume, or cannot be made.
+        OptionError: If a run is to be resumed and none is named.
+        UnmetError: If it holds a run already, has none to resume, cannot be made, or another
+            process is at it.
     """
     if resume and (folder is None or not (folder / CHECKPOINT).is_file()):
         where = f"--resume --run-dir {folder or ''}".rstrip()
@@ -105,20 +127,73 @@ def start_run(folder: Path | None, command: str, dataset: str, *, resume: bool =
         if folder is None:
             raise OptionError(where, expected, "no --run-dir", remedy)
         raise UnmetError(where, expected, "no checkpoint", remedy)
-    wanted = folder or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{command}-{dataset}"
-    chosen, count = wanted, 1
-    while folder is None and chosen.exists():  # two runs in one second
-        count += 1
-        chosen = wanted.with_name(f"{wanted.name}-{count}")
-    where = f"--run-dir {chosen}"
-    started = (chosen / CHECKPOINT).exists() and not resume
-    if (chosen / RUN).exists() or started:
-        found = "a stopped run" if started else "an earlier run"
-        remedy = "pass --resume to go on with it" if started else "name another folder"
-        raise UnmetError(where, "a new folder", found, remedy)
-    with faults_as(UnmetError, where, "a folder that can be made", "name another folder"):
-        chosen.mkdir(parents=True, exist_ok=True)
-    return chosen
+    chosen, made = _made_folder(folder, f"{time.strftime('%Y%m%d-%H%M%S')}-{command}-{dataset}")
+    with contextlib.ExitStack() as stack:
+        if made:
+            stack.callback(_remove_if_empty, chosen)
+        stack.enter_context(_alone_in(chosen, note))
+        started = (chosen / CHECKPOINT).exists() and not resume
+        if (chosen / RUN).exists() or started:
+            found = "a stopped run" if started else "an earlier run"
+            remedy = "pass --resume to go on with it" if started else "name another folder"
+            raise UnmetError(f"--run-dir {chosen}", "a new folder", found, remedy)
+        try:
+            yield chosen
+        except KeyboardInterrupt as stop:
+            if (chosen / CHECKPOINT).exists():
+                named = "" if folder else f" --run-dir {shlex.quote(str(chosen))}"
+                again = "" if resume else f"{named} --resume"
+                stop.add_note(f"finished epochs are kept; go on with: {{command}}{again}")
+            raise
+
+
+def _made_folder(folder: Path | None, name: str) -> tuple[Path, bool]:
+    """A folder for a run, and whether it is new; no two runs have the same name."""
+    chosen, count = folder or Path("runs") / name, 1
+    where, remedy = f"--run-dir {chosen}", "name another folder"
+    with faults_as(UnmetError, where, "a folder that can be made", remedy):
+        while True:
+            try:
+                chosen.mkdir(parents=True)
+                return chosen, True
+            except FileExistsError:
+                if folder and folder.is_dir():
+                    return folder, False
+                if folder:
+                    raise
+            count += 1
+            chosen = Path("runs") / f"{name}-{count}"
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path, note: Report) -> Iterator[None]:
+    """Holds the lock of a run's folder."""
+    lock = folder / LOCK
+    try:
+        held = take_lock(lock)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            expected, remedy = "a folder that can be written", "name another folder"
+            where = f"--run-dir {folder}"
+            raise UnmetError(where, expected, strerror(error), remedy) from error
+        note(f"{folder}: no locks on this disk, so nothing keeps a second process out of the run")
+        held = -1
+    if held is None:
+        found = lock_holder(lock) or "another process"
+        remedy = "wait for its end, or name another folder"
+        raise UnmetError(folder, "a run that no other process is at", found, remedy)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # Windows keeps an open file; unlocked, it is no harm
+            lock.unlink()
+        if held >= 0:
+            os.close(held)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def finish_run(folder: Path, run: Run, *, figures: bool) -> dict[str, Any]:
