@@ -64,6 +64,13 @@ def words(page: bytes) -> str:
     return " ".join(" ".join(_Tags(page).words).split())
 
 
+def test_a_digest_says_what_it_is_of(tmp_path: Path) -> None:
+    shown = material(tmp_path)
+    found = words(runs_page([shown], [], ROOMS[0]))
+    digest = shown.record.model.digest[:12]
+    assert f"(SHA-256 of the trunk's tensors: {digest}…)" in found
+
+
 def test_hostile_names_are_text_and_nothing_else(tmp_path: Path) -> None:
     page = runs_page([material(tmp_path)], ["<b>sentence</b>"], ROOMS[0])
     text = page.decode("utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -51,6 +52,16 @@ def measure(tiny_data: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., B
     return lambda **options: benchmark(
         scan(tiny_data), "small", "random:0", RECIPE, device="cpu", workers=1, **options
     )
+
+
+def test_the_transform_of_a_weights_file_is_said(
+    measure: Callable[..., Benchmark], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trunk = dataclasses.replace(small_trunk(), origin="published with small")
+    monkeypatch.setattr(tlcache.studies.bench, "load_trunk", lambda *_: trunk)
+    said: list[str] = []
+    measure(contenders=("cached",), report=said.append)
+    assert len(said) == 1 and said[0].startswith("transform: resize 36, crop 32, bilinear, ")
 
 
 def test_lp_ft_is_finetuning_that_starts_from_the_cached_head(

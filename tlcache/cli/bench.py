@@ -85,6 +85,7 @@ def bench(
         device=compute.device,
         workers=compute.workers,
         memo=cache_dir / "weights",
+        report=out.note,
         on_start=lambda name: out.note(f"{name} …"),
         on_epoch=lambda record: out.note(f"  {record.line(recipe.epochs)}"),
     )

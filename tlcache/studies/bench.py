@@ -17,7 +17,7 @@ from typing import Any
 from tlcache.core.errors import OptionError
 from tlcache.core.files import StrPath, as_path
 from tlcache.core.machine import Compute, describe_machine
-from tlcache.core.progress import Report
+from tlcache.core.progress import Report, no_report
 from tlcache.data.folders import ImageDataset
 from tlcache.evaluation.comparison import Comparison, compare
 from tlcache.evaluation.metrics import Evaluation, evaluate
@@ -28,7 +28,7 @@ from tlcache.heads.recipe import EpochRecord, Recipe
 from tlcache.heads.train import train_head
 from tlcache.networks.finetune import finetune
 from tlcache.networks.scoring import Scored, load_network, score_features, score_split
-from tlcache.trunks.info import as_weights
+from tlcache.trunks.info import as_weights, note_transform
 from tlcache.trunks.load import Trunk, load_trunk
 
 NAMES = ("cached", "frozen", "finetune", "lp-ft")
@@ -150,6 +150,7 @@ def benchmark(
     device: str = "auto",
     workers: int | None = None,
     memo: StrPath | None = None,
+    report: Report | None = None,
     on_start: Report | None = None,
     on_epoch: Callable[[EpochRecord], None] | None = None,
 ) -> Benchmark:
@@ -165,6 +166,7 @@ def benchmark(
         contenders: Some of ``NAMES``.
         views: Augmented views that the cached way trains on; 0: the plain images.
         memo: Folder of the memo of digested weights.
+        report: Is told, in a line, which transform a weights file takes.
         on_start: Is told which contender begins.
         on_epoch: Is told each epoch of each.
 
@@ -180,6 +182,7 @@ def benchmark(
     recipe = recipe or Recipe()
     compute = Compute(device=device, workers=workers)
     loaded = load_trunk(trunk, weights, memo)
+    note_transform(loaded, {}, report or no_report)
     measured, first = [], None
     for name in (name for name in NAMES if name in contenders):
         if on_start is not None:
