@@ -269,7 +269,8 @@ def as_before(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(tlcache.cache.snapshots, "image_digest", name)
     patch.setattr("tlcache.trunks.forward_pass.image_digest", name)
     patch.setattr("tlcache.data.images.deep_bits", lambda *_: 0)  # Pillow clips
-    patch.setattr("tlcache.features.embed.looks_deep", lambda _: False)
+    patch.setattr("tlcache.features.embed.deep_rows", lambda *_: [])
+    patch.setattr("tlcache.features.read.deep_rows", lambda *_: [])
     patch.setattr(tlcache.cache.store, "save_snapshot", save)
 
 
@@ -277,14 +278,14 @@ def as_before(patch: pytest.MonkeyPatch) -> None:
 def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Files at rest, and the headers that are read of those whose digest is known."""
     names: list[str] = []
-    looks: Callable[[Path], bool] = tlcache.cache.snapshots.looks_deep
+    looks: Callable[[Path], bool] = tlcache.cache.snapshots._looks_deep
 
     def look(path: Path) -> bool:
         names.append(path.name)
         return looks(path)
 
     monkeypatch.setattr(tlcache.cache.snapshots, "SETTLED_NS", -(10**18))
-    monkeypatch.setattr(tlcache.cache.snapshots, "looks_deep", look)
+    monkeypatch.setattr(tlcache.cache.snapshots, "_looks_deep", look)
     return names
 
 
@@ -308,16 +309,34 @@ def test_rows_of_clipped_greys_are_made_again_and_named_in_one_line(
     assert said == [
         f"embedded again: 3 images of 16 bits, clipped to 255 until now ({', '.join(DEEP)})"
     ]
+    pngs = sum(path.endswith(".png") for path in deep.paths)
+    assert len(looked_at) == len(DEEP) + (0 if moved else pngs)
     wrong = (before.features != after.read().features).any(axis=1)
     assert {path for path, other in zip(before.paths, wrong, strict=True) if other} == set(DEEP)
     np.testing.assert_array_equal(
         after.read().features,
         embed(deep, trunk, cache=tmp_path / "fresh", views=1).read().features,
     )
-    assert len(looked_at) == (0 if moved else len(deep))
+    looked_at.clear()
     again = embed(deep, trunk, cache=cache, views=1, report=said.append)
-    assert (again.embedded, len(said)) == (0, 1)
-    assert len(looked_at) == (0 if moved else len(deep)), "looked at once, and never again"
+    assert (again.embedded, len(said), looked_at) == (0, 1, [])
+
+
+def test_a_snapshot_of_clipped_greys_is_refused_where_the_images_tell(
+    deep: ImageDataset, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        as_before(patch)
+        embed(deep, small_trunk(), cache=cache)
+    (kept,) = _snapshots(cache)
+    with pytest.raises(CacheError) as refused:
+        open_snapshot(kept)
+    assert str(refused.value) == (
+        f"{kept}: expected greys of 16 bits that are scaled to 8, found 3 that an earlier version "
+        f"clipped to 255 ({', '.join(DEEP)}); run `tlcache embed` on the folder of images"
+    )
+    made = embed(deep, small_trunk(), cache=cache).read()
+    np.testing.assert_array_equal(open_snapshot(kept).read().features, made.features)
 
 
 def test_no_header_of_a_warm_cache_of_jpegs_is_looked_at(

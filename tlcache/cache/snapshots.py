@@ -172,7 +172,7 @@ def _recall(new: Snapshot, known: Snapshot) -> None:
     rows = np.fromiter((at.get(path, -1) for path in new.dataset.paths), np.int64, len(new.reasons))
     same = (rows >= 0) & _settled(known)[rows] & (known.status[rows] == new.status).all(axis=1)
     if not known.deep:
-        same[[i for i in np.flatnonzero(same) if looks_deep(new.dataset.path(int(i)))]] = False
+        same[deep_rows(new.dataset, np.flatnonzero(same).tolist())] = False
     new.digests[same] = known.digests[rows[same]]
     no_view_less = new.views >= known.views
     for i in np.flatnonzero(same):
@@ -186,10 +186,18 @@ def _is_of_bytes(reason: str) -> bool:
     return reason.startswith("expected ") and not reason.startswith((OF_FEATURE, _OF_OTHER_BYTES))
 
 
-def looks_deep(path: Path) -> bool:
-    """Whether an image has greys of more than 8 bits; no file that ends like a JPEG is opened."""
-    if not path.name.lower().endswith(MAY_BE_DEEP):
-        return False
+def deep_rows(dataset: ImageDataset, rows: Sequence[int]) -> list[int]:
+    """Those of these images with greys of more than 8 bits; no file called a JPEG is opened."""
+    maybe = [i for i in rows if dataset.paths[i].lower().endswith(MAY_BE_DEEP)]
+    deep = list[bool]()
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        for start in range(0, len(maybe), _FILES_AT_ONCE):
+            paths = [dataset.path(i) for i in maybe[start : start + _FILES_AT_ONCE]]
+            deep += pool.map(_looks_deep, paths)
+    return [i for i, is_so in zip(maybe, deep, strict=True) if is_so]
+
+
+def _looks_deep(path: Path) -> bool:
     with contextlib.suppress(OSError), path.open("rb") as file:
         return is_deep(file)
     return False

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcache.cache.copies import leak_warning
-from tlcache.cache.snapshots import Snapshot, looks_deep, take_snapshot
+from tlcache.cache.snapshots import Snapshot, deep_rows, take_snapshot
 from tlcache.cache.store import (
     FeatureStore,
     announce,
@@ -161,7 +161,7 @@ def _tell_deep(
 ) -> None:
     """Which images had 8 of their 16 bits taken, and which of them the cache had clipped to 255."""
     dataset, readable = snapshot.dataset, snapshot.readable()
-    deep = np.array([i for i in made if readable[i] and looks_deep(dataset.path(i))], np.int64)
+    deep = np.array(deep_rows(dataset, made[readable[made]].tolist()), np.int64)
     if not len(deep):
         return
     clipped = store.has(~snapshot.digests[deep], np.zeros(len(deep), np.int32))

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from tlcache.cache.copies import first_of_each, rows_of_features
 from tlcache.cache.identity import read_identity
-from tlcache.cache.snapshots import OF_FEATURE, Snapshot, load_snapshot
+from tlcache.cache.snapshots import OF_FEATURE, Snapshot, deep_rows, load_snapshot
 from tlcache.cache.store import FeatureStore, open_store
 from tlcache.core.errors import CacheError, DataError, OptionError, faults_as, listed
 from tlcache.core.files import StrPath, as_path
@@ -249,6 +249,7 @@ def open_snapshot(path: StrPath, views: int = 0, report: Report | None = None) -
     path, started = as_path("path", path), time.perf_counter()
     report = said_once(report or no_report)
     snapshot, folder = load_snapshot(path), path.absolute().parents[1]
+    _check_not_clipped(path, snapshot)
     identity = read_identity(folder)
     info = TrunkInfo(
         name=identity.trunk,
@@ -263,6 +264,16 @@ def open_snapshot(path: StrPath, views: int = 0, report: Report | None = None) -
     reused = len(first_of_each(snapshot.digests[snapshot.readable()]))
     seconds = time.perf_counter() - started
     return Embedding(info, snapshot, stores, views, 0, 0, reused, seconds, 0.0)
+
+
+def _check_not_clipped(path: Path, snapshot: Snapshot) -> None:
+    """Refuse an earlier version's rows of greys of 16 bits, where the images are there to tell."""
+    dataset = snapshot.dataset
+    if not snapshot.deep and (clipped := deep_rows(dataset, range(len(dataset)))):
+        expected = "greys of 16 bits that are scaled to 8"
+        names = listed([dataset.paths[i] for i in clipped], most=3)
+        found = f"{len(clipped):,} that an earlier version clipped to 255 ({names})"
+        raise CacheError(path, expected, found, "run `tlcache embed` on the folder of images")
 
 
 def _gathered(
