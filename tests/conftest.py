@@ -18,6 +18,26 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # One thread per worker, before torch or a BLAS starts its pool: workers share the cores.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Tests see no GPU, wherever they run, but those of ``-m gpu``."""
+    marked = {item.get_closest_marker("gpu") is not None for item in session.items}
+    if marked == {True, False}:
+        raise pytest.UsageError("tests marked gpu run by themselves: pass -m gpu")
+    if marked != {True}:
+        # CUDA looks when it is first asked for something, which no test module does as it loads.
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+@pytest.fixture(autouse=True)
+def _gpu(request: pytest.FixtureRequest) -> None:
+    if request.node.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("there is no GPU that torch can use")
+
+
 _BESIDE_REPOSITORY = Path(__file__).resolve().parent.parent.parent / "shared"
 
 

@@ -131,7 +131,7 @@ def test_what_the_threads_have_made_is_kept_when_a_pass_is_stopped_at_its_first_
         patch.setattr(tlcache.trunks.forward_pass, "_made", counted)
         patch.setattr(tlcache.features.missing.RowBuffer, "add", stop)
         with pytest.raises(KeyboardInterrupt):
-            embed(data, small_trunk(), cache=tmp_path / "cache", workers=2)
+            embed(data, small_trunk(), cache=tmp_path / "cache", workers=2, batch_size=8)
     # All but the row in hand of the eight tasks of eight images that may be under way.
     assert len(committed(tmp_path / "cache")) == 63
     assert embed(data, small_trunk(), cache=tmp_path / "cache").embedded == len(data) - 63

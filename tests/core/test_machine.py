@@ -26,6 +26,11 @@ def _pretend_gpus(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     monkeypatch.setattr(torch.cuda, "current_device", lambda: count - 1)
 
 
+def test_tests_that_are_not_marked_gpu_see_none() -> None:
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
+    assert resolve_device("auto") == torch.device("cpu")
+
+
 def test_without_a_gpu_auto_is_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     _pretend_gpus(monkeypatch, 0)
     assert resolve_device("auto") == torch.device("cpu")

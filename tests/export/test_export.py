@@ -318,3 +318,37 @@ def test_real_weights_and_photos_agree(
     done = export_model(model, tmp_path / "m.onnx", "onnx", images=images, preprocess=True)
     assert done.images == 3
     assert done.difference < 1e-5
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+@pytest.mark.parametrize("preprocess", [False, True])
+def test_a_file_of_torchs_is_bound_to_no_device(
+    small: None, images: list[Path], tmp_path: Path, preprocess: bool
+) -> None:
+    for format in ("torchscript", "pt2"):
+        export_model(MODEL, tmp_path / format, format, images=images, preprocess=preprocess)
+    graph = torch.jit.load(tmp_path / "torchscript").inlined_graph
+    constants = [node.output() for node in graph.findAllNodes("prim::Constant")]
+    assert constants and not [one for one in constants if str(one.type()) == "Device"]
+    shape, dtype = ((2, 50, 60, 3), torch.uint8) if preprocess else ((2, 3, 32, 32), torch.float32)
+    elsewhere = torch.export.load(tmp_path / "pt2").module().to("meta")
+    made = elsewhere(torch.empty(shape, dtype=dtype, device="meta"))
+    assert (made.device.type, made.shape) == ("meta", (2, 3))
+
+
+@pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+@pytest.mark.parametrize("format", ["torchscript", "pt2"])
+def test_a_file_of_torchs_that_is_moved_to_a_gpu_says_the_same_there(
+    small: None, images: list[Path], tmp_path: Path, format: str
+) -> None:
+    export_model(MODEL, tmp_path / "file", format, images=images, preprocess=True)
+    batch = torch.from_numpy(decode(images[0].read_bytes(), images[0])[None])
+    if format == "torchscript":
+        here, there = (torch.jit.load(tmp_path / "file", map_location=d) for d in ("cpu", "cuda"))
+    else:
+        here = torch.export.load(tmp_path / "file").module()
+        there = torch.export.load(tmp_path / "file").module().to("cuda")
+    made = there(batch.to("cuda"))
+    assert made.device.type == "cuda"
+    torch.testing.assert_close(made.cpu(), here(batch), rtol=0, atol=BOUND)

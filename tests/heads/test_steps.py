@@ -92,10 +92,18 @@ def torch_steps(g: Given) -> np.ndarray:
     return np.stack(ended)
 
 
-@pytest.fixture(params=["numpy", pytest.param("numba", marks=needs_numba), "torch"])
+WAYS = [
+    "numpy",
+    pytest.param("numba", marks=needs_numba),
+    "cpu",
+    pytest.param("cuda", marks=pytest.mark.gpu),
+]
+
+
+@pytest.fixture(params=WAYS)
 def take(request: pytest.FixtureRequest) -> Steps:
-    if request.param == "torch":
-        return steps_on(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    if request.param in ("cpu", "cuda"):
+        return steps_on(torch.device(request.param))
     chosen = steps if request.param == "numpy" else compiled_steps()
     assert (chosen is steps) == (request.param == "numpy")
     return chosen
@@ -144,11 +152,10 @@ def test_heads_of_the_same_rates_end_as_the_same_wherever_they_stand(take: Steps
 
 
 @pytest.mark.parametrize(("heads", "classes", "n", "batch_size"), [c for c in CASES if c[0] > 1])
+@pytest.mark.parametrize("take", WAYS[:2], indirect=True)
 def test_a_head_takes_the_same_steps_to_the_bit_whatever_heads_stand_beside_it(
-    take: Steps, heads: int, classes: int, n: int, batch_size: int, request: pytest.FixtureRequest
+    take: Steps, heads: int, classes: int, n: int, batch_size: int
 ) -> None:
-    if "torch" in request.node.callspec.id:
-        pytest.skip("a GPU multiplies all heads at once")
     together, one = (given(heads, classes, n, batch_size, width=300) for _ in range(2))
     logits = take(*together)
     for g in range(heads):

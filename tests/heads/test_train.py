@@ -411,14 +411,13 @@ def test_memory_does_not_depend_on_how_many_rows_are_judged_at_once(
         assert a.history[-1].val_loss == pytest.approx(b.history[-1].val_loss, abs=1e-6)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_asked_for_and_not_there_is_refused() -> None:
     features, labels = np.ones((3, 2), np.float32), np.arange(3)
     with pytest.raises(OptionError, match="--device cuda: expected a CUDA GPU, found none"):
         train_heads(features, labels, features, labels, [Recipe()], classes=3, device="cuda")
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@pytest.mark.gpu
 def test_heads_trained_on_a_gpu_are_those_of_the_cpu() -> None:
     random = np.random.default_rng(0)
     features, labels = random.normal(size=(90, 16)).astype(np.float32), random.integers(0, 3, 90)

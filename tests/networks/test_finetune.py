@@ -270,6 +270,19 @@ def test_a_precision_that_is_not_fp32_is_said_and_changes_the_steps(dataset: Ima
     assert not np.array_equal(exact.head.weight, rough.head.weight)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("options", MODES)
+def test_a_stopped_run_on_a_gpu_ends_close_to_one_that_was_not(
+    dataset: ImageDataset, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    gpu = options | {"device": "cuda", "checkpoint": tmp_path / "c"}
+    _stop_after(2, dataset, **gpu)
+    resumed, whole = _tune(dataset, **gpu), _tune(dataset, **options | {"device": "cuda"})
+    assert resumed.precision == whole.precision
+    assert (whole.precision == "fp32") == ("freeze" in options)
+    np.testing.assert_allclose(resumed.head.weight, whole.head.weight, atol=0.02)
+
+
 def test_a_run_that_goes_on_on_another_device_says_so(
     dataset: ImageDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

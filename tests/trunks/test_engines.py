@@ -148,7 +148,7 @@ def test_bytes_are_normalised_to_the_very_numbers_that_they_are_elsewhere() -> N
     assert np.array_equal(normalised(bytes_, table).numpy(), expected)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
 def test_a_gpu_keeps_each_precisions_bound(precision: str) -> None:
     module, transform = torchvision_network("resnet18"), Transform(crop=64, resize=64)

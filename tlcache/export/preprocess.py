@@ -31,6 +31,7 @@ class Preprocessing(nn.Module):
 
     mean: Tensor
     std: Tensor
+    pixel: Tensor
 
     def __init__(self, transform: Transform) -> None:
         super().__init__()
@@ -46,12 +47,13 @@ class Preprocessing(nn.Module):
         for name in ("mean", "std"):
             values = torch.tensor(getattr(transform, name), dtype=torch.float32)
             self.register_buffer(name, values[:, None, None])
+        self.register_buffer("pixel", torch.arange(transform.crop, dtype=torch.float64))
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, H, W, 3) uint8 to (N, 3, crop, crop) float32."""
-        # Sizes are taken from tensors: so they stay free, whichever exporter follows them.
-        down = torch.arange(images.shape[1], dtype=torch.float64, device=images.device)
-        across = torch.arange(images.shape[2], dtype=torch.float64, device=images.device)
+        # Counted on the images themselves: so sizes and device stay free, whichever exporter
+        # follows them. One that makes a tensor anew fixes it to the device of the example.
+        down, across = _counted(images[:, :, :1, :1]), _counted(images[:, :1, :, :1])
         height, width = down[-1:] + 1, across[-1:] + 1
         short = torch.minimum(height, width)
         pixels = images.permute(0, 3, 1, 2).to(torch.float64)
@@ -67,8 +69,7 @@ class Preprocessing(nn.Module):
             sources: 0, 1, 2 …
             source, target: (1,) lengths before and after the resizing.
         """
-        crop = torch.arange(self._crop, dtype=torch.float64, device=sources.device)
-        places = crop + _centre(target, self._crop)
+        places = self.pixel + _centre(target, self._crop)
         scale = source / target
         stretch = torch.clamp(scale, min=1.0)
         reach = self._reach * stretch
@@ -81,6 +82,12 @@ class Preprocessing(nn.Module):
         totals = values.sum(dim=1, keepdim=True)
         shares = values / (totals + (totals == 0).to(torch.float64))
         return torch.sign(shares) * torch.floor(torch.abs(shares) * _ONE + 0.5)
+
+
+def _counted(line: Tensor) -> Tensor:
+    """0, 1, 2 … in float64, as many as a (N, …) line of pixels has."""
+    ones = line.sum(dim=0).flatten().to(torch.float64) * 0 + 1
+    return torch.cumsum(ones, dim=0) - 1
 
 
 def _centre(length: Tensor, crop: int) -> Tensor:
