@@ -133,6 +133,9 @@ def test_a_buffer_that_is_in_no_state_dict_is_part_of_the_weights() -> None:
     )
     with pytest.raises(TrunkError, match=words):
         digest(Shifted(1, scale=2))
+    for empty in (nn.LazyLinear(3), nn.Linear(3, 3, device="meta")):
+        with pytest.raises(TrunkError, match="tensors alone, found 'weight', which has no numbers"):
+            digest(empty)
 
 
 def test_a_loaded_network_is_the_same_one_by_its_name(memo: Path) -> None:

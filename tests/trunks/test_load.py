@@ -333,8 +333,10 @@ def test_a_network_that_does_not_take_224_pixels_takes_its_own_and_no_other_crop
 def test_a_crop_that_makes_features_of_another_length_is_refused() -> None:
     trunk = dataclasses.replace(small_trunk(), module=nn.Flatten(), dim=3 * 32 * 32)
     check_crop(trunk, 32)
-    with pytest.raises(OptionError, match="found 12288 numbers where the weights' own are 3072;"):
+    with pytest.raises(OptionError, match="found 12288 numbers where its own are 3072;"):
         check_crop(trunk, 64)
+    with pytest.raises(TrunkError, match="found 3072 numbers where its own are 9; choose"):
+        check_crop(dataclasses.replace(trunk, dim=9), 32)
     broken = dataclasses.replace(trunk, module=nn.Linear(5, 5))
     with pytest.raises(TrunkError, match=r"^--trunk small: .* 32 x 32 .* RuntimeError"):
         check_crop(broken, 32)

@@ -265,15 +265,14 @@ def check_crop(trunk: Trunk, crop: int) -> None:
         TrunkError: If it is the trunk's own crop.
     """
     try:
-        dim, found = _dim(trunk.name, trunk.module, crop), ""
+        if (dim := _dim(trunk.name, trunk.module, crop)) != trunk.dim:
+            raise _unfit(trunk.name, crop, f"{dim} numbers where its own are {trunk.dim}")
     except TrunkError as error:
         if crop == trunk.transform.crop:
             raise
-        dim, found = 0, error.found
-    if dim != trunk.dim:
-        found = found or f"{dim} numbers where the weights' own are {trunk.dim}"
+        expected = f"a crop that {trunk.name} takes"
         remedy = f"leave --crop out for its own, {trunk.transform.crop}"
-        raise OptionError(f"--crop {crop}", f"a crop that {trunk.name} takes", found, remedy)
+        raise OptionError(f"--crop {crop}", expected, error.found, remedy) from error
 
 
 def _dim(name: str, module: nn.Module, crop: int) -> int:

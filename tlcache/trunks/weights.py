@@ -58,6 +58,12 @@ def module_state(module: nn.Module, where: object) -> State:
         if not isinstance(value, Tensor):
             found = f"{name!r} of type {type(value).__name__}"
             raise TrunkError(where, "a state of tensors alone", found, "hold it in a buffer")
+        if value.is_meta or nn.parameter.is_lazy(value):
+            found, remedy = (
+                f"{name!r}, which has no numbers yet",
+                "run it once, or load its weights",
+            )
+            raise TrunkError(where, "a state of tensors alone", found, remedy)
     return state
 
 
