@@ -191,8 +191,8 @@ def test_a_switch_that_is_set_while_an_image_is_decoded_is_seen(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", False)
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100_000)
     data = _bytes(*FILES["colour PNG"])
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
     convert, calls = Image.Image.convert, 0
 
     def other_library(*arguments: Any, **options: Any) -> Image.Image:
@@ -228,6 +228,11 @@ def test_switches_are_put_back_when_the_last_thread_is_done(
         go.set()
         assert [look.result() for look in looks] == [False, False]
     assert ImageFile.LOAD_TRUNCATED_IMAGES is True
+
+
+def test_switches_that_nobody_has_set_are_left_alone() -> None:
+    before = ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS
+    assert undisturbed(lambda: (ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS)) == before
 
 
 def test_a_lower_limit_of_another_library_refuses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -171,7 +171,7 @@ def _decoded_by_pillow(data: bytes, where: object) -> Image.Image:
         return undisturbed(make)
     except (ImageError, MemoryError):
         raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    except Image.DecompressionBombError as error:
         pixels = re.search(r"\d+", str(error))
         found = f"{int(pixels[0]):,} pixels" if pixels else "more"
         raise _too_large(where, found) from error
@@ -253,6 +253,7 @@ _switches = threading.Lock()
 _threads: list[int] = []  # that are in ``undisturbed``
 _theirs: dict[str, Any] = {}
 _STRICT: Any = ()  # falsy, and no one else's: it can be seen whether it is still there
+_WARNED_OF = MAX_PIXELS // 2  # Pillow refuses what has twice as many pixels
 
 
 def undisturbed(make: Callable[[], T]) -> T:
@@ -291,16 +292,16 @@ def _switch() -> bool:
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         disturbed, _theirs["truncated"] = True, ImageFile.LOAD_TRUNCATED_IMAGES
         ImageFile.LOAD_TRUNCATED_IMAGES = _STRICT
-    if Image.MAX_IMAGE_PIXELS is not None and Image.MAX_IMAGE_PIXELS < MAX_PIXELS:
+    if Image.MAX_IMAGE_PIXELS is not None and Image.MAX_IMAGE_PIXELS < _WARNED_OF:
         disturbed, _theirs["most"] = True, Image.MAX_IMAGE_PIXELS
-        Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+        Image.MAX_IMAGE_PIXELS = _WARNED_OF
     return disturbed
 
 
 def _switch_back() -> None:
     if ImageFile.LOAD_TRUNCATED_IMAGES is _STRICT:
         ImageFile.LOAD_TRUNCATED_IMAGES = _theirs.pop("truncated")
-    if "most" in _theirs and Image.MAX_IMAGE_PIXELS is MAX_PIXELS:
+    if "most" in _theirs and Image.MAX_IMAGE_PIXELS is _WARNED_OF:
         Image.MAX_IMAGE_PIXELS = _theirs["most"]
     _theirs.clear()
 
