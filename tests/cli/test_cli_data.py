@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,9 @@ from called import SMALL, Call, failed
 from PIL import Image
 from small_cache import DIM, IDENTITY, IMAGES, TRAINED
 
+import tlcache.trunks.engines
 from tlcache.features.read import open_snapshot
+from tlcache.trunks.torch_engine import Run, cpu_run
 
 
 def copied(data: Path, source: str, *targets: str) -> None:
@@ -194,6 +197,27 @@ def test_embed_says_how_many_views_it_made_and_how_fast(call: Call, tiny_data: P
     assert re.match(r"24 images: 24 embedded at \d+ images/s, 0 were in the cache", plain)
     expected = r"24 images: 16 embedded, 32 rows with their views at \d+ rows/s, 8 were in "
     assert re.match(expected, more), more
+
+
+def test_embed_takes_as_many_crops_at_once_as_it_is_told(
+    call: Call, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = list[int]()
+
+    def watched(*of: Any) -> Run:
+        run = cpu_run(*of)
+
+        def seen(pixels: np.ndarray) -> np.ndarray:
+            sizes.append(len(pixels))
+            return run(pixels)
+
+        return seen
+
+    monkeypatch.setattr(tlcache.trunks.engines, "cpu_run", watched)
+    told = ("--batch-size", "5", "--workers", "1", "--device", "cpu")
+    assert call("embed", tiny_data, *SMALL, *told).exit_code == 0
+    assert sizes == [5, 5, 5, 5, 4]
+    failed(call("embed", tiny_data, *SMALL, "--batch-size", "0"), "--batch-size", code=2)
 
 
 def test_other_commands_warn_of_a_leak_in_one_line(call: Call, tiny_data: Path) -> None:

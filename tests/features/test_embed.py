@@ -7,7 +7,7 @@ import os
 import types
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
@@ -19,6 +19,7 @@ from torch import nn
 import tlcache.cache.snapshots
 import tlcache.cache.store
 import tlcache.features.embed
+import tlcache.trunks.engines
 from tlcache.cache.identity import folder_name
 from tlcache.cache.snapshots import Snapshot, load_snapshot, save_snapshot
 from tlcache.core.errors import CacheError, DataError, OptionError
@@ -28,6 +29,7 @@ from tlcache.features.embed import embed
 from tlcache.features.read import open_snapshot
 from tlcache.trunks.info import remember
 from tlcache.trunks.load import Trunk
+from tlcache.trunks.torch_engine import Run, cpu_run
 
 
 @pytest.fixture
@@ -58,6 +60,35 @@ def test_features_kept_as_float16_are_the_rounded_ones(dataset: ImageDataset, ca
     assert read.dtype == np.float32
     np.testing.assert_array_equal(read, whole.features.astype(np.float16).astype(np.float32))
     assert embed(dataset, small_trunk(), cache=cache, dtype="float16").embedded == 0
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_no_row_of_an_engine_that_misses_its_word_is_kept(
+    dataset: ImageDataset, cache: Path, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trunk, said = small_trunk(), list[str]()
+    right = embed(dataset, trunk, cache=cache.with_name("right"), device="cpu").read().features
+
+    def wrong(*of: Any) -> Run:
+        run = cpu_run(*of)
+        return lambda pixels: run(pixels) * np.float32(1.01)
+
+    monkeypatch.setattr(tlcache.trunks.engines, "cpu_run", wrong)
+    how = {"device": "cpu", "workers": workers, "report": said.append}
+    done = embed(dataset, trunk, cache=cache, **how)  # type: ignore[arg-type]
+    assert done.embedded == len(dataset)
+    np.testing.assert_allclose(done.read().features, right, rtol=0, atol=1e-5)
+    (line,) = said
+    assert line.startswith("computed by eager torch, not torch: expected features within 0.0001 of")
+
+
+@pytest.mark.parametrize("option", ["workers", "batch_size"])
+def test_numbers_of_threads_and_images_are_over_0(
+    dataset: ImageDataset, cache: Path, option: str
+) -> None:
+    with pytest.raises(OptionError, match=r"expected a whole number over 0, found 0; "):
+        embed(dataset, small_trunk(), cache=cache, **{option: 0})  # type: ignore[arg-type]
+    assert not cache.exists()
 
 
 def test_a_dtype_that_is_none(dataset: ImageDataset, cache: Path) -> None:

@@ -69,7 +69,7 @@ def data(
 
 
 @o.command("tlcache embed hymenoptera_data --trunk mobilenet_v2 --weights mobilenet_v2.pth")
-def embed(source: o.Source, features: o.ViewedFeatures, out: Output) -> None:
+def embed(source: o.Source, features: o.PassFeatures, out: Output) -> None:
     """Put the features of a data set into the cache. What is there is not made again."""
     from tlcache.features.embed import embedding_of
     from tlcache.features.read import UnreadableImagesError

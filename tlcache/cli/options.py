@@ -221,6 +221,7 @@ class ComputeOptions:
     workers: Annotated[
         str, _compute(help="Threads: auto (one for each usable core), or a number.")
     ] = "auto"
+    batch_size: int | None = None  # no option, but of embed
 
     def compute(self) -> Compute:
         """The same for the library.
@@ -231,11 +232,11 @@ class ComputeOptions:
         from tlcache.core.machine import Compute
 
         if self.workers == "auto":
-            return Compute(self.device, self.engine)
+            return Compute(self.device, self.engine, None, self.batch_size)
         if not (self.workers.isdecimal() and int(self.workers)):
             remedy = "leave it out for auto"
             raise OptionError("--workers", "auto, or 1 or more", self.workers, remedy)
-        return Compute(self.device, self.engine, int(self.workers))
+        return Compute(self.device, self.engine, int(self.workers), self.batch_size)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -328,6 +329,19 @@ class ViewedFeatures(FeatureOptions):
     """The same with augmented views."""
 
     views: Views = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class PassFeatures(ViewedFeatures):
+    """The same where nothing but the pass is to be done."""
+
+    batch_size: Annotated[
+        int | None,
+        _compute(
+            help="Crops that go through the network at once.",
+            show_default="8; on a GPU what its memory holds",
+        ),
+    ] = None
 
 
 @dataclasses.dataclass(frozen=True)

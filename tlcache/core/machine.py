@@ -46,6 +46,13 @@ class Compute:
     workers: int | None = None
     batch_size: int | None = None
 
+    def __post_init__(self) -> None:
+        """Refuses numbers that are none of threads or images, with ``OptionError``."""
+        for option, number in (("--workers", self.workers), ("--batch-size", self.batch_size)):
+            if number is not None and number <= 0:
+                expected = "a whole number over 0"
+                raise OptionError(option, expected, str(number), "leave it out for what suits")
+
 
 def resolve_device(word: str) -> torch.device:
     """The device that ``--device`` names; a GPU always with its number.

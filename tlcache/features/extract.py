@@ -88,12 +88,9 @@ def feature_length(spec: FeatureSpec) -> int:
 
 def _opened(spec: FeatureSpec) -> tuple[Callable[[], Trunk], FeatureStore]:
     """How to load the trunk, and where its features are kept; checks what a pass depends on."""
-    compute, remedy = spec.compute, "correct it"
-    for option, number in (("--workers", compute.workers), ("--batch-size", compute.batch_size)):
-        if number is not None and number <= 0:
-            raise OptionError(option, "a whole number over 0, or None", str(number), remedy)
+    compute = spec.compute
     if compute.engine not in ENGINES:
-        raise OptionError("--engine", " or ".join(ENGINES), compute.engine, remedy)
+        raise OptionError("--engine", " or ".join(ENGINES), compute.engine, "correct it")
     if compute.device not in ("auto", "cpu"):
         resolve_device(compute.device)
     note = said_once(_note)
