@@ -70,6 +70,18 @@ def test_files_that_cannot_be_read_are_no_all_clear(call: Call, tiny_data: Path)
     failed(both, "found 1 image in two splits; keep one of each pair")
 
 
+def test_a_threshold_that_does_not_suit_the_images_is_said_and_is_no_fault(
+    call: Call, tiny_data: Path
+) -> None:
+    # To a random network noise is like noise.
+    result = call("check", tiny_data, *SMALL, "--threshold", "0.5")
+    assert result.exit_code == 0, result.output
+    line = "--threshold 0.5 does not suit these images: chains of near pairs connect 24 of 24, "
+    assert line in result.stderr
+    last = "nothing makes results wrong; near duplicates cannot be told at this threshold"
+    assert result.stdout.splitlines()[-1] == last
+
+
 def test_everything_that_is_amiss_is_listed_and_leaks_exit_with_1(
     call: Call, tiny_data: Path
 ) -> None:

@@ -16,10 +16,13 @@ from tlcache.data.folders import scan
 from tlcache.studies.check import (
     Inspection,
     NearDuplicates,
+    all_clear,
     check_imbalance,
     fault_of,
     inspect,
     near_duplicates,
+    pairs_to_show,
+    unsuited,
 )
 from tlcache.studies.neighbours import Pairs
 
@@ -224,6 +227,57 @@ def test_the_most_similar_pairs_of_all_splits_are_kept() -> None:
     found = near_duplicates(snapshot, angles(0, 90, 2, 93.5, 91), 0.99, most=2)
     assert listed(found.across) == [(1, 4), (0, 2)]
     assert found.across.total == 4
+
+
+def spread(*groups: int, within: float = 1e-3, seed: int = 0) -> tuple[Snapshot, np.ndarray]:
+    """Groups of images, each about a direction of its own, in train and val by turns."""
+    random, count = np.random.default_rng(seed), sum(groups)
+    centres = np.repeat(np.eye(len(groups)), groups, axis=0)
+    splits = ("train" if i % 2 else "val" for i in range(count))
+    names = (Listed(f"{split}/ants/{i}.jpg", i) for i, split in enumerate(splits))
+    ordered = sorted(names, key=lambda image: image.path.startswith("val"))
+    rows = np.array([int(image.path.rpartition("/")[2][:-4]) for image in ordered])
+    features = np.hstack([centres, within * random.normal(size=(count, 40))])[rows]
+    return snapshot_of(*ordered), features.astype(np.float32)
+
+
+def test_a_threshold_that_everything_is_over_does_not_suit_and_is_no_fault() -> None:
+    snapshot, features = spread(200, within=0.03)  # one cone, as of small drawings on white
+    near = near_duplicates(snapshot, features, 0.9)
+    assert near.across.total > 5000 and (near.group, near.suits) == (200, False)
+    found = inspect(snapshot, near, 224)
+    assert found.sound and found.near_across == 0 and fault_of(found) is None
+    assert found.describe()["near_duplicates"]["suits"] is False
+    assert unsuited(near) == (
+        "--threshold 0.9 does not suit these images: chains of near pairs connect 200 of 200, so "
+        "that near is no duplicate here; look at the most similar ones (--figure) and pass a "
+        "higher one"
+    )
+    assert not any(pair.bad for pair in pairs_to_show(found, snapshot)[1])
+    assert all_clear(found).endswith("; near duplicates cannot be told at this threshold")
+    leak = features.copy()
+    leak[-1] = leak[0] + 1e-4
+    near = near_duplicates(snapshot, leak, 0.9999)
+    assert (near.across.total, near.group, near.suits) == (1, 2, True)
+
+
+def test_chains_of_images_that_are_merely_alike_do_not_suit_either() -> None:
+    snapshot, features = spread(*[1] * 500)
+    turn = np.radians(np.arange(50) * 10)  # each is near its two neighbours alone
+    features[225:275] = 0
+    features[225:275, 0], features[225:275, 1] = np.cos(turn), np.sin(turn)
+    features[225:261, 2] = features[261:275, 3] = 0
+    near = near_duplicates(snapshot, features, 0.98)
+    assert near.group > 25 and near.tightness < 0.3 and not near.suits
+
+
+def test_many_duplicates_in_small_or_in_tight_groups_are_found_however_many() -> None:
+    for groups in ([2] * 50, [10] * 10, [30, *[1] * 70], [45, 45, 10]):
+        near = near_duplicates(*spread(*groups), 0.9)
+        assert near.suits and (near.group, near.tightness > 0.7) == (max(groups), True)
+        assert not inspect(spread(*groups)[0], near, 224).sound
+    few = near_duplicates(*spread(8), 0.9)
+    assert few.group == 8 and few.suits
 
 
 def test_a_split_alone_has_no_pairs_across() -> None:

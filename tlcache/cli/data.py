@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tlcache.cli import options as o
-from tlcache.cli.output import Output, count, counts_of, tell_embedding
+from tlcache.cli.output import Output, counts_of, tell_embedding
 from tlcache.core.errors import OptionError, one_line
 
 if TYPE_CHECKING:
@@ -166,7 +166,8 @@ def check(
     """Look for images that must not be where they are, and for files that load oddly.
 
     Exits with 1 if a result would be wrong: an image, or a near duplicate of it, is in two splits,
-    or an image has two classes; and if files cannot be read, unless they are to be skipped.
+    or an image has two classes; and if files cannot be read, unless they are to be skipped. Near
+    duplicates do not count where the threshold does not suit the images, and a line says so.
     Everything else is only said: copies in one split, classes out of balance, tiny and odd files.
     Exits with 0 then, and if there is nothing to say.
     """
@@ -200,11 +201,11 @@ def check(
             out.line(f"picture: {figure}")
         else:
             out.note("no picture: there is no pair to show")
+    if found.near is not None and not found.near.suits:
+        out.note(study.unsuited(found.near))
     if fault := study.fault_of(found, skip_unreadable=features.skip_unreadable):
         raise fault
-    left_out = count(len(found.unreadable), "file that cannot be read")
-    but = f"; {left_out} not looked at" if found.unreadable else ""
-    out.line(f"nothing makes results wrong{but}")
+    out.line(study.all_clear(found))
 
 
 def _tell(out: Output, found: Inspection) -> None:

@@ -29,7 +29,7 @@ from tlcache.core.errors import DataError, OptionError, UnmetError
 from tlcache.core.progress import Reporter, Tick, part_of
 from tlcache.data.folders import SPLITS, DataSource, ImageDataset
 from tlcache.data.headers import read_headers
-from tlcache.studies.neighbours import MEMORY, MOST_PAIRS, Pairs, Rows, pairs_over
+from tlcache.studies.neighbours import MEMORY, MOST_PAIRS, Pairs, Rows, connected, pairs_over
 
 THRESHOLD = 0.9
 """No two different scenes among 397 photos of ants and bees come so near: 0.89 at most by
@@ -37,16 +37,43 @@ MobileNetV2, 0.81 by EfficientNet-Lite0. The same photos saved again at JPEG qua
 or cropped to nine tenths of each side do, 97% of them or more."""
 
 
+MOST_IN_A_GROUP, MOST_IN_A_LOOSE_GROUP = 0.5, 0.05
+"""Shares of a data set's images that chains of near duplicates may connect."""
+TIGHT = 0.5
+"""The tightness from which a group is not loose."""
+FEW = 20
+"""So many images may be connected however few there are."""
+
+
 @dataclasses.dataclass(frozen=True)
 class NearDuplicates:
     """Pairs of different files, across splits and within train, whose features are almost the same.
 
     The threshold is of their cosine similarity; rows are a snapshot's.
+
+    Attributes:
+        images: How many were compared.
+        group: How many of them the longest chains of near pairs connect.
+        tightness: To what share of this group one of its images is near, on average.
     """
 
     threshold: float
     across: Pairs
     within: Pairs
+    images: int = 0
+    group: int = 0
+    tightness: float = 1.0
+
+    @property
+    def suits(self) -> bool:
+        """Whether the threshold tells near duplicates from images that are merely alike.
+
+        Duplicates come in small groups, or in tight ones, whose images are near to one another.
+        Where chains of near pairs lead on and on, each image to others, or through most of the
+        data set, near is what such images are: small drawings on white, for one.
+        """
+        most = MOST_IN_A_GROUP if self.tightness >= TIGHT else MOST_IN_A_LOOSE_GROUP
+        return self.group <= max(most * self.images, FEW)
 
 
 def near_duplicates(
@@ -78,7 +105,8 @@ def near_duplicates(
     parts = [slice(*bounds) for bounds in itertools.pairwise(ends) if bounds[0] < bounds[1]]
     tasks = [*itertools.combinations(parts, 2), *((part, part) for part in parts[:1])]
     whole = sum(len(rows[a]) * len(rows[b]) for a, b in tasks)
-    found, done = [], 0
+    found, done, counts = [], 0, np.zeros(len(rows), np.int64)
+    links = [np.empty((2, 0), np.int64)]
     for a, b in tasks:
         pairs = pairs_over(
             features[a],
@@ -90,8 +118,16 @@ def near_duplicates(
             progress=part_of(progress, done, whole),
         )
         found.append(pairs._replace(rows=rows[pairs.rows + np.array([a.start, b.start])]))
+        at = np.r_[a] if a == b else np.r_[a, b]
+        _, first, group = np.unique(pairs.groups, return_index=True, return_inverse=True)
+        links.append(np.stack([at, at[first[group]]]))
+        counts[at] += pairs.counts
         done += len(rows[a]) * len(rows[b])
-    return NearDuplicates(threshold, _most_similar(found[:-1], most), found[-1])
+    groups = connected(len(rows), *np.hstack(links))
+    sizes = np.bincount(groups)
+    size, mates = int(sizes.max()), counts[groups == sizes.argmax()].mean()
+    across, tightness = _most_similar(found[:-1], most), float(mates / max(size - 1, 1))
+    return NearDuplicates(threshold, across, found[-1], len(rows), size, tightness)
 
 
 def _most_similar(found: Sequence[Pairs], most: int) -> Pairs:
@@ -137,8 +173,8 @@ class Inspection:
 
     @property
     def near_across(self) -> int:
-        """Pairs of near duplicates in two splits."""
-        return self.near.across.total if self.near is not None else 0
+        """Pairs of near duplicates in two splits; none where the threshold does not suit."""
+        return self.near.across.total if self.near is not None and self.near.suits else 0
 
     @property
     def missing(self) -> list[tuple[str, str]]:
@@ -166,6 +202,8 @@ class Inspection:
             "near_duplicates": self.near
             and {
                 "threshold": self.near.threshold,
+                "suits": self.near.suits,
+                "largest_group": self.near.group,
                 "in_two_splits": self._pairs(self.near.across),
                 "in_train": self._pairs(self.near.within),
             },
@@ -253,6 +291,26 @@ def check_imbalance(most: float, name: str = "imbalance") -> None:
         raise OptionError(name, expected, str(most), "leave it out for 3")
 
 
+def unsuited(near: NearDuplicates) -> str:
+    """One line on a threshold that does not suit, and what to do."""
+    return (
+        f"--threshold {near.threshold:g} does not suit these images: chains of near pairs connect "
+        f"{near.group:,} of {near.images:,}, so that near is no duplicate here; look at the most "
+        "similar ones (--figure) and pass a higher one"
+    )
+
+
+def all_clear(found: Inspection) -> str:
+    """The last line on what has no fault; it says what was not looked at."""
+    text, unreadable = "nothing makes results wrong", len(found.unreadable)
+    if unreadable:
+        files = "file" if unreadable == 1 else "files"
+        text += f"; {unreadable:,} {files} that cannot be read not looked at"
+    if found.near is not None and not found.near.suits:
+        text += "; near duplicates cannot be told at this threshold"
+    return text
+
+
 def fault_of(found: Inspection, *, skip_unreadable: bool = False) -> DataError | None:
     """What makes results wrong or cannot be read, in one line, with what to do."""
     if not (unreadable := 0 if skip_unreadable else len(found.unreadable)) and found.sound:
@@ -332,7 +390,7 @@ def _worst(found: Inspection) -> list[FoundPair]:
             pairs.setdefault(rows, FoundPair(rows, verdict, column is not None))
     listed = list(pairs.values())
     if found.near is not None:
-        listed += _found(found.near.across, bad=True) + _found(found.near.within, bad=False)
+        listed += _found(found.near.across, bad=found.near.suits) + _found(found.near.within, bad=False)
     return sorted(listed, key=lambda pair: not pair.bad)
 
 

@@ -26,6 +26,7 @@ TOLERANCE = 1e-6
 MOST_PAIRS = 1000
 
 _GRID = 2.0**26
+_JOINED_AT_ONCE = 64
 _QUERIES_AT_ONCE = 2048  # so many that to scale a block of rows costs little beside its products
 
 Rows = NDArray[np.floating[Any]]
@@ -54,11 +55,15 @@ class Pairs(NamedTuple):
         rows: (m, 2) int64, the most similar pair first.
         similarities: (m,) float64.
         total: How many there are in all; m of them are kept.
+        counts: (n,) or, of pairs with others, (n + m,): how many of all pairs a row is in.
+        groups: (the same,) numbers, equal for rows that a chain of any pairs connects.
     """
 
     rows: NDArray[np.int64]
     similarities: NDArray[np.float64]
     total: int
+    counts: NDArray[np.int64] = np.empty(0, np.int64)
+    groups: NDArray[np.int32] = np.empty(0, np.int32)
 
 
 def nearest(
@@ -135,7 +140,8 @@ def pairs_over(
     tall = _between(memory // 4 // (24 * dim), min(n, _QUERIES_AT_ONCE))
     wide = _between(memory // 2 // (48 * tall + 24 * dim), m)
     kept: list[tuple[float, int, int]] = []  # a heap of (similarity, -row, -other)
-    total = 0
+    after = 0 if among else n
+    counts, groups = np.zeros(after + m, np.int64), np.arange(after + m, dtype=np.int32)
     for start in range(0, n, tall):
         asked = slice(start, min(start + tall, n))
         vectors = unit_rows(rows, asked)
@@ -147,13 +153,16 @@ def pairs_over(
                 good &= np.arange(start, asked.stop)[:, None] < np.arange(first, block.stop)
             if ids is not None:
                 good &= ids[0][asked, None] != ids[1][block]
-            total += int(np.count_nonzero(good))
+            counts[asked] += np.count_nonzero(good, axis=1)
+            counts[after + first : after + block.stop] += np.count_nonzero(good, axis=0)
+            groups = _joined(groups, good, (start, after + first))
             _keep(kept, found, good, (start, first), most)
             if progress is not None:
                 progress(start * m + (asked.stop - start) * block.stop, n * m)
     kept.sort(reverse=True)
     numbers = np.array([(-a, -b) for _, a, b in kept], np.int64).reshape(-1, 2)
-    return Pairs(numbers, np.array([s for s, _, _ in kept], np.float64), total)
+    similarities = np.array([s for s, _, _ in kept], np.float64)
+    return Pairs(numbers, similarities, int(counts.sum()) // 2, counts, groups)
 
 
 def unit_rows(rows: Rows, part: slice, name: str = "rows") -> NDArray[np.float64]:
@@ -256,6 +265,32 @@ def _keep(
             heapq.heappush(kept, entry)
         elif entry > kept[0]:
             heapq.heapreplace(kept, entry)
+
+
+def _joined(
+    groups: NDArray[np.int32], good: NDArray[np.bool_], corner: tuple[int, int]
+) -> NDArray[np.int32]:
+    """The groups, with those made one that a block's pairs connect."""
+    for start in range(0, len(good), _JOINED_AT_ONCE):  # after some, few pairs connect anything new
+        part = good[start : start + _JOINED_AT_ONCE]
+        if part.any():
+            at = corner[0] + start
+            a = groups[at : at + len(part)]
+            b = groups[corner[1] : corner[1] + part.shape[1]]
+            rows, columns = np.nonzero(part & (a[:, None] != b))
+            if len(rows):
+                groups = connected(len(groups), a[rows], b[columns])[groups]
+    return groups
+
+
+def connected(count: int, a: Ids, b: Ids) -> NDArray[np.int32]:
+    """(count,) numbers that are equal where a chain of links from each ``a`` to its ``b`` leads."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    links = coo_array((np.ones(len(a)), (a, b)), shape=(count, count))
+    labels: NDArray[np.int32] = connected_components(links, directed=False)[1]
+    return labels
 
 
 def _between(wanted: int, most: int) -> int:
