@@ -390,7 +390,9 @@ def _worst(found: Inspection) -> list[FoundPair]:
             pairs.setdefault(rows, FoundPair(rows, verdict, column is not None))
     listed = list(pairs.values())
     if found.near is not None:
-        listed += _found(found.near.across, bad=found.near.suits) + _found(found.near.within, bad=False)
+        listed += _found(found.near.across, bad=found.near.suits) + _found(
+            found.near.within, bad=False
+        )
     return sorted(listed, key=lambda pair: not pair.bad)
 
 
