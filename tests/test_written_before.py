@@ -145,11 +145,12 @@ def test_training_writes_what_it_wrote(tmp_path: Path) -> None:
     for split, judged in kept("train.json")["evaluation"].items():
         assert done["evaluation"][split]["confusion"] == judged["confusion"]
         assert done["evaluation"][split]["loss"] == pytest.approx(judged["loss"], rel=1e-5)
-    for name in ("run.json", "metrics.json"):
+    source = dict.fromkeys(["path", "fractions", "seed", "unsplit"])
+    for name, later in (("run.json", {"source": source, "weights": None}), ("metrics.json", {})):
         new, old = kept(f"runs/new/{name}"), kept(f"runs/pets/{name}")
         for described in (new, old):
             described.pop("versions", None)  # of what is installed here
-        assert keys(new) == keys(old), name
+        assert keys(new) == keys(old) | later, name
     files = {path.name for path in Path("runs/new").iterdir()}
     assert files == {path.name for path in Path("runs/pets").iterdir()}
 
