@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from called import Call
+from called import RANDOM, Call
 from small_trunk import load_small, make_images
 from typer.testing import CliRunner
 
@@ -147,9 +147,9 @@ def test_training_that_is_stopped_leaves_no_run(
 LONG = {
     "embed": (("embed", "{data}"), "features.embed.embedding_of", STOPPED),
     "data": (("data", "hymenoptera", "new"), "data.examples.fetch_hymenoptera", STOPPED),
-    "check": (("check", "{data}"), "studies.check.inspect", FROM_CACHE),
+    "check": (("check", "{data}", "--no-features"), "studies.check.inspect", FROM_CACHE),
     "train": (("train", "{pets}"), "heads.train.train_head", NEW_PLACES),
-    "finetune": (("finetune", "{data}"), "networks.finetune.finetune", ANEW),
+    "finetune": (("finetune", "{data}", *RANDOM), "networks.finetune.finetune", ANEW),
     "sweep": (("sweep", "{pets}"), "studies.sweep.sweep_heads", FROM_CACHE),
     "crossval": (("crossval", "{pets}"), "studies.crossval.cross_validate", FROM_CACHE),
     "fewshot": (("fewshot", "{pets}"), "studies.fewshot.few_shot_curve", FROM_CACHE),
@@ -169,7 +169,6 @@ def test_what_holds_after_a_stop_is_said_for_each_command(
     name: str, call: Call, pets: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command, place, words = LONG[name]
-    monkeypatch.setattr(tlcache.trunks.load, "load_trunk", load_small)
     assert call("train", pets, "--no-figures", "--run-dir", "run").exit_code == 0
 
     def stop(*arguments: object, **options: object) -> None:
