@@ -198,6 +198,10 @@ def test_a_run_of_an_earlier_version_remembers_too(
 
 def test_a_run_whose_images_are_gone_says_so(call: Call, leaf: Path) -> None:
     Path("leaf").rename("moved")
+    kept = json.loads((leaf / "metrics.json").read_text())["evaluation"]["test"]
+    moved = call("evaluate", leaf, "moved", "--on", "test", "--json")
+    assert moved.exit_code == 0, moved.output
+    assert json.loads(moved.stdout)["confusion"] == kept["confusion"]
     failed(
         call("evaluate", leaf), "DATA: expected the images of the run, found no folder", "are now"
     )

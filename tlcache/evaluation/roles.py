@@ -89,7 +89,7 @@ def standing_of(
     if own is None or not about.keys() >= {"data", "dataset", "options"}:
         return Standing(on, None)
     selected_on = about.get("selected_on", "val")
-    if not is_its_data(about, source.path):
+    if not _is_its_data(about, source.path):
         return Standing(on, selected_on)
     fitted_on = about.get("fitted_on", ["train"])
     other = _other_split(own, source)
@@ -116,14 +116,14 @@ def seen_of_val(about: dict[str, Any], own: DataSource | None, source: DataSourc
 
     ``about`` and ``own`` are those of :func:`standing_of`.
     """
-    other = _other_split(own, source) if own and is_its_data(about, source.path) else ""
+    other = _other_split(own, source) if own and _is_its_data(about, source.path) else ""
     if other:
         yield f"was trained on another split of these images ({other}), so it knows some of val"
     if "val" in about.get("fitted_on", ()):
         yield "was trained on val too, so val says nothing good or bad of it"
 
 
-def is_its_data(about: dict[str, Any], data: Path) -> bool:
+def _is_its_data(about: dict[str, Any], data: Path) -> bool:
     """Whether these are the run's images, as far as can be told: it may have been elsewhere."""
     root = Path(about["data"])
     if data.is_dir() and root.is_dir():

@@ -34,7 +34,7 @@ from tlcache.core.machine import describe_machine
 from tlcache.core.progress import Report, no_report
 from tlcache.data.folders import SPLITS, DataSource, ImageDataset
 from tlcache.evaluation.metrics import Evaluation, calibration_bins, evaluate
-from tlcache.evaluation.roles import Standing, is_its_data, standing_of
+from tlcache.evaluation.roles import Standing, standing_of
 from tlcache.figures.curves import calibration_figure, learning_curves
 from tlcache.figures.heatmap import confusion_figure
 from tlcache.figures.style import save_png
@@ -414,7 +414,10 @@ class Origin:
         *,
         option: str = "DATA",
     ) -> DataSource:
-        """Images by name, or the run's own; those are split as it split them.
+        """Images by name, or the run's own.
+
+        A folder of classes is split as the run split its own, wherever it lies: lots are drawn by
+        the images' names, so what has moved, or was copied, is divided as it was.
 
         Args:
             data: Where they are now; None: where they were.
@@ -433,7 +436,7 @@ class Origin:
             if not own.path.exists():
                 expected, found = "the images of the run", f"no folder {own.path}"
                 raise UnmetError(option, expected, found, "name where they are now")
-        elif own is None or data.is_file() or not is_its_data(self.about, data):
+        elif own is None or data.is_file() or all((data / s).is_dir() for s in ("train", "val")):
             return DataSource(data, fractions, seed or 0)
         return DataSource(
             data or own.path,
