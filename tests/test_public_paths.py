@@ -182,6 +182,17 @@ def test_one_path_is_no_list_of_paths() -> None:
             call()
 
 
+def test_a_folder_s_name_is_no_data_set() -> None:
+    folder: Any = "data"
+    for call in (
+        lambda: tlcache.embed(folder, small_trunk()),
+        lambda: tlcache.finetune(folder, small_trunk()),
+        lambda: tlcache.benchmark(folder, "small", "random"),
+    ):
+        with pytest.raises(InputError, match="dataset: expected what scan gives, found 'data'; "):
+            call()
+
+
 def test_a_file_that_is_called_like_a_word_is_a_file_where_it_is_a_path() -> None:
     Path("random").write_bytes(Path("w.pth").read_bytes())
     by_word, by_path = embedded("random"), embedded(Path("random"))

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcache.core.errors import DataError, faults_as, listed
+from tlcache.core.errors import DataError, InputError, faults_as, listed
 from tlcache.core.files import StrPath, as_path
 from tlcache.core.notebook import counts_html
 from tlcache.core.progress import Report, no_report
@@ -116,6 +116,17 @@ def scan(
         ignored=odd.ignored.total(),
         remarks=odd.remarks(),
     )
+
+
+def check_dataset(dataset: object) -> None:
+    """Refuse what is handed to a public function in place of a data set.
+
+    Raises:
+        InputError: If it is none; of a folder's name, the work would begin all the same.
+    """
+    if not isinstance(dataset, ImageDataset):
+        remedy = "pass tlcache.scan(FOLDER)"
+        raise InputError("dataset", "what scan gives", repr(dataset)[:200], remedy)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -28,7 +28,7 @@ from tlcache.core.errors import DataError, UnmetError, listed
 from tlcache.core.files import StrPath, as_path
 from tlcache.core.machine import Compute
 from tlcache.core.progress import ProgressMaker, Report, Reporter, said_once
-from tlcache.data.folders import SPLITS, DataSource, ImageDataset
+from tlcache.data.folders import SPLITS, DataSource, ImageDataset, check_dataset
 from tlcache.features.missing import check_takes, make_rows, missing_rows
 from tlcache.features.read import Embedding, UnreadableImagesError, open_snapshot
 from tlcache.features.stores import FeatureSpec, describe_trunk, described_as, moved_on, stores_of
@@ -84,6 +84,7 @@ def embed(
             other image's row is committed.
         TlcacheError: If the trunk, the cache or an option is at fault.
     """
+    check_dataset(dataset)
     spec = FeatureSpec(
         trunk=trunk,
         weights=as_weights(weights),

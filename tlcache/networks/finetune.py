@@ -24,7 +24,7 @@ from tlcache.core.files import StrPath, as_path
 from tlcache.core.machine import resolve_device
 from tlcache.core.notebook import training_html
 from tlcache.core.progress import Report, Tick, no_report
-from tlcache.data.folders import ImageDataset
+from tlcache.data.folders import ImageDataset, check_dataset
 from tlcache.heads.model import Head, Model, initial_head
 from tlcache.heads.recipe import EpochRecord, Recipe, StartRecord
 from tlcache.networks.checkpoints import Plan, load_checkpoint, save_checkpoint
@@ -234,6 +234,7 @@ def finetune(
         OptionError: If an option makes no sense.
         CacheError: If the checkpoint cannot be written.
     """
+    check_dataset(dataset)
     checkpoint = None if checkpoint is None else as_path("checkpoint", checkpoint)
     tuning = Tuning(recipe or Recipe(), freeze, bn, views, precision)
     first = head or initial_head(len(dataset.classes), trunk.dim, tuning.recipe.seed)

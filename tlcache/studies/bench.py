@@ -18,7 +18,7 @@ from tlcache.core.errors import OptionError
 from tlcache.core.files import StrPath, as_path
 from tlcache.core.machine import Compute, describe_machine
 from tlcache.core.progress import Report, no_report
-from tlcache.data.folders import ImageDataset
+from tlcache.data.folders import ImageDataset, check_dataset
 from tlcache.evaluation.comparison import Comparison, compare
 from tlcache.evaluation.metrics import Evaluation, evaluate
 from tlcache.evaluation.roles import final_split
@@ -178,6 +178,7 @@ def benchmark(
         remedy = "name them with commas between, or leave it out for all"
         found = ", ".join(unknown) or "none"
         raise OptionError("--contenders", f"some of {', '.join(NAMES)}", found, remedy)
+    check_dataset(dataset)
     weights, memo = as_weights(weights), None if memo is None else as_path("memo", memo)
     recipe = recipe or Recipe()
     compute = Compute(device=device, workers=workers)
