@@ -346,6 +346,23 @@ def test_arguments_that_may_be_left_out_are_left_out() -> None:
     assert off(run(pixels), eager(module, pixels)) <= BOUNDS["fp32"] and said == []
 
 
+def test_networks_are_traced_while_others_are_computed() -> None:
+    module, pixels = torchvision_network("mobilenet_v2"), noise(2)
+    expected, seen = eager(module, pixels), list[bool]()
+    before = nn.Module.__call__
+
+    def trace() -> None:
+        for _ in range(3):
+            seen.append(isinstance(folded(module), torch.fx.GraphModule))
+
+    threads = [threading.Thread(target=trace) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        assert np.array_equal(eager(module, pixels), expected)
+    assert seen == [True] * 6 and nn.Module.__call__ is before
+
+
 def test_what_a_user_computes_in_changes_no_feature() -> None:
     module, pixels = torchvision_network("resnet18"), noise(2)
     run = make_engine(module, Transform(crop=64), device=CPU).new_run()

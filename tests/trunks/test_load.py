@@ -6,6 +6,7 @@ import dataclasses
 import random
 import re
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -396,3 +397,24 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
         load_trunk("resnet18", str(tmp_path / "no.pth"))
     with pytest.raises(TrunkError, match="found a folder"):
         load_trunk("resnet18", str(tmp_path))
+
+
+def test_weights_of_a_seed_are_the_same_whatever_the_process_has_set_and_draws_at_once() -> None:
+    expected, digests = load_trunk("squeezenet1_1", "random").digest, list[str]()
+
+    def load() -> None:
+        digests.append(load_trunk("squeezenet1_1", "random").digest)
+
+    threads = [threading.Thread(target=load) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"):
+            load()
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert digests == [expected] * 5

@@ -6,7 +6,10 @@ ImageNet weights (``efficientnet_lite0``). Covers no training and no weights fil
 
 from __future__ import annotations
 
+import contextlib
 import re
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -96,7 +99,7 @@ def load_trunk(
     memo_dir = None if memo_dir is None else as_path("memo_dir", memo_dir)
     wanted = parse_weights(weights)
     _check_known(name)
-    with torch.random.fork_rng(devices=[]):  # networks are born random; torch's own numbers stay
+    with _born_alike():
         if isinstance(wanted, int):
             given, (module, _, dim, transform) = None, _born(name, wanted)
         else:
@@ -117,6 +120,24 @@ def load_trunk(
     if memo_dir:
         remember(memo_dir, trunk)
     return trunk
+
+
+_births = threading.RLock()
+
+
+@contextlib.contextmanager
+def _born_alike() -> Iterator[None]:
+    """Networks are born random: one at a time, in fp32 on the CPU, whatever the process has set.
+
+    torch's own random numbers stay as they are.
+    """
+    with _births, torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float32)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(before)
 
 
 def as_it_is(trunk: Trunk) -> Trunk:

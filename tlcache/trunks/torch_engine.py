@@ -9,6 +9,7 @@ import collections
 import copy
 import itertools
 import queue
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 
 GPU_SLOTS = 3
 """Batches on a GPU at once: one that arrives, one that is computed, one that is fetched."""
+
+
+_tracing = threading.Lock()
+"""Two traces at once would leave torch.nn.Module as one of them has changed it."""
 
 
 def folded(module: torch.nn.Module) -> torch.nn.Module:
@@ -42,10 +47,20 @@ def folded(module: torch.nn.Module) -> torch.nn.Module:
             made: torch.Tensor = self.network(images)
             return made
 
-    whole = OfImages()
+    class OneThread(torch.fx.Tracer):
+        """torch.fx watches the modules of all threads: those of others just go on."""
+
+        own = threading.get_ident()
+
+        def call_module(self, m: Any, forward: Any, args: Any, kwargs: Any) -> Any:
+            if threading.get_ident() != self.own:
+                return forward(*args, **kwargs)
+            return super().call_module(m, forward, args, kwargs)
+
+    whole, tracer = OfImages(), OneThread()
     try:
-        with torch.no_grad():
-            graph = torch.fx.symbolic_trace(whole)
+        with _tracing, torch.no_grad():
+            graph = torch.fx.GraphModule(whole, tracer.trace(whole))
     except Exception:  # whatever a network's own code does with a stand-in for its input
         return whole.network
     parts = dict(graph.named_modules())
@@ -94,8 +109,11 @@ def eager_run(module: torch.nn.Module, table: NDArray[np.float32] | None = None)
     import torch
 
     tensors = itertools.chain(module.parameters(), module.buffers())
-    there = (t.device.type == "cpu" and t.dtype in (torch.float32, torch.int64) for t in tensors)
-    network = module if all(there) else copy.deepcopy(module).to("cpu", torch.float32)
+    elsewhere = any(
+        t.device.type != "cpu" or (t.is_floating_point() and t.dtype != torch.float32)
+        for t in tensors
+    )
+    network = copy.deepcopy(module).to("cpu", torch.float32) if elsewhere else module
     lookup = None if table is None else torch.from_numpy(table)
 
     def run(pixels: NDArray[Any]) -> NDArray[np.float32]:
