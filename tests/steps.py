@@ -16,8 +16,7 @@ import tlcache.cache.compaction
 import tlcache.cache.gc
 import tlcache.cache.rows
 import tlcache.cache.store
-from tlcache.cache.identity import Identity
-from tlcache.cache.shards import Rows, read_shard
+from tlcache.cache.shards import Rows
 
 _STEPS = (
     (tlcache.cache.compaction, "read_shard"),
@@ -50,13 +49,13 @@ def call_before_each_step(patch: pytest.MonkeyPatch, call: Callable[[str], None]
         patch.setattr(home, name, wrapped(getattr(home, name), name))
 
     def one_by_one(
-        paths: Sequence[Path], identity: Identity
+        paths: Sequence[Path], read: Callable[[Path], Rows]
     ) -> Iterator[tuple[Path, concurrent.futures.Future[Rows]]]:
         for path in paths:
             call("read_shard")
             reading: concurrent.futures.Future[Rows] = concurrent.futures.Future()
             try:
-                reading.set_result(read_shard(path, identity))
+                reading.set_result(read(path))
             except Exception as error:
                 reading.set_exception(error)
             yield path, reading

@@ -11,11 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_cache import DIM, IDENTITY
+from small_cache import DIM, IDENTITY, joined
 from small_trunk import load_small, small_trunk
 
+import tlcache.cache.shards
+import tlcache.core.files
 import tlcache.features.extract
 from tlcache.cache.identity import Identity
+from tlcache.cache.shards import Rows
 from tlcache.cache.store import FeatureStore, open_store
 from tlcache.core.errors import CacheError
 from tlcache.features.extract import FileFeature, extract, features_of
@@ -216,3 +219,99 @@ def test_a_stale_memo_of_weights_heals(
     found = extract(images, FeatureSpec("small", "random:0", cache))
     np.testing.assert_array_equal(found, extract(images, FeatureSpec(small_trunk(), cache=cache)))
     assert len(list(cache.glob("small*"))) == 1
+
+
+@pytest.fixture
+def whole(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the shards that are read whole; blocks are of four files."""
+    names, read = list[str](), tlcache.core.files.read_capped
+
+    def counted(path: Path, cap: int) -> bytes:
+        names.append(path.name)
+        return read(path, cap)
+
+    monkeypatch.setattr(tlcache.features.extract, "BLOCK", 4)
+    monkeypatch.setattr(tlcache.cache.shards, "read_capped", counted)
+    return names
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> list[Path]:
+    """Forty files, each another."""
+    paths = [tmp_path / f"{i:02}.jpg" for i in range(40)]
+    for i, path in enumerate(paths):
+        path.write_bytes(b"image %d" % i)
+    return paths
+
+
+def kept_of(images: Sequence[Path], folder: Path, identity: Identity = IDENTITY) -> list[Path]:
+    """Commits their features in shards of seven; the shards."""
+    store, shards = store_in(folder, identity), []
+    for start in range(0, len(images), 7):
+        some = images[start : start + 7]
+        digests = b"".join(hashlib.sha256(path.read_bytes()).digest() for path in some)
+        names = np.frombuffer(digests, np.uint8).reshape(-1, 32)
+        features = np.concatenate([feature(path) for path in some])
+        shards.append(store.commit(Rows(features, names, np.zeros(len(some), np.int32))))
+    return shards
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_shard_is_read_whole_once_for_however_many_blocks(
+    images: list[Path], tmp_path: Path, whole: list[str], dtype: str
+) -> None:
+    identity = dataclasses.replace(IDENTITY, dtype=dtype)
+    shards = kept_of(images[:35], tmp_path, identity)
+    mixed = [images[i * 7 % 35] for i in range(35)]
+    nobody, store = Pass(), store_in(tmp_path, identity)
+    found = list(features_of([*mixed, mixed[0]], nobody, store))
+    exact = np.concatenate([feature(path) for path in [*mixed, mixed[0]]])
+    expected = exact.astype(dtype).astype(np.float32)
+    np.testing.assert_array_equal([made.feature for made in found], expected)
+    assert nobody.jobs == []
+    assert sorted(whole) == sorted(shard.name for shard in shards)
+
+
+def test_what_is_committed_meanwhile_is_found_and_read_once(
+    images: list[Path], tmp_path: Path, whole: list[str]
+) -> None:
+    mine, shards = Pass(), kept_of(images[:14], tmp_path)
+    found = features_of([*images[:30], *images[:30]], mine, store_in(tmp_path))
+    check(list(itertools.islice(found, 8)), images[:8])
+    kept_of(images[20:30], tmp_path)  # by another process
+    check(list(found), [*images[8:30], *images[:30]])
+    assert mine.jobs == images[14:20]
+    assert len(whole) == len(set(whole)) > len(shards)
+
+
+def test_a_shard_that_is_damaged_between_two_blocks_is_set_aside(
+    images: list[Path], tmp_path: Path, whole: list[str]
+) -> None:
+    (shard,) = kept_of(images[:7], tmp_path)
+    said, mine = list[str](), Pass()
+    store = open_store(tmp_path / "cache", IDENTITY, "imagenet1k", said.append)
+    found = features_of(images[:7], mine, store)
+    check(list(itertools.islice(found, 4)), images[:4])
+    data = shard.read_bytes()
+    at = data.index(feature(images[5]).tobytes())
+    shard.write_bytes(data[: at + 1] + bytes([data[at + 1] ^ 1]) + data[at + 2 :])
+    check(list(found), images[4:7])
+    assert mine.jobs == images[4:7]
+    assert [line.split(":")[0] for line in said] == [f"set aside as {shard.name}.bad"]
+
+
+@pytest.mark.parametrize("heir", [True, False])
+def test_rows_whose_shard_vanishes_between_two_blocks_are_found_in_its_heir_or_made(
+    images: list[Path], tmp_path: Path, whole: list[str], heir: bool
+) -> None:
+    shards, mine = kept_of(images[:14], tmp_path), Pass()
+    found = features_of(images[:14], mine, store_in(tmp_path))
+    check(list(itertools.islice(found, 4)), images[:4])
+    store = store_in(tmp_path)
+    kept = joined(*store.rows())
+    for shard in shards:
+        shard.unlink()
+    if heir:
+        store.commit(kept)
+    check(list(found), images[4:14])
+    assert mine.jobs == ([] if heir else images[4:14])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,8 @@ from numpy.typing import NDArray
 
 from tlcache.cache.identity import Identity
 from tlcache.core.errors import CacheError, DamageError
-from tlcache.core.files import read_capped
-from tlcache.core.hdf5 import Layout, pack, unpack
+from tlcache.core.files import read_capped, read_parts
+from tlcache.core.hdf5 import Arrays, Layout, pack, place_in, unpack
 
 MAX_BYTES = 1 << 30
 
@@ -63,6 +64,60 @@ def read_shard(path: Path, identity: Identity) -> Rows:
         CacheError: If the file cannot be read.
         DamageError: If it is not whole, not of this identity, or not what a shard is.
     """
+    _, columns = _checked(path, identity)
+    return Rows(
+        columns["features"].astype(np.float32, copy=False),
+        columns["images"].astype(np.uint8, copy=False),
+        columns["views"].astype(np.int32, copy=False),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Located:
+    """The plain rows of a checked shard without their features, but with the way to them.
+
+    Attributes:
+        images: (n, 32) uint8.
+        starts: (n,): where in the file the numbers of each begin.
+        checksums: (n,): CRC-32 of these bytes, as they were when the whole shard was checked.
+    """
+
+    images: NDArray[np.uint8]
+    starts: NDArray[np.int64]
+    checksums: NDArray[np.uint32]
+
+
+def locate_rows(path: Path, identity: Identity) -> Located:
+    """Where the rows of view 0 lie in a shard that was checked as :func:`read_shard` does."""
+    data, columns = _checked(path, identity)
+    plain = np.flatnonzero(columns["views"] == 0)
+    features = columns["features"]
+    return Located(
+        columns["images"][plain].astype(np.uint8, copy=False),
+        place_in(data, features) + plain * features[0].nbytes,
+        np.fromiter(map(zlib.crc32, features[plain]), np.uint32, len(plain)),
+    )
+
+
+def read_rows(
+    path: Path, identity: Identity, located: Located, rows: NDArray[np.integer]
+) -> NDArray[np.float32]:
+    """(m, D): the features of some rows of a shard that was checked as a whole.
+
+    Raises:
+        CacheError: If they cannot be read.
+        DamageError: If they are not what they were.
+    """
+    dtype = np.dtype(_STORED[identity.dtype])
+    parts = read_parts(path, located.starts[rows].tolist(), identity.dim * dtype.itemsize)
+    if [zlib.crc32(part) for part in parts] != located.checksums[rows].tolist():
+        raise _damaged(path, "the numbers that were there before", "others")
+    features = np.frombuffer(b"".join(parts), dtype).reshape(len(parts), identity.dim)
+    return features.astype(np.float32, copy=False)
+
+
+def _checked(path: Path, identity: Identity) -> tuple[bytes, Arrays]:
+    """A shard's bytes and its columns."""
     data = read_capped(path, MAX_BYTES)
     if hashlib.sha256(data).hexdigest() != path.stem:
         raise _damaged(path, "bytes whose SHA-256 is its name", "other bytes")
@@ -82,11 +137,7 @@ def read_shard(path: Path, identity: Identity) -> Rows:
         raise _damaged(path, f"features {(n, identity.dim)}, images {(n, 32)}", found)
     if not np.isfinite(features).all():
         raise _damaged(path, "finite features", "NaN or Inf")
-    return Rows(
-        features.astype(np.float32, copy=False),
-        images.astype(np.uint8, copy=False),
-        views.astype(np.int32, copy=False),
-    )
+    return data, columns
 
 
 def _check(rows: Rows, dim: int) -> None:

@@ -14,6 +14,7 @@ import dataclasses
 import glob
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +28,7 @@ from tlcache.cache.identity import (
     read_description,
     what_is_new,
 )
-from tlcache.cache.shards import Rows, pack_shard, read_shard
+from tlcache.cache.shards import Located, Rows, locate_rows, pack_shard, read_rows, read_shard
 from tlcache.cache.snapshots import Snapshot, load_snapshot, save_snapshot
 from tlcache.core.errors import CacheError, DamageError
 from tlcache.core.files import TEMPORARY, is_gone, list_folder, make_folder, write_atomically
@@ -39,7 +40,7 @@ _SHARDS_AHEAD = 2
 _LOOKS = 5  # for a shard that is listed and not there; a link to nowhere always is
 _ROWS_AT_ONCE = 256  # copied at a time: what was just read is still in the processor's cache
 
-_Reading = tuple[Path, concurrent.futures.Future[Rows]]
+Read = TypeVar("Read")
 
 
 class FeatureStore:
@@ -148,21 +149,34 @@ class FeatureStore:
                 self.commit(Rows(rows.features[at], rows.images[at], rows.views[at]))
 
     def rows(self) -> Iterator[Rows]:
-        """Every sound shard's rows, in the order of shard names; damaged ones are set aside.
+        """Every sound shard's rows, in the order of shard names; errors as of :meth:`each`."""
+        return (rows for _, rows in self.each(read_shard))
+
+    def each(
+        self, read: Callable[[Path, Identity], Read], known: Iterable[Path] = ()
+    ) -> Iterator[tuple[Path, Read]]:
+        """What is read of each sound shard, in the order of names; damaged ones are set aside.
+
+        Args:
+            known: Shards to leave out.
 
         Raises:
             CacheError: If the folder or a shard cannot be read, or it is another identity's.
         """
         with contextlib.suppress(DamageError):  # the rows say themselves whose they are
             self._is_described()
-        seen, gone = set[Path](), collections.Counter[Path]()
+
+        def ready(path: Path) -> Read:
+            return read(path, self.identity)
+
+        seen, gone = set(known), collections.Counter[Path]()
         # Listed until nothing is new: a shard can vanish when another process compacts, and its
         # heir is new.
         while paths := [path for path in list_folder(self._shards, ".h5") if path not in seen]:
             seen.update(paths)
-            for path, reading in _read_ahead(paths, self.identity):
+            for path, reading in _read_ahead(paths, ready):
                 try:
-                    rows = reading.result()
+                    found = reading.result()
                 except DamageError as error:
                     self._set_aside(path, error)
                 except CacheError as error:
@@ -172,7 +186,7 @@ class FeatureStore:
                     if gone[path] < _LOOKS:  # a clean-up may have hidden it for a moment
                         seen.discard(path)
                 else:
-                    yield rows
+                    yield path, found
 
     def snapshot_path(self, dataset: str) -> Path:
         """Where the snapshot of a data set lies, whether it is there or not."""
@@ -268,9 +282,9 @@ class _Wanted:
 
     def __init__(self, images: NDArray[np.uint8], views: NDArray[np.int32]) -> None:
         self._images, self._views = np.ascontiguousarray(images), views
-        self._keys = _keys(self._images, views)
-        self._order = np.argsort(self._keys, kind="stable")
-        self._sorted = self._keys[self._order]
+        keys = _keys(self._images, views)
+        self._order = np.argsort(keys, kind="stable")
+        self._sorted = keys[self._order]
 
     def match(self, rows: Rows) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Index of each wanted row that ``rows`` has, ascending, and of the first such row."""
@@ -295,18 +309,93 @@ class _Wanted:
         return into[same], source[same]
 
 
+class RowIndex:
+    """A store's plain rows, to be gathered in many blocks: each shard is read whole only once.
+
+    Of a row its name and its place stay in memory, 60 bytes, and its numbers are read when they are
+    wanted. Shards that come and go meanwhile are found and forgotten.
+    """
+
+    def __init__(self, store: FeatureStore) -> None:
+        self._store = store
+        self._shards: dict[Path, Located] = {}
+        self._index()
+
+    def gather(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """(n, D) features of (n, 32) digests, zero where there is no row; and where there is, (n,).
+
+        Raises:
+            CacheError: If the folder or a shard cannot be read, or it is another identity's.
+        """
+        features = np.zeros((len(images), self._store.identity.dim), np.float32)
+        found = np.zeros(len(images), bool)
+        for _ in range(_LOOKS):
+            if new := dict(self._store.each(locate_rows, self._shards)):
+                self._shards |= new
+                self._index()
+            lacking = np.flatnonzero(~found)
+            if not (gone := self._read(images[lacking], lacking, features, found)):
+                break
+            for path in gone:
+                del self._shards[path]
+            self._index()
+        return features, found
+
+    def _read(
+        self,
+        images: NDArray[np.uint8],
+        into: NDArray[np.int64],
+        features: NDArray[np.float32],
+        found: NDArray[np.bool_],
+    ) -> list[Path]:
+        """Fill in what the shards have of the images; those that are not what they were."""
+        at, of = self._wanted.pairs(images, np.zeros(len(images), np.int32))
+        order = np.lexsort((at, of))  # of equal rows the first
+        of, first = np.unique(of[order], return_index=True)
+        at = at[order][first]
+        shards = np.searchsorted(self._starts, at, "right") - 1
+        paths, gone = list(self._shards), list[Path]()
+        for shard in np.unique(shards):
+            here = np.flatnonzero(shards == shard)
+            here = here[np.argsort(at[here])]  # as they lie in the file
+            path, rows = paths[shard], at[here] - self._starts[shard]
+            try:
+                read = read_rows(path, self._store.identity, self._shards[path], rows)
+            except CacheError as error:
+                if not (isinstance(error, DamageError) or is_gone(error)):
+                    raise
+                gone.append(path)
+            else:
+                features[into[of[here]]], found[into[of[here]]] = read, True
+        return gone
+
+    def _index(self) -> None:
+        """Sort the rows anew, with one copy of the images, in the order of shard names."""
+        shards = sorted(self._shards.items())
+        images = np.concatenate([np.empty((0, 32), np.uint8), *(s.images for _, s in shards)])
+        counts = np.array([len(located.images) for _, located in shards], np.int64)
+        self._starts = np.cumsum(counts) - counts
+        self._shards = {
+            path: dataclasses.replace(located, images=images[start : start + count])
+            for (path, located), start, count in zip(shards, self._starts, counts, strict=True)
+        }
+        self._wanted = _Wanted(images, np.zeros(len(images), np.int32))
+
+
 def _keys(images: NDArray[np.uint8], views: NDArray[np.int32]) -> NDArray[np.uint64]:
     """64 bits of each row's name: enough to find it, and the whole name is compared afterwards."""
     heads = np.ascontiguousarray(images[:, :8]).view("<u8")[:, 0]
     return heads + views.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
 
 
-def _read_ahead(paths: Iterable[Path], identity: Identity) -> Iterator[_Reading]:
+def _read_ahead(
+    paths: Iterable[Path], read: Callable[[Path], Read]
+) -> Iterator[tuple[Path, concurrent.futures.Future[Read]]]:
     """Shards in order, the next few being read in threads while the caller has one in hand."""
-    waiting: collections.deque[_Reading] = collections.deque()
+    waiting: collections.deque[tuple[Path, concurrent.futures.Future[Read]]] = collections.deque()
     with concurrent.futures.ThreadPoolExecutor(_SHARDS_AHEAD) as pool:
         for path in paths:
-            waiting.append((path, pool.submit(read_shard, path, identity)))
+            waiting.append((path, pool.submit(read, path)))
             if len(waiting) > _SHARDS_AHEAD:
                 yield waiting.popleft()
         while waiting:

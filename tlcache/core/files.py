@@ -144,6 +144,19 @@ def read_capped(path: Path, cap: int) -> bytes:
     return data
 
 
+def read_parts(path: Path, starts: Iterable[int], size: int) -> list[bytes]:
+    """So many bytes from each place of a file; fewer where it ends.
+
+    Raises:
+        CacheError: If it cannot be read.
+    """
+    with (
+        faults_as(CacheError, path, "a readable file", "check its path and permissions"),
+        open(path, "rb", opener=_open_at_once) as file,
+    ):
+        return [file.read(size) for start in starts if file.seek(start) >= 0]
+
+
 def persistently(read: Callable[[], Read]) -> Read:
     """What ``read`` gives, which is called again after a pause where it fails as a disk does.
 

@@ -109,9 +109,8 @@ def _learn(kind: _Kind, data: bytes | memoryview, arrays: Arrays, layout: Layout
         _written[kind] = None
     elif _written[kind] is None:
         own = pack({name: np.zeros(array.shape, array.dtype) for name, array in arrays.items()})
-        first = _address(np.frombuffer(own, np.uint8))
         places = {
-            name: (array.dtype, array.shape, _address(array) - first)
+            name: (array.dtype, array.shape, place_in(own, array))
             for name, array in _parsed(own, layout, "a file of zeros").items()
         }
         rest, end = [], 0
@@ -121,8 +120,10 @@ def _learn(kind: _Kind, data: bytes | memoryview, arrays: Arrays, layout: Layout
         _written[kind] = _Written(places, [*rest, (end, own[end:])], len(own))
 
 
-def _address(array: NDArray[np.generic]) -> int:
-    return int(array.__array_interface__["data"][0])
+def place_in(data: bytes | memoryview, array: NDArray[np.generic]) -> int:
+    """Where in a file's bytes an array begins that was unpacked from them."""
+    first, own = (a.__array_interface__["data"][0] for a in (np.frombuffer(data, np.uint8), array))
+    return int(own - first)
 
 
 def _parsed(data: bytes | memoryview, layout: Layout, where: object) -> Arrays:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from tlcache.cache.copies import first_of_each
 from tlcache.cache.snapshots import digest_file, look
-from tlcache.cache.store import FeatureStore
+from tlcache.cache.store import FeatureStore, RowIndex
 from tlcache.core.errors import CacheError, ImageError, OptionError, listed, strerror
 from tlcache.core.machine import resolve_device
 from tlcache.core.progress import no_tick, said_once
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 _note = logging.getLogger("tlcache").info
 
 BLOCK = 8192
-"""Files that are looked up in the cache at once: each look-up reads all of its rows."""
+"""Files that are looked up in the cache at once; their features are in memory together."""
 
 
 def extract(images: Sequence[Path | ImageInMemory], spec: FeatureSpec) -> NDArray[np.float32]:
@@ -155,8 +155,9 @@ def features_of(
     Raises:
         CacheError: If the cache cannot be read or written.
     """
+    index = RowIndex(store) if store else None
     for block in _blocks(paths):
-        entries = _entries(block, store)
+        entries = _entries(block, index)
         jobs = [job for _, job in entries if job]
         if not jobs:
             yield from (known for known, _ in entries)
@@ -178,14 +179,14 @@ def _blocks(paths: Iterable[str | Path | None]) -> Iterator[list[str | Path]]:
         yield block
 
 
-def _entries(paths: Sequence[str | Path], store: FeatureStore | None) -> list[_Entry]:
+def _entries(paths: Sequence[str | Path], index: RowIndex | None) -> list[_Entry]:
     """What is known of each file, from the cache where there is one."""
-    if store is None:
+    if index is None:
         digests, reasons = [b""] * len(paths), list(map(_refusal, paths))
         features: list[NDArray[np.float32] | None] = [None] * len(paths)
     else:
         images, reasons = _digested(paths)
-        rows, found = store.gather(images, np.zeros(len(paths), np.int32))
+        rows, found = index.gather(images)
         digests = [digest.tobytes() for digest in images]
         features = [row if there else None for row, there in zip(rows, found, strict=True)]
     entries = list[_Entry]()
