@@ -315,3 +315,17 @@ def test_rows_whose_shard_vanishes_between_two_blocks_are_found_in_its_heir_or_m
         store.commit(kept)
     check(list(found), images[4:14])
     assert mine.jobs == ([] if heir else images[4:14])
+
+
+def test_rows_of_another_store_are_found_once_and_taken_over(
+    images: list[Path], tmp_path: Path, whole: list[str]
+) -> None:
+    shards, mine = kept_of(images[:14], tmp_path / "other"), Pass()
+    others = [store_in(tmp_path / "other")]
+    store = FeatureStore(tmp_path / "own", IDENTITY, others=others)
+    check(list(features_of([*images[:18], images[3]], mine, store)), [*images[:18], images[3]])
+    assert mine.jobs == images[14:18]
+    assert {shard.name for shard in shards} < set(whole)
+    assert len(whole) == len(set(whole))
+    alone = FeatureStore(tmp_path / "own", IDENTITY)
+    assert sum(len(rows.views) for rows in alone.rows()) == 18

@@ -19,6 +19,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from tlcache.cache.copies import first_of_each
 from tlcache.cache.identity import (
     FILE,
     Identity,
@@ -318,6 +319,7 @@ class RowIndex:
 
     def __init__(self, store: FeatureStore) -> None:
         self._store = store
+        self._others = [RowIndex(other) for other in store._others]
         self._shards: dict[Path, Located] = {}
         self._index()
 
@@ -339,6 +341,12 @@ class RowIndex:
             for path in gone:
                 del self._shards[path]
             self._index()
+        for other in self._others:
+            if len(lacking := np.flatnonzero(~found)):
+                features[lacking], found[lacking] = other.gather(images[lacking])
+                more = lacking[found[lacking]]
+                rows = Rows(features[more], images[more], np.zeros(len(more), np.int32))
+                self._store._take_over(rows, first_of_each(rows.images))
         return features, found
 
     def _read(
