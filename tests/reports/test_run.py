@@ -1,20 +1,24 @@
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from isolated import Running
 from safetensors.numpy import load_file, save_file
+from small_trunk import small_model
 
 import tlcache.reports.run
 from tlcache.core.errors import CacheError, ModelError, UnmetError
+from tlcache.data.folders import DataSource
 from tlcache.networks.scoring import Scored
 from tlcache.reports.records import list_runs
-from tlcache.reports.run import load_predictions, open_run, save_predictions
+from tlcache.reports.run import Origin, load_predictions, open_run, save_predictions
 
 VAL = Scored(
     np.array([[0.5, -2, 1e30], [3, 2, 1]], np.float32),
@@ -78,6 +82,20 @@ def test_a_file_of_another_kind_and_no_file_are_refused(file: Path) -> None:
     file.unlink()
     with pytest.raises(CacheError, match="No such file"):
         load_predictions(file, 3)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"options": []}, {"options": {"run_dir": 5, "data": 5}}, {"source": {"path": 5}}]
+)
+def test_a_run_json_that_somebody_forged_is_an_error_or_as_good_as_none(
+    changes: dict[str, Any], tmp_path: Path
+) -> None:
+    about = {"data": "photos", "weights": 5, "options": {}} | changes
+    origin = Origin(tmp_path, about)
+    with contextlib.suppress(ModelError):
+        assert origin.source == DataSource(Path("photos"))
+    assert origin.weights(small_model(weights="own.pth"), None) is None
+    assert not origin.skips_unreadable
 
 
 def hold(folder: Path) -> None:

@@ -469,7 +469,7 @@ class Origin:
     def _ran_in(self) -> Path:
         options, here = self.about.get("options"), self.folder.absolute()
         asked = options.get("run_dir") if isinstance(options, dict) else None
-        parts = Path(asked or Path("runs") / here.name).parts
+        parts = (Path(asked) if isinstance(asked, str) else Path("runs", here.name)).parts
         return Path(*here.parts[: -len(parts)]) if here.parts[-len(parts) :] == parts else Path()
 
 
