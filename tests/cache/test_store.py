@@ -13,6 +13,7 @@ from small_cache import DIM, IDENTITY, files, flip, joined, rows
 
 import tlcache.cache.store
 import tlcache.core.files
+from tlcache.cache.gc import collect_garbage
 from tlcache.cache.identity import Identity
 from tlcache.cache.shards import Rows, pack_shard, read_shard
 from tlcache.cache.store import FeatureStore, open_store
@@ -501,3 +502,21 @@ def test_views_lie_beside_the_features_that_they_belong_to(tmp_path: Path) -> No
     assert views.identity == ON_A_GPU.as_train()
     assert views.has_views(rows(2).images, 2).tolist() == [[True, False]] * 2
     assert FeatureStore(views.folder, views.identity).has(rows(2).images, rows(2).views).all()
+
+
+def test_many_small_shards_are_said_to_be_slow_and_what_merges_them(
+    store: FeatureStore, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tlcache.cache.store, "MANY_SHARDS", 3)
+    for seed in range(3):
+        assert said == [] and len(list(store.rows())) == seed
+        store.commit(rows(2, seed))
+    assert store.has(rows(2, 1).images, rows(2, 1).views).all()
+    gc = f"tlcache cache gc --cache-dir {store.folder.parent}"
+    assert said == [f"3 small shards of 6 rows are slow to read: `{gc}` merges them"]
+    collect_garbage(store.folder.parent)
+    said.clear()
+    assert len(list(store.rows())) == 1 and said == []
+    monkeypatch.setattr(tlcache.cache.store, "MANY_SHARDS", 1)
+    monkeypatch.setattr(tlcache.cache.store, "SMALL_BYTES", 1)
+    assert len(list(store.rows())) == 1 and said == []

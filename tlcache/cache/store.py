@@ -36,6 +36,8 @@ from tlcache.core.files import TEMPORARY, is_gone, list_folder, make_folder, wri
 from tlcache.core.progress import Report, no_report
 
 BAD = ".bad"
+MANY_SHARDS, SMALL_BYTES = 1000, 1 << 20
+"""So many shards of less than this on average take longer to open than to read."""
 
 _SHARDS_AHEAD = 2
 _LOOKS = 5  # for a shard that is listed and not there; a link to nowhere always is
@@ -150,8 +152,19 @@ class FeatureStore:
                 self.commit(Rows(rows.features[at], rows.images[at], rows.views[at]))
 
     def rows(self) -> Iterator[Rows]:
-        """Every sound shard's rows, in the order of shard names; errors as of :meth:`each`."""
-        return (rows for _, rows in self.each(read_shard))
+        """Every sound shard's rows, in the order of shard names; errors as of :meth:`each`.
+
+        Where the shards are many and small, a line says what would merge them.
+        """
+        shards = total = size = 0
+        for _, rows in self.each(read_shard):
+            shards, total, size = shards + 1, total + len(rows.views), size + rows.features.nbytes
+            yield rows
+        if shards >= MANY_SHARDS and size < shards * SMALL_BYTES:
+            self.note(
+                f"{shards:,} small shards of {total:,} rows are slow to read: "
+                f"`tlcache cache gc --cache-dir {self.folder.parent}` merges them"
+            )
 
     def each(
         self, read: Callable[[Path, Identity], Read], known: Iterable[Path] = ()
