@@ -45,7 +45,7 @@ ENGINES = ("auto", "torch", "mnn")
 MNN_IMAGES = 1000
 """From how many images on ``auto`` takes MNN: converting a network takes it some seconds."""
 
-_CHECKED_ON = 8  # images of each thread's first batch
+_CHECKED_ON = 4  # images of each thread's first batch: on a GPU's machine the CPU is slow at them
 
 
 @dataclasses.dataclass(frozen=True)
