@@ -228,9 +228,9 @@ def test_what_holds_no_images_is_refused(
         ({"device": None}, "device: expected a word, found None; correct it"),
         ({"device": "gpu"}, "device gpu: expected auto, cpu, cuda or cuda:N, found another word"),
         ({"engine": "tf"}, "engine: expected auto or torch or mnn, found tf; correct it"),
-        ({"workers": -1}, "workers: expected a whole number over 0, or None, found -1; "),
+        ({"workers": -1}, "workers: expected a whole number over 0, found -1; "),
         ({"workers": 1.5}, "workers: expected a whole number or None, found 1.5; correct it"),
-        ({"batch_size": 0}, "batch_size: expected a whole number over 0, or None, found 0; "),
+        ({"batch_size": 0}, "batch_size: expected a whole number over 0, found 0; "),
     ],
 )
 @pytest.mark.parametrize("method", ["fit", "transform"])
