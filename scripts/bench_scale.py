@@ -79,7 +79,7 @@ def fill(cache: Path, count: int, dim: int) -> Measured:
     first = _made(Job(Path(), bytes(32), [(0, 0)]), pool, 0)
     _commit([first], warm)
     before, started = peak_bytes(), time.perf_counter()
-    keep_snapshot(snapshot, None, store)
+    keep_snapshot(snapshot, store)
     missing = missing_rows(snapshot, [store], 0)
     planned, plan_peak = time.perf_counter(), peak_bytes()
     made = (_made(job, pool, at) for at, job in enumerate(missing.jobs(snapshot)))

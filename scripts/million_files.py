@@ -120,7 +120,7 @@ def read_files(folder: Path, kept: Path) -> Measured:
     """Take a snapshot with what is known from the last time, and save it."""
     opened = count_opened(folder)
     before, started = peak_bytes(), time.perf_counter()
-    known = load_snapshot(kept) if kept.exists() else None
+    known = [load_snapshot(kept)] if kept.exists() else []
     loaded = time.perf_counter()
     dataset = scan(folder)
     scanned = time.perf_counter()

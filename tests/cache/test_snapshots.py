@@ -107,7 +107,7 @@ def test_an_unchanged_file_is_not_read_again(tmp_path: Path, digested: list[str]
     assert sorted(digested) == ["a.jpg", "b.jpg", "c.jpg", "d.jpg"]
     digested.clear()
     ticks: list[int] = []
-    again = take_snapshot(dataset, known, progress=lambda done, total: ticks.append(total))
+    again = take_snapshot(dataset, [known], progress=lambda done, total: ticks.append(total))
     assert digested == []
     assert ticks == []
     assert np.array_equal(again.digests, known.digests)
@@ -119,7 +119,7 @@ def test_only_what_is_new_is_read(tmp_path: Path, digested: list[str]) -> None:
     known = _later(take_snapshot(_old(tmp_path, "b1.jpg")))
     digested.clear()
     (tmp_path / "train" / "a" / "b0.jpg").write_bytes(b"new")
-    again = take_snapshot(scan(tmp_path), known)
+    again = take_snapshot(scan(tmp_path), [known])
     assert digested == ["b0.jpg"]
     assert again.digests[1:].tolist() == known.digests.tolist()
     assert not known.says_the_same(again)
@@ -129,7 +129,7 @@ def test_rehash_reads_all(tmp_path: Path, digested: list[str]) -> None:
     dataset = _old(tmp_path, "a.jpg")
     known = _later(take_snapshot(dataset))
     digested.clear()
-    take_snapshot(dataset, known, rehash=True)
+    take_snapshot(dataset, [known], rehash=True)
     assert sorted(digested) == ["a.jpg", "b.jpg", "c.jpg", "d.jpg"]
 
 
@@ -142,7 +142,7 @@ def test_a_file_that_looks_otherwise_is_read_again(
     status = known.status.copy()  # it is changed here, since a file's ctime cannot be
     status[0, ["size", "mtime", "ctime", "inode"].index(change)] -= np.uint64(1)
     digested.clear()
-    again = take_snapshot(dataset, dataclasses.replace(known, status=status))
+    again = take_snapshot(dataset, [dataclasses.replace(known, status=status)])
     assert digested == ["a.jpg"]
     assert again.status[0].tolist() == known.status[0].tolist()
     assert np.array_equal(again.digests, known.digests)
@@ -158,7 +158,7 @@ def test_an_edit_that_keeps_size_and_mtime_is_noticed(tmp_path: Path) -> None:
         path.write_bytes(edited)
         os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
-    again = take_snapshot(dataset, known)
+    again = take_snapshot(dataset, [known])
     assert again.digests[0].tobytes() == hashlib.sha256(edited).digest()
     assert not known.says_the_same(again)
 
@@ -171,7 +171,7 @@ def test_a_file_put_in_place_of_another_is_noticed(tmp_path: Path) -> None:
     os.utime(other, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns))
     data = other.read_bytes()
     other.rename(path)
-    assert take_snapshot(dataset, known).digests[0].tobytes() == hashlib.sha256(data).digest()
+    assert take_snapshot(dataset, [known]).digests[0].tobytes() == hashlib.sha256(data).digest()
 
 
 @pytest.mark.parametrize(("age", "read"), [(1.9, True), (2.1, False)])
@@ -183,7 +183,7 @@ def test_a_file_younger_than_two_seconds_at_the_snapshot_is_read_again(
     youngest = int(snapshot.status[:, 1:3].max())
     known = dataclasses.replace(snapshot, taken_ns=youngest + int(age * 1e9))
     digested.clear()
-    again = take_snapshot(dataset, known)
+    again = take_snapshot(dataset, [known])
     assert ("a.jpg" in digested) == (len(digested) > 0) == read
     assert known.says_the_same(again) != read  # and is kept anew, so that it can settle
 
@@ -196,10 +196,10 @@ def test_a_file_from_before_1970(tmp_path: Path, digested: list[str]) -> None:
         assert int(known.status[0, 1]) == 2**64 + seconds * 10**9
         save_snapshot(tmp_path / "s.h5", known)
         digested.clear()
-        take_snapshot(dataset, load_snapshot(tmp_path / "s.h5"))
+        take_snapshot(dataset, [load_snapshot(tmp_path / "s.h5")])
         assert digested == []
         young = dataclasses.replace(known, taken_ns=int(known.status[0, 2]))
-        take_snapshot(dataset, young)
+        take_snapshot(dataset, [young])
         assert "a.jpg" in digested
         digested.clear()
 
@@ -212,9 +212,9 @@ def test_a_file_that_is_gone_says_so_and_may_come_back(tmp_path: Path) -> None:
     assert gone.reasons == ["No such file or directory", "", "", ""]
     assert gone.readable().tolist() == [False, True, True, True]
     assert not gone.digests[0].any() and not gone.status[0].any()
-    assert take_snapshot(dataset, gone).reasons == gone.reasons
+    assert take_snapshot(dataset, [gone]).reasons == gone.reasons
     dataset.path(0).write_bytes(data)
-    back = take_snapshot(dataset, gone)
+    back = take_snapshot(dataset, [gone])
     assert back.reasons == [""] * 4
     assert back.digests[0].tobytes() == hashlib.sha256(data).digest()
 
@@ -266,9 +266,9 @@ def test_why_an_image_cannot_be_decoded_is_remembered(tmp_path: Path, digested: 
     snapshot = _later(take_snapshot(dataset))
     known = dataclasses.replace(snapshot, reasons=[NO_IMAGE, "", "", ""])
     digested.clear()
-    assert take_snapshot(dataset, known).reasons == known.reasons
+    assert take_snapshot(dataset, [known]).reasons == known.reasons
     assert digested == []
-    assert take_snapshot(dataset, known, rehash=True).reasons == [""] * 4
+    assert take_snapshot(dataset, [known], rehash=True).reasons == [""] * 4
 
 
 @pytest.mark.parametrize(
@@ -286,9 +286,8 @@ def test_that_a_read_once_failed_is_forgotten(tmp_path: Path, reason: str, diges
     dataset = _old(tmp_path, "a.jpg")
     known = _later(take_snapshot(dataset))
     digests = known.digests * np.array([[digest], [1], [1], [1]], np.uint8)
-    again = take_snapshot(
-        dataset, dataclasses.replace(known, digests=digests, reasons=[reason, "", "", ""])
-    )
+    failed = dataclasses.replace(known, digests=digests, reasons=[reason, "", "", ""])
+    again = take_snapshot(dataset, [failed])
     assert again.reasons == [""] * 4
     assert np.array_equal(again.digests, known.digests)
 
@@ -299,7 +298,7 @@ def test_why_there_is_no_feature_is_remembered_for_as_many_views_or_more(tmp_pat
     known = _later(take_snapshot(dataset, views=2))
     known = dataclasses.replace(known, reasons=[reason, NO_IMAGE, "", ""])
     for views, kept in ((2, reason), (3, reason), (1, ""), (0, "")):
-        again = take_snapshot(dataset, known, views=views)
+        again = take_snapshot(dataset, [known], views=views)
         assert again.reasons == [kept, NO_IMAGE, "", ""]
 
 
@@ -309,16 +308,16 @@ def test_a_file_that_could_not_be_opened_is_tried_again(
     dataset = _old(tmp_path, "a.jpg")
     open_file = Path.open
 
-    def refuse(path: Path, *arguments: Any) -> Any:
+    def refuse(path: Path, *arguments: Any, **options: Any) -> Any:
         if path == dataset.path(0):
             raise OSError(24, "Too many open files")
-        return open_file(path, *arguments)
+        return open_file(path, *arguments, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "open", refuse)
         known = _later(take_snapshot(dataset))
     assert known.reasons == ["Too many open files", "", "", ""]
-    assert take_snapshot(dataset, known).reasons == [""] * 4
+    assert take_snapshot(dataset, [known]).reasons == [""] * 4
 
 
 @pytest.mark.parametrize("what", ["labels", "splits", "reasons", "digests", "classes", "views"])

@@ -38,7 +38,7 @@ def snapshot() -> Snapshot:
     status = np.arange(12, dtype=np.uint64).reshape(3, 4)
     digests = np.arange(96, dtype=np.uint8).reshape(3, 32)
     reasons = ["", "", "Permission denied"]
-    return Snapshot(dataset, status, digests, reasons, 1_700_000_000 * 10**9, views=5)
+    return Snapshot(dataset, status, digests, reasons, 1_700_000_000 * 10**9, 5, place="89ab" * 4)
 
 
 @pytest.fixture
@@ -95,6 +95,7 @@ def test_the_bytes_never_change(saved: Path) -> None:
         "taken_ns": 1_700_000_000_000_000_000,
         "deep": True,
         "views": 5,
+        "place": "89ab89ab89ab89ab",
     }
 
 
@@ -110,9 +111,13 @@ def test_a_snapshot_comes_back_as_it_was(saved: Path, snapshot: Snapshot) -> Non
     ):
         assert ours.dtype == theirs.dtype
         assert np.array_equal(ours, theirs)
-    assert loaded.taken_ns == snapshot.taken_ns
+    assert (loaded.taken_ns, loaded.place) == (snapshot.taken_ns, snapshot.place)
     assert loaded.reasons == ["", "", "Permission denied"]
     assert loaded.readable().tolist() == [True, True, False]
+
+
+def test_earlier_versions_kept_no_place(saved: Path) -> None:
+    assert load_snapshot(_edit(saved, _about(saved, place=None))).place == ""
 
 
 def test_names_of_any_kind_come_back(saved: Path, snapshot: Snapshot) -> None:
@@ -284,6 +289,7 @@ def test_columns_that_make_no_snapshot(
         ({"ignored": "2"}, "a description with values of other kinds"),
         ({"views": -1}, "a description with values of other kinds"),
         ({"views": True}, "a description with values of other kinds"),
+        ({"place": 5}, "a description with values of other kinds"),
         ({"name": "../photos"}, "a name that is no file name: ../photos"),
         ({"name": ".photos"}, "a name that is no file name: .photos"),
         ({"name": ""}, "a name that is no file name: "),

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ from tlcache.core.machine import (
     blas_for,
     held,
     once,
+    place_of,
     resolve_device,
     thread_count,
     usable_cpus,
@@ -171,3 +174,66 @@ def test_on_a_gpu_a_batch_is_what_its_free_memory_holds(
     free = int(gigabytes * 1e9)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 2 * free))
     assert batch_size_for(torch.device("cuda", 0), crop) == size
+
+
+MOUNTS = """\
+22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
+30 22 8:1 /home/{user}/photos /data rw,relatime - ext4 /dev/sda1 rw
+31 22 0:50 / /data/set\\040one rw - nfs4 server:/export rw
+"""
+
+
+@pytest.fixture
+def mounted(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Where /data and its folders lie, and on which machine."""
+
+    def mount(user: str = "me", node: str = "one", machine: str = "1" * 32) -> None:
+        files = {"/proc/self/mountinfo": MOUNTS.format(user=user), "/etc/machine-id": machine}
+        monkeypatch.setattr(devices, "_said_by", lambda file: files[file].encode())
+        monkeypatch.setattr("platform.node", lambda: node)
+
+    return mount
+
+
+def test_a_place_stays_whatever_is_in_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    place = place_of(tmp_path / "data")
+    (tmp_path / "data").rename(tmp_path / "before")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.jpg").touch()
+    assert place_of(tmp_path / "data") == place and re.fullmatch("[0-9a-f]{16}", place)
+    assert place_of(tmp_path / "data2") != place
+
+
+def test_a_place_is_another_on_another_machine_and_where_something_else_is_mounted(
+    mounted: Callable[..., None],
+) -> None:
+    places = []
+    for other in ({}, {"user": "you"}, {"node": "two"}, {"machine": "2" * 32}):
+        mounted(**other)
+        places.append(place_of(Path("/data")))
+    assert len(set(places)) == 4
+    mounted()
+    assert place_of(Path("/data")) == places[0]
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        ("/data/set one/train", ("/", "server:/export", "/train")),
+        ("/data/set", ("/home/me/photos", "/dev/sda1", "/set")),
+        ("/data2", ("/", "/dev/sda1", "/data2")),
+        ("/", ("/", "/dev/sda1", "/")),
+    ],
+)
+def test_a_path_leads_through_the_innermost_of_what_is_mounted(
+    path: str, found: tuple[str, str, str], mounted: Callable[..., None]
+) -> None:
+    mounted()
+    assert devices._mount_of(path) == found
+
+
+def test_where_nothing_is_told_of_mounts_the_path_is_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "_said_by", lambda file: b"")
+    assert devices._mount_of("/data") == ("", "", "/data")
+    assert place_of(Path("/data")) != place_of(Path("/data2"))

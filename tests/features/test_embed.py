@@ -4,14 +4,16 @@ import dataclasses
 import hashlib
 import itertools
 import os
+import shutil
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
 import torch
+from at_once import images
 from PIL import Image
 from small_trunk import load_small, small_trunk
 from torch import nn
@@ -20,13 +22,14 @@ import tlcache.cache.snapshots
 import tlcache.cache.store
 import tlcache.features.embed
 import tlcache.trunks.engines
+from tlcache.cache.gc import collect_garbage
 from tlcache.cache.identity import folder_name
-from tlcache.cache.snapshots import Snapshot, load_snapshot, save_snapshot
+from tlcache.cache.snapshots import Snapshot, load_snapshot, pack_snapshot
 from tlcache.core.errors import CacheError, DataError, OptionError
 from tlcache.data.folders import ImageDataset, scan
 from tlcache.data.transforms import Transform
 from tlcache.features.embed import embed
-from tlcache.features.read import open_snapshot
+from tlcache.features.read import Embedding, open_snapshot
 from tlcache.trunks.info import remember
 from tlcache.trunks.load import Trunk
 from tlcache.trunks.torch_engine import Run, cpu_run
@@ -210,7 +213,7 @@ def test_drafts_are_kept_every_few_seconds(
         lambda path, snapshot: drafts.append(int(snapshot.digests.any(axis=1).sum())),
     )
     embed(dataset, small_trunk(), cache=cache)
-    assert drafts == [6, len(dataset)]  # the next would have come after 20 times a draft's cost
+    assert drafts == [6]  # the next would have come after 20 times a draft's cost
 
 
 class Strict(nn.Module):
@@ -294,15 +297,15 @@ def as_before(patch: pytest.MonkeyPatch) -> None:
     def name(file: BinaryIO) -> bytes:
         return hashlib.sha256(file.read()).digest()
 
-    def save(path: Path, snapshot: Snapshot) -> None:
-        save_snapshot(path, dataclasses.replace(snapshot, deep=False))
+    def pack(snapshot: Snapshot) -> tuple[bytes, bytes]:
+        return pack_snapshot(dataclasses.replace(snapshot, deep=False, place=""))
 
     patch.setattr(tlcache.cache.snapshots, "image_digest", name)
     patch.setattr("tlcache.trunks.forward_pass.image_digest", name)
     patch.setattr("tlcache.data.images.deep_bits", lambda *_: 0)  # Pillow clips
     patch.setattr("tlcache.features.embed.deep_rows", lambda *_: [])
     patch.setattr("tlcache.features.read.deep_rows", lambda *_: [])
-    patch.setattr(tlcache.cache.store, "save_snapshot", save)
+    patch.setattr(tlcache.cache.store, "pack_snapshot", pack)
 
 
 @pytest.fixture
@@ -407,3 +410,42 @@ def test_numbers_without_a_range_are_refused_by_name(dataset: ImageDataset, cach
     )
     done = embed(scan(dataset.root), small_trunk(), cache=cache, skip_unreadable=True)
     assert len(done.read().paths) == len(dataset)
+
+
+def _moved_in(data: Path, numbers: Sequence[int]) -> ImageDataset:
+    """Other images at the same path, as on another machine."""
+    shutil.rmtree(data, ignore_errors=True)
+    return scan(images(data, numbers))
+
+
+def test_rows_of_the_same_path_on_two_machines_stay(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = []
+    for machine, numbers in (("one", range(3)), ("two", range(3, 6))):
+        monkeypatch.setattr("platform.node", lambda named=machine: named)
+        done.append(embed(_moved_in(tmp_path / "data", numbers), small_trunk(), cache=cache))
+    collect_garbage(cache)
+    for each in done:
+        assert each.read().features.shape == (6, 24)
+    assert len(_snapshots(cache)) == 2
+
+
+def test_a_run_that_saves_late_takes_no_row_of_a_later_run(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep, later = tlcache.cache.store.keep_snapshot, list[Embedding]()
+    dataset = scan(images(tmp_path / "data", range(3)))
+
+    def late(*arguments: Any) -> Any:
+        if not later:
+            monkeypatch.setattr(tlcache.features.embed, "keep_snapshot", keep)
+            grown = scan(images(tmp_path / "data", range(6)))
+            later.append(embed(grown, small_trunk(), cache=cache))
+        return keep(*arguments)
+
+    monkeypatch.setattr(tlcache.features.embed, "keep_snapshot", late)
+    embed(dataset, small_trunk(), cache=cache)
+    collect_garbage(cache)
+    assert later[0].read().features.shape == (14, 24)
+    assert len(_snapshots(cache)) == 1

@@ -121,7 +121,7 @@ def test_an_image_whose_view_cannot_be_kept_loses_no_no_plain_row(
     trunk = small_trunk()
     done = embed(data, trunk, cache=cache)
     bad = done.snapshot.with_reasons({done.snapshot.digests[0].tobytes(): NOT_FINITE})
-    keep_snapshot(dataclasses.replace(bad, views=1), done.snapshot, done.stores[0])
+    keep_snapshot(dataclasses.replace(bad, views=1), done.stores[0])
     collect_garbage(cache)
     again = embed(data, trunk, cache=cache)
     assert (again.embedded, again.reused, again.unreadable) == (0, 25, [])

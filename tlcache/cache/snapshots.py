@@ -15,9 +15,10 @@ import functools
 import hashlib
 import json
 import os
+import re
 import stat
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from numpy.typing import NDArray
 from tlcache.core.errors import DamageError, strerror
 from tlcache.core.files import persistently, read_capped, write_atomically
 from tlcache.core.hdf5 import Layout, pack, unpack
+from tlcache.core.machine import place_of
 from tlcache.core.progress import Tick
 from tlcache.data.folders import SPLITS, ImageDataset
 from tlcache.data.images import MAY_BE_DEEP, image_digest, is_deep
@@ -76,6 +78,8 @@ class Snapshot:
         views: How many augmented views of each training image belong to it.
         deep: Whether images of more than 8 bits have the digests of :func:`image_digest`; they
             had not in earlier versions, which clipped them.
+        place: Of the folder, by :func:`tlcache.core.machine.place_of`: paths alone tell no folder
+            of one machine from that of another. Earlier versions kept none.
     """
 
     dataset: ImageDataset
@@ -85,13 +89,14 @@ class Snapshot:
     taken_ns: int
     views: int = 0
     deep: bool = True
+    place: str = ""
 
     def readable(self) -> NDArray[np.bool_]:
         """(n,): which images can be read."""
         return np.fromiter((not reason for reason in self.reasons), bool, len(self.reasons))
 
     def says_the_same(self, other: Snapshot) -> bool:
-        """Whether the other snapshot has nothing to add to this one, the time aside."""
+        """Whether the other snapshot has nothing to add to this one, a later time aside."""
         a, b = self.dataset, other.dataset
         return (
             (a.root, a.classes, a.paths, self.reasons)
@@ -102,8 +107,20 @@ class Snapshot:
             and np.array_equal(self.digests, other.digests)
             and self.views == other.views
             and (self.deep or not any(path.lower().endswith(MAY_BE_DEEP) for path in a.paths))
-            and bool(_settled(self).all())
+            and (self.taken_ns == other.taken_ns or bool(_settled(self).all()))
         )
+
+    def is_of_the_folder_of(self, later: Snapshot) -> bool:
+        """Whether it is an earlier state of the very folder of which the other is a later one."""
+        if self.dataset.root != later.dataset.root or self.place:
+            return (self.dataset.root, self.place) == (later.dataset.root, later.place)
+        return bool(_unchanged(later, self)[1].any())  # no two files share a status by chance
+
+    def names_all_of(self, other: Snapshot) -> bool:
+        """Whether each image of which the other knows the bytes is here, with the same."""
+        rows, there = _rows_in(self, other), other.digests.any(axis=1)
+        held = (rows >= 0) & (self.digests[rows] == other.digests).all(axis=1)
+        return self.dataset.root == other.dataset.root and bool(held[there].all())
 
     def with_reasons(self, reasons: dict[bytes, str]) -> Snapshot:
         """The same, with why more images cannot be read, by their digests."""
@@ -115,17 +132,18 @@ class Snapshot:
 
 def take_snapshot(
     dataset: ImageDataset,
-    known: Snapshot | None = None,
+    known: Iterable[Snapshot] = (),
     *,
     views: int = 0,
     rehash: bool = False,
     progress: Tick | None = None,
     keep: Callable[[Snapshot], None] | None = None,
 ) -> Snapshot:
-    """Digest every image's file, but for those that ``known`` has and that look unchanged.
+    """Digest every image's file, but for those that ``known`` have and that look unchanged.
 
     Args:
-        known: An earlier snapshot of the same folder.
+        known: Earlier snapshots of the same folder. The next is asked for, when the one before is
+            done with, as long as there are files that none knew: each may take much memory.
         views: How many augmented views of each training image belong to it.
         rehash: Read every file even so.
         progress: Called as files are digested.
@@ -139,10 +157,14 @@ def take_snapshot(
     status, digests = np.zeros((n, 4), np.uint64), np.zeros((n, 32), np.uint8)
     for i, path in enumerate(dataset.paths):
         status[i], reasons[i] = look(os.path.join(dataset.root, path))  # noqa: PTH118 -- speed
-    snapshot = Snapshot(dataset, status, digests, reasons, taken_ns, views)
-    if known is not None and not rehash:
-        _recall(snapshot, known)
-    unknown = [int(i) for i in np.flatnonzero(~digests.any(axis=1)) if not reasons[i]]
+    place = place_of(dataset.root)
+    snapshot = Snapshot(dataset, status, digests, reasons, taken_ns, views, place=place)
+    for earlier in () if rehash else known:
+        _recall(snapshot, earlier)
+        del earlier
+        if not len(_unknown(snapshot)):
+            break
+    unknown = _unknown(snapshot).tolist()
     read = zip(unknown, _digested(dataset, unknown), strict=True)
     due = time.monotonic() + KEEP_SECONDS
     try:
@@ -163,22 +185,23 @@ def take_snapshot(
 
 
 def _recall(new: Snapshot, known: Snapshot) -> None:
-    """Fill in the digests and reasons of the files that look as they did in ``known``.
+    """Fill in what ``new`` lacks of the files that look as they did in ``known``.
 
     A reason that is none of the bytes is forgotten: that a read failed says nothing of the next
     one. Nor need the feature of a view be bad where fewer views are wanted.
     """
-    at = {path: row for row, path in enumerate(known.dataset.paths)}
-    rows = np.fromiter((at.get(path, -1) for path in new.dataset.paths), np.int64, len(new.reasons))
-    same = (rows >= 0) & _settled(known)[rows] & (known.status[rows] == new.status).all(axis=1)
+    rows, same = _unchanged(new, known)
+    lacking = _unknown(new)
+    lacking = lacking[same[lacking] & _settled(known)[rows[lacking]]]
     if not known.deep:
-        same[deep_rows(new.dataset, np.flatnonzero(same).tolist())] = False
-    new.digests[same] = known.digests[rows[same]]
+        again = deep_rows(new.dataset, lacking.tolist())
+        lacking = lacking[~np.isin(lacking, again)]
+    new.digests[lacking] = known.digests[rows[lacking]]
     no_view_less = new.views >= known.views
-    for i in np.flatnonzero(same):
+    for i in lacking:
         reason = known.reasons[rows[i]]
         if (reason.startswith(OF_FEATURE) and no_view_less) or _is_of_bytes(reason):
-            new.reasons[i] = new.reasons[i] or reason
+            new.reasons[i] = reason
 
 
 def _is_of_bytes(reason: str) -> bool:
@@ -201,6 +224,24 @@ def _looks_deep(path: Path) -> bool:
     with contextlib.suppress(OSError), path.open("rb") as file:
         return is_deep(file)
     return False
+
+
+def _unknown(snapshot: Snapshot) -> NDArray[np.int64]:
+    """Files that are still to be read: those without a digest, and without a reason for that."""
+    return np.flatnonzero(~snapshot.digests.any(axis=1) & snapshot.readable())
+
+
+def _unchanged(new: Snapshot, known: Snapshot) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """(n,) twice: each file's row in ``known``, and whether it looks as it did there."""
+    rows = _rows_in(known, new)
+    same = (rows >= 0) & (known.status[rows] == new.status).all(axis=1)
+    return rows, same & new.status.any(axis=1)  # zeros: there is no such file
+
+
+def _rows_in(known: Snapshot, new: Snapshot) -> NDArray[np.int64]:
+    """(n,): in which row of ``known`` each path of ``new`` is; -1 if it is not there."""
+    at = {path: row for row, path in enumerate(known.dataset.paths)}
+    return np.fromiter((at.get(p, -1) for p in new.dataset.paths), np.int64, len(new.reasons))
 
 
 def _settled(snapshot: Snapshot) -> NDArray[np.bool_]:
@@ -238,7 +279,7 @@ def _digest_at_rest(path: Path) -> tuple[Status, bytes]:
 def look(path: str) -> tuple[Status, str]:
     """A file's status, and why it cannot be an image's."""
     try:
-        status = persistently(functools.partial(os.stat, path))  # no Path: speed
+        status = os.stat(path)  # noqa: PTH116 -- speed
     except OSError as error:
         return (0, 0, 0, 0), strerror(error)
     # To open a pipe would wait for a writer, for ever.
@@ -262,6 +303,11 @@ def _so_far(snapshot: Snapshot) -> Snapshot:
 
 def save_snapshot(path: Path, snapshot: Snapshot) -> None:
     """Write a snapshot, whole or not at all: see :func:`write_atomically`."""
+    write_atomically(path, *pack_snapshot(snapshot))
+
+
+def pack_snapshot(snapshot: Snapshot) -> tuple[bytes, bytes]:
+    """Header and body of a snapshot's file; the header has the checksum of the body."""
     dataset = snapshot.dataset
     about = {
         "name": dataset.name,
@@ -271,6 +317,7 @@ def save_snapshot(path: Path, snapshot: Snapshot) -> None:
         "taken_ns": snapshot.taken_ns,
         "deep": snapshot.deep,
         "views": snapshot.views,
+        "place": snapshot.place,
     }
     body = pack(
         {
@@ -284,11 +331,16 @@ def save_snapshot(path: Path, snapshot: Snapshot) -> None:
         }
     )
     header = MAGIC + hashlib.sha256(body).hexdigest().encode() + b"\n"
-    write_atomically(path, header.ljust(HEADER, b"\0"), body)
+    return header.ljust(HEADER, b"\0"), body
 
 
 def _joined(texts: Sequence[str]) -> NDArray[np.uint8]:
     return np.frombuffer(("\0".join(texts) + "\0").encode("utf-8", "surrogateescape"), np.uint8)
+
+
+def named_after(path: Path, dataset: str) -> bool:
+    """Whether a file may be a snapshot of a data set by its name: that, or that and a place."""
+    return re.fullmatch(re.escape(dataset) + r"(-[0-9a-f]{16})?\.h5", path.name) is not None
 
 
 def load_snapshot(path: Path) -> Snapshot:
@@ -329,8 +381,9 @@ def _assembled(columns: dict[str, NDArray[np.generic]]) -> Snapshot:
     _check_inside(b"\0" + columns["paths"].tobytes())
     name, root, classes = about["name"], Path(about["root"]), tuple(about["classes"])
     dataset = ImageDataset(name, root, classes, paths, labels, splits, about["ignored"])
-    deep = about.get("deep") is True
-    return Snapshot(dataset, status, digests, reasons, about["taken_ns"], about["views"], deep)
+    deep, place = about.get("deep") is True, about.get("place", "")
+    taken_ns, views = about["taken_ns"], about["views"]
+    return Snapshot(dataset, status, digests, reasons, taken_ns, views, deep, place)
 
 
 def _about(data: bytes) -> dict[str, Any]:
@@ -341,7 +394,8 @@ def _about(data: bytes) -> dict[str, Any]:
         about = json.loads(data)
         name, classes = about["name"], about["classes"]
         listed = isinstance(classes, list)
-        texts = listed and all(isinstance(t, str) for t in (name, about["root"], *classes))
+        some = name, about["root"], about.get("place", "")
+        texts = listed and all(isinstance(t, str) for t in (*some, *classes))
         counts = all(type(about[key]) is int for key in ("ignored", "taken_ns", "views"))
     except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise ValueError("no description of a data set") from error

@@ -30,10 +30,25 @@ from tlcache.cache.identity import (
     what_is_new,
 )
 from tlcache.cache.shards import Located, Rows, locate_rows, pack_shard, read_rows, read_shard
-from tlcache.cache.snapshots import Snapshot, load_snapshot, save_snapshot
+from tlcache.cache.snapshots import (
+    Snapshot,
+    load_snapshot,
+    named_after,
+    pack_snapshot,
+    save_snapshot,
+)
 from tlcache.core.errors import CacheError, DamageError
-from tlcache.core.files import TEMPORARY, is_gone, list_folder, make_folder, write_atomically
+from tlcache.core.files import (
+    TEMPORARY,
+    is_gone,
+    list_folder,
+    make_folder,
+    replace_if,
+    write_atomically,
+)
+from tlcache.core.machine import place_of
 from tlcache.core.progress import Report, no_report
+from tlcache.data.folders import ImageDataset
 
 BAD = ".bad"
 MANY_SHARDS, SMALL_BYTES = 1000, 1 << 20
@@ -44,6 +59,8 @@ _LOOKS = 5  # for a shard that is listed and not there; a link to nowhere always
 _ROWS_AT_ONCE = 256  # copied at a time: what was just read is still in the processor's cache
 
 Read = TypeVar("Read")
+_Reading = tuple[Path, concurrent.futures.Future[Rows]]
+_Due = tuple[Path, tuple[bytes, bytes]]  # a snapshot's file, and what is to be in it
 
 
 class FeatureStore:
@@ -205,6 +222,10 @@ class FeatureStore:
     def snapshot_path(self, dataset: str) -> Path:
         """Where the snapshot of a data set lies, whether it is there or not."""
         return self.snapshots / f"{dataset}.h5"
+
+    def snapshots_of(self, dataset: str) -> list[Path]:
+        """The snapshots of data sets of that name, in the order of names: see ``named_after``."""
+        return [p for p in list_folder(self.snapshots, ".h5") if named_after(p, dataset)]
 
     def draft_path(self, dataset: str) -> Path:
         """Where the digests of a data set lie while its files are being read."""
@@ -438,21 +459,25 @@ def keep_description(store: FeatureStore) -> None:
         store.note(f"{FILE} was not kept: {error}")
 
 
-def known_snapshots(store: FeatureStore, dataset: str) -> tuple[Snapshot | None, Snapshot | None]:
-    """This identity's snapshot of the data set; and the newest one to take digests from.
+def known_snapshots(store: FeatureStore, dataset: ImageDataset) -> Iterator[Snapshot]:
+    """Snapshots to take digests from, each loaded when it is asked for: this identity's first.
 
-    Digests do not depend on the identity: others' serve where this one has none. And an
-    interrupted run may have left a draft that knows more.
+    An interrupted run may have left a draft that knows more. And as digests do not depend on the
+    identity, others' serve where this one has none of this very folder.
     """
-    name, folders = glob.escape(dataset), store.folder.parent
-    own = _loaded([store.snapshot_path(dataset)], store.note)
-    found = own + _loaded(sorted(folders.glob(f"*/snapshots/.{name}{TEMPORARY}")), store.note)
-    if not found:
-        found = _loaded(sorted(folders.glob(f"*/snapshots/{name}.h5")), store.note)
-    best = max(found, key=lambda snapshot: snapshot.taken_ns, default=None)
-    if best is not None and not own:  # why an image is unreadable may depend on the identity
-        best = dataclasses.replace(best, reasons=[""] * len(best.reasons))
-    return own[0] if own else None, best
+    name, folders, ours = glob.escape(dataset.name), store.folder.parent, False
+    drafts = sorted(folders.glob(f"*/snapshots/.{name}{TEMPORARY}"))
+    for path in (*store.snapshots_of(dataset.name), *drafts):
+        for snapshot in _loaded(path, store.note):
+            ours |= snapshot.place in ("", place_of(dataset.root))
+            yield snapshot
+            del snapshot  # before the next is loaded
+    for path in () if ours else sorted(folders.glob(f"*/snapshots/{name}*.h5")):
+        if path.parent != store.snapshots and named_after(path, dataset.name):
+            for snapshot in _loaded(path, store.note):
+                # Why an image is unreadable may depend on the identity.
+                yield dataclasses.replace(snapshot, reasons=[""] * len(snapshot.reasons))
+                del snapshot
 
 
 def draft_of(store: FeatureStore, dataset: str) -> Callable[[Snapshot], None]:
@@ -466,34 +491,61 @@ def draft_of(store: FeatureStore, dataset: str) -> Callable[[Snapshot], None]:
     return keep
 
 
-def keep_snapshot(snapshot: Snapshot, own: Snapshot | None, store: FeatureStore) -> Snapshot | None:
-    """Save a snapshot, unless the store's own says as much; what the store has from then on."""
-    dataset = snapshot.dataset.name
-    if own is not None and np.array_equal(own.digests, snapshot.digests):
-        # To ask for fewer views takes none away.
-        snapshot = dataclasses.replace(snapshot, views=max(own.views, snapshot.views))
-        if own.says_the_same(snapshot):
-            snapshot = own
+def keep_snapshot(snapshot: Snapshot, store: FeatureStore) -> None:
+    """Save a snapshot, unless the store's own says as much or is a later one of this folder."""
+    name = snapshot.dataset.name
+    first = store.snapshot_path(name)
     try:
-        if snapshot is not own:
-            save_snapshot(store.prepare_snapshot(dataset), snapshot)
+        while (due := _due(snapshot, store)) is not None:
+            path, parts = due
+            store.prepare()
+            apart = path != first and not path.exists()
+            if replace_if(path, name, lambda: _due(snapshot, store) == due, *parts):
+                if apart:
+                    store.note(f"the snapshot is {path}: {first} is of other images at that path")
+                break
     except CacheError as error:
         # Without it everything still works, but the next run digests the files again.
         store.note(f"the snapshot was not kept: {error}")
-        return own
+        return
     with contextlib.suppress(OSError):  # a draft that stays is passed over for a newer snapshot
-        store.draft_path(dataset).unlink(missing_ok=True)
-    return snapshot
+        store.draft_path(name).unlink(missing_ok=True)
 
 
-def _loaded(paths: Sequence[Path], report: Report) -> list[Snapshot]:
-    snapshots = []
-    for path in paths:
-        try:
-            snapshots.append(load_snapshot(path))
-        except DamageError as error:
-            report(f"passed over: {error}")
-        except CacheError as error:
-            if not is_gone(error):  # or another run has just been done with its draft
-                raise
-    return snapshots
+def _due(snapshot: Snapshot, store: FeatureStore) -> _Due | None:
+    """Where a snapshot is to be saved and as what, as things are now; None if it need not be.
+
+    It takes the place of an earlier one of the same folder, or of one that names no row besides.
+    Next to any other it gets a name of its own, and both are kept: the other's images may be as
+    they were, on another machine, and a clean-up drops the rows that no snapshot names.
+    """
+    name, taken, instead = snapshot.dataset.name, set[Path](), list[_Due | None]()
+    first, second = (store.snapshot_path(n) for n in (name, f"{name}-{snapshot.place}"))
+    for path in store.snapshots_of(name):
+        for old in _loaded(path, no_report):  # one that is damaged is replaced
+            later = old.taken_ns > snapshot.taken_ns
+            newest, other = (old, snapshot) if later else (snapshot, old)
+            if np.array_equal(old.digests, snapshot.digests):
+                # To ask for fewer views takes none away.
+                newest = dataclasses.replace(newest, views=max(old.views, snapshot.views))
+            taken.add(path)
+            same_folder = other.is_of_the_folder_of(newest)
+            if same_folder or (not instead and newest.names_all_of(other)):
+                due = None if old.says_the_same(newest) else (path, pack_snapshot(newest))
+                if same_folder:
+                    return due
+                instead.append(due)
+    if instead:
+        return instead[0]
+    return second if first in taken else first, pack_snapshot(snapshot)
+
+
+def _loaded(path: Path, report: Report) -> Iterator[Snapshot]:
+    """A snapshot, unless it is damaged, or gone: another run has just been done with its draft."""
+    try:
+        yield load_snapshot(path)
+    except DamageError as error:
+        report(f"passed over: {error}")
+    except CacheError as error:
+        if not is_gone(error):
+            raise

@@ -27,7 +27,7 @@ from tlcache.cache.contents import (
 from tlcache.cache.identity import Identity
 from tlcache.cache.rows import Held, look_up, named_images, named_rows, read_names
 from tlcache.cache.shards import MAX_BYTES
-from tlcache.cache.snapshots import Snapshot, load_snapshot
+from tlcache.cache.snapshots import Snapshot, load_snapshot, named_after
 from tlcache.core.errors import CacheError, DamageError
 from tlcache.core.files import TEMPORARY, StrPath, as_path, as_paths, is_gone, read_capped
 from tlcache.core.progress import Tick
@@ -213,7 +213,7 @@ def _load(path: Path, found: Verification) -> Snapshot | None:
             found.findings.append(error)
         return None
     found.snapshots += 1
-    if path.name != f"{snapshot.dataset.name}.h5":
+    if not named_after(path, snapshot.dataset.name):
         expected, own = f"the snapshot of the data set {path.stem}", snapshot.dataset.name
         remedy = "give the file its own name back, or embed the folder of images again"
         found.findings.append(DamageError(path, expected, f"that of {own}", remedy))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import hashlib
 import os
 import platform
@@ -86,11 +87,51 @@ def open_atomically(path: Path) -> Iterator[BinaryIO]:
         _fsync(file.fileno())
 
 
+def replace_if(path: Path, rivals: str, due: Callable[[], bool], *parts: bytes) -> bool:
+    """As :func:`write_atomically`, where others may be replacing the same file without a lock.
+
+    Nobody replaces what it has not seen. Each first writes its bytes under a temporary name, then
+    looks at what is there, and then renames; and whoever has renamed takes the temporary files of
+    its rivals away. Who had looked before that finds its own gone when it comes to rename, and has
+    to look again; who looks later sees the new file.
+
+    Args:
+        rivals: A word that those have in common who may replace each other's files.
+        due: Asked, when the bytes are written, whether ``path`` should still become them.
+
+    Returns:
+        Whether ``path`` holds ``parts`` now. If not, look again.
+    """
+    with _temporary(path, f"{rivals}.") as temporary:
+        _write(temporary, parts)
+        if not due():
+            return False
+        try:
+            _rename(temporary, path)
+        except FileNotFoundError:
+            return False
+        _fsync_folder(path.parent)
+        for other in path.parent.glob(f".{glob.escape(rivals)}.{'[0-9a-f]' * 16}{TEMPORARY}"):
+            with contextlib.suppress(PermissionError):  # Windows: still being written, so not due
+                other.unlink(missing_ok=True)
+        with path.open("rb") as file:  # another's that was renamed before it could be taken away?
+            return file.read(len(parts[0])) == parts[0]
+
+
 @contextlib.contextmanager
 def _in_one_step(path: Path) -> Iterator[Path]:
     """A name to write under; what is there in the end becomes ``path``."""
+    with _temporary(path) as temporary:
+        yield temporary
+        _rename(temporary, path)
+        _fsync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def _temporary(path: Path, prefix: str = "") -> Iterator[Path]:
+    """A name to write what is to be ``path`` under; it is not there any more in the end."""
     # Short, and without the final name: that may be as long as the file system allows.
-    temporary = path.with_name(f".{secrets.token_hex(8)}{TEMPORARY}")
+    temporary = path.with_name(f".{prefix}{secrets.token_hex(8)}{TEMPORARY}")
     remedy = (
         "free some space or choose another folder; "
         "what was written before is intact, and the same command goes on from there"
@@ -98,8 +139,6 @@ def _in_one_step(path: Path) -> Iterator[Path]:
     try:
         with faults_as(CacheError, path, "a file that can be written", remedy):
             yield temporary
-            _rename(temporary, path)
-            _fsync_folder(path.parent)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import hashlib
 import importlib.metadata
 import os
 import platform
@@ -150,6 +151,45 @@ def describe_machine(trunk: str) -> dict[str, Any]:
             "cores": os.cpu_count(),
         },
     }
+
+
+def place_of(folder: Path) -> str:
+    """16 hex digits for a folder: those of the same path on the same file system and machine.
+
+    ``/data`` is another folder on another machine, and in every container another may be mounted
+    there. What is in the folder, and whether it was made anew, does not matter.
+    """
+    root, source, inside = _mount_of(os.path.abspath(folder))  # noqa: PTH100 -- follows no link
+    try:
+        file_system = str(os.statvfs(folder).f_fsid or source)
+    except (AttributeError, OSError):  # Windows; a folder that is gone
+        file_system = source
+    parts = "\0".join((platform.node(), file_system, root, inside))
+    machine = _said_by("/etc/machine-id")
+    return hashlib.sha256(os.fsencode(parts) + b"\0" + machine).hexdigest()[:16]
+
+
+def _mount_of(path: str) -> tuple[str, str, str]:
+    """What is mounted where a path leads through: folder and source; and the rest of the path.
+
+    Nothing is known of that but on Linux, where each may be mounted anywhere.
+    """
+    for character in "\\ \t\n":  # as the system writes them there
+        path = path.replace(character, f"\\{ord(character):03o}")
+    found = "", "", path
+    for line in os.fsdecode(_said_by("/proc/self/mountinfo")).split("\n")[:-1]:
+        fields = line.split(" ")
+        root, point, source = fields[3], fields[4].rstrip("/"), fields[fields.index("-") + 2]
+        if f"{path}/".startswith(f"{point}/") and len(path) - len(point) <= len(found[2]):
+            found = root, source, path[len(point) :]
+    return found
+
+
+def _said_by(file: str) -> bytes:
+    """What a file of the system says; nothing where there is none."""
+    with contextlib.suppress(OSError):
+        return Path(file).read_bytes()
+    return b""
 
 
 def _processor() -> str:

@@ -114,7 +114,7 @@ def embed_dataset(
             return embed_dataset(dataset, dataclasses.replace(spec, trunk=trunk), tell)
         check_takes(trunk, stores)
     announce(stores[0])
-    own, known = known_snapshots(stores[0], dataset.name)
+    known = known_snapshots(stores[0], dataset)
     keep = draft_of(stores[0], dataset.name)
     with tell.progress("reading files") as tick:
         snapshot = take_snapshot(
@@ -122,7 +122,7 @@ def embed_dataset(
         )
     # Before rows are looked for and made: a clean-up takes no row that a snapshot names, and
     # whoever goes on after an interruption need not digest the files again.
-    own = keep_snapshot(snapshot, own, stores[0])
+    keep_snapshot(snapshot, stores[0])
     for store in stores:
         keep_description(store)
     missing = missing_rows(snapshot, stores, spec.views)
@@ -138,7 +138,7 @@ def embed_dataset(
     pass_seconds = time.perf_counter() - pass_started
     if reasons:
         snapshot = snapshot.with_reasons(reasons)
-        keep_snapshot(snapshot, own, stores[0])
+        keep_snapshot(snapshot, stores[0])
     _tell_deep(snapshot, missing.images[missing.plain], stores[0], note)
     done = Embedding(
         info,
