@@ -62,6 +62,7 @@ def run(data: Path, cache: Path, trunk: bytes) -> Ran:
         workers=2,
         report=said.append,
     )
+    assert said.pop(0).startswith("transform: ")
     return done.embedded, said, time.monotonic() - started
 
 

@@ -139,7 +139,7 @@ def test_a_folder_under_a_false_name_is_neither_read_nor_written(
     assert line.startswith(f"passed over: {ours / 'identity.json'}: expected an identity whose key")
 
 
-def test_rows_under_a_whole_false_identity_are_set_aside(
+def test_rows_under_a_whole_false_identity_are_passed_over(
     tiny_data: Path, two: list[Embedding], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     theirs, ours = (embedding.stores[0].folder for embedding in two)
@@ -153,7 +153,7 @@ def test_rows_under_a_whole_false_identity_are_set_aside(
     assert (made.embedded, made.reused) == (24, 0)
     (line,) = lines
     key = made.stores[0].identity.key[:8]
-    assert line.startswith(f"set aside as {shard.name}.bad: {shard}: expected rows of identity")
+    assert line.startswith(f"passed over: {shard}: expected rows of identity")
     assert f"{key}, found another's" in line
-    assert shard.with_name(f"{shard.name}.bad").read_bytes() == bytes_before
+    assert shard.read_bytes() == bytes_before
     np.testing.assert_array_equal(made.read().features, two[0].read().features, strict=True)

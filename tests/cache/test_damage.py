@@ -226,7 +226,7 @@ def test_what_is_anothers_is_named_whatever_place_it_takes(
         assert seen.left == [] and seen.reopened == sound.numbers
 
 
-def test_a_shard_of_another_identity_under_its_own_name_is_set_aside(
+def test_a_shard_of_another_identity_under_its_own_name_is_passed_over(
     sound: Sound, other: Sound, tmp_path: Path
 ) -> None:
     """Rightly named by its checksum, and no damage to a byte; but no row of it is ours."""
@@ -240,4 +240,4 @@ def test_a_shard_of_another_identity_under_its_own_name_is_set_aside(
     for (_, (file,)), seen in zip(cases, ended.value, strict=True):
         assert (seen.numbers, seen.embedded) == (sound.numbers, 0)
         assert named(seen, file) and "found another's" in seen.said[0]
-        assert seen.faults == [file] and seen.left == []
+        assert seen.faults == seen.left == [file]

@@ -72,8 +72,9 @@ def test_images_that_cannot_be_read_name_no_row(store: FeatureStore) -> None:
     kept = rows(4)
     store.commit(kept)
     path = name_rows(store, kept.images)
-    reasons = ["", "broken", "", ""]
-    save_snapshot(path, dataclasses.replace(load_snapshot(path), reasons=reasons))
+    named, reasons = load_snapshot(path), ["", "Input/output error", "", ""]
+    digests = named.digests * np.array([[1], [0], [1], [1]], np.uint8)
+    save_snapshot(path, dataclasses.replace(named, digests=digests, reasons=reasons))
     assert sweep(store).shards.unnamed == 1
     check_held(store, part(kept, np.array([0, 2, 3])))
 
@@ -198,13 +199,13 @@ def test_embed_names_its_rows_before_it_looks_for_them(
 ) -> None:
     """What it finds may be about to go: only a snapshot that is there by then keeps it."""
     looked: list[int] = []
-    has = FeatureStore.has
+    rows = FeatureStore.rows
 
-    def look(store: FeatureStore, *names: Any) -> Any:
+    def look(store: FeatureStore) -> Any:
         looked.append(len(list(tmp_path.glob("cache/*/snapshots/*.h5"))))
-        return has(store, *names)
+        return rows(store)
 
-    monkeypatch.setattr(FeatureStore, "has", look)
+    monkeypatch.setattr(FeatureStore, "rows", look)
     dataset = tlcache.scan(tiny_data)
     tlcache.embed(dataset, "mobilenet_v3_small", "random", cache=tmp_path / "cache", views=2)
     assert looked == [1, 1]

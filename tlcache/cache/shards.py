@@ -7,6 +7,7 @@ has the bytes. Covers one shard at a time (``store`` has the folder of them).
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import zlib
@@ -117,7 +118,28 @@ def read_rows(
 
 
 def _checked(path: Path, identity: Identity) -> tuple[bytes, Arrays]:
-    """A shard's bytes and its columns."""
+    """A shard's bytes and its columns.
+
+    Memory and the way to it fail as disks do: what is found wrong is read anew before it is said.
+    """
+    with contextlib.suppress(DamageError):
+        return _checked_once(path, identity)
+    return _checked_once(path, identity)
+
+
+def is_as_named(path: Path) -> bool:
+    """Whether a file's bytes are those that the name of a shard stands for.
+
+    Raises:
+        CacheError: If it cannot be read.
+    """
+    try:
+        return hashlib.sha256(read_capped(path, MAX_BYTES)).hexdigest() == path.stem
+    except DamageError:
+        return False
+
+
+def _checked_once(path: Path, identity: Identity) -> tuple[bytes, Arrays]:
     data = read_capped(path, MAX_BYTES)
     if hashlib.sha256(data).hexdigest() != path.stem:
         raise _damaged(path, "bytes whose SHA-256 is its name", "other bytes")

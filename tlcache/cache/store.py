@@ -12,6 +12,7 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import glob
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -29,7 +30,15 @@ from tlcache.cache.identity import (
     read_description,
     what_is_new,
 )
-from tlcache.cache.shards import Located, Rows, locate_rows, pack_shard, read_rows, read_shard
+from tlcache.cache.shards import (
+    Located,
+    Rows,
+    is_as_named,
+    locate_rows,
+    pack_shard,
+    read_rows,
+    read_shard,
+)
 from tlcache.cache.snapshots import (
     Snapshot,
     load_snapshot,
@@ -55,7 +64,9 @@ MANY_SHARDS, SMALL_BYTES = 1000, 1 << 20
 """So many shards of less than this on average take longer to open than to read."""
 
 _SHARDS_AHEAD = 2
-_LOOKS = 5  # for a shard that is listed and not there; a link to nowhere always is
+_PAUSES = (0.0, 0.1, 1.0, 4.0, 15.0, 40.0)
+"""Seconds before each further look for a shard that is listed and not there. A clean-up hides one
+for a moment; and a network's disk may show a folder as it was up to a minute ago."""
 _ROWS_AT_ONCE = 256  # copied at a time: what was just read is still in the processor's cache
 
 Read = TypeVar("Read")
@@ -205,6 +216,7 @@ class FeatureStore:
         # heir is new.
         while paths := [path for path in list_folder(self._shards, ".h5") if path not in seen]:
             seen.update(paths)
+            pause = 0.0
             for path, reading in _read_ahead(paths, ready):
                 try:
                     found = reading.result()
@@ -213,11 +225,13 @@ class FeatureStore:
                 except CacheError as error:
                     if not is_gone(error):
                         raise
-                    gone[path] += 1
-                    if gone[path] < _LOOKS:  # a clean-up may have hidden it for a moment
+                    if gone[path] < len(_PAUSES) and not path.is_symlink():  # one to nowhere stays
                         seen.discard(path)
+                        pause = max(pause, _PAUSES[gone[path]])
+                    gone[path] += 1
                 else:
                     yield path, found
+            time.sleep(pause)
 
     def snapshot_path(self, dataset: str) -> Path:
         """Where the snapshot of a data set lies, whether it is there or not."""
@@ -279,13 +293,18 @@ class FeatureStore:
         return False
 
     def _set_aside(self, path: Path, error: DamageError) -> None:
-        try:
-            path.rename(path.with_name(path.name + BAD))
-            self.note(f"set aside as {path.name}{BAD}: {error}")
-        except OSError:  # a cache that is only to be read; the shard is passed over all the same
-            if path not in self._passed_over:
-                self.note(f"passed over: {error}")
-            self._passed_over.add(path)
+        """Rename what is damaged; but no file whose bytes are those that its name stands for.
+
+        That one is as it was written, and may be read by others, if not by this process.
+        """
+        with contextlib.suppress(OSError, CacheError):  # a cache that is only to be read
+            if not is_as_named(path):
+                path.rename(path.with_name(path.name + BAD))
+                self.note(f"set aside as {path.name}{BAD}: {error}")
+                return
+        if path not in self._passed_over:
+            self.note(f"passed over: {error}")
+        self._passed_over.add(path)
 
 
 def open_store(
@@ -365,7 +384,7 @@ class RowIndex:
         """
         features = np.zeros((len(images), self._store.identity.dim), np.float32)
         found = np.zeros(len(images), bool)
-        for _ in range(_LOOKS):
+        for _ in _PAUSES:  # ``each`` waits
             if new := dict(self._store.each(locate_rows, self._shards)):
                 self._shards |= new
                 self._index()

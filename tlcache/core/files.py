@@ -164,12 +164,18 @@ def read_capped(path: Path, cap: int) -> bytes:
         CacheError: If it cannot be read.
         DamageError: If it is larger than ``cap``, or not a regular file.
     """
-    try:
+
+    def read() -> tuple[bool, int, bytes]:
         with open(path, "rb", opener=_open_at_once) as file:
             status = os.fstat(file.fileno())
             regular, size = stat.S_ISREG(status.st_mode), status.st_size
             # Not cap + 1: a read sets aside all that it is asked for, and a cap may be gigabytes.
-            data = file.read(size + 1) if regular and size <= cap else b""
+            return regular, size, file.read(size + 1) if regular and size <= cap else b""
+
+    try:
+        # Anew where the handle is stale (ESTALE): a server's word for a file that was deleted or
+        # replaced since it was opened. Opened again, it is there or it is not.
+        regular, size, data = persistently(read)
     except OSError as error:
         if error.errno not in (errno.EISDIR, errno.ENXIO):  # a folder; a socket
             raise CacheError(
@@ -183,17 +189,19 @@ def read_capped(path: Path, cap: int) -> bytes:
     return data
 
 
-def read_parts(path: Path, starts: Iterable[int], size: int) -> list[bytes]:
+def read_parts(path: Path, starts: Sequence[int], size: int) -> list[bytes]:
     """So many bytes from each place of a file; fewer where it ends.
 
     Raises:
         CacheError: If it cannot be read.
     """
-    with (
-        faults_as(CacheError, path, "a readable file", "check its path and permissions"),
-        open(path, "rb", opener=_open_at_once) as file,
-    ):
-        return [file.read(size) for start in starts if file.seek(start) >= 0]
+
+    def read() -> list[bytes]:
+        with open(path, "rb", opener=_open_at_once) as file:
+            return [file.read(size) for start in starts if file.seek(start) >= 0]
+
+    with faults_as(CacheError, path, "a readable file", "check its path and permissions"):
+        return persistently(read)
 
 
 def persistently(read: Callable[[], Read]) -> Read:
@@ -295,7 +303,7 @@ def list_folder(folder: Path, suffix: str = "") -> list[Path]:
     remedy = "check its permissions or choose another --cache-dir"
     with faults_as(CacheError, folder, "a folder that can be read", remedy):
         try:
-            paths = sorted(folder.iterdir())
+            paths = sorted(persistently(lambda: list(folder.iterdir())))
         except FileNotFoundError:
             return []
     return [p for p in paths if not suffix or (p.suffix == suffix and p.name[0] != ".")]
