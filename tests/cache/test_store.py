@@ -535,13 +535,13 @@ def test_one_bad_read_costs_nobody_a_shard(
     path = store.commit(kept)
     read, reads = read_capped, list[Path]()
 
-    def flipped_once(path: Path, cap: int) -> bytes:
-        data = bytearray(read(path, cap))
-        data[-1] ^= not reads
+    def flipped_in_memory(path: Path, cap: int, *, anew: bool = False) -> bytes:
+        data = bytearray(read(path, cap, anew=anew))
+        data[-1] ^= not anew
         reads.append(path)
         return bytes(data)
 
-    monkeypatch.setattr(tlcache.cache.shards, "read_capped", flipped_once)
+    monkeypatch.setattr(tlcache.cache.shards, "read_capped", flipped_in_memory)
     assert store.has(kept.images, kept.views).all()
     assert (files(store), said, reads) == ([path.name], [], [path, path])
 

@@ -124,7 +124,7 @@ def _checked(path: Path, identity: Identity) -> tuple[bytes, Arrays]:
     """
     with contextlib.suppress(DamageError):
         return _checked_once(path, identity)
-    return _checked_once(path, identity)
+    return _checked_once(path, identity, anew=True)
 
 
 def is_as_named(path: Path) -> bool:
@@ -134,13 +134,14 @@ def is_as_named(path: Path) -> bool:
         CacheError: If it cannot be read.
     """
     try:
-        return hashlib.sha256(read_capped(path, MAX_BYTES)).hexdigest() == path.stem
+        data = read_capped(path, MAX_BYTES, anew=True)
     except DamageError:
         return False
+    return hashlib.sha256(data).hexdigest() == path.stem
 
 
-def _checked_once(path: Path, identity: Identity) -> tuple[bytes, Arrays]:
-    data = read_capped(path, MAX_BYTES)
+def _checked_once(path: Path, identity: Identity, *, anew: bool = False) -> tuple[bytes, Arrays]:
+    data = read_capped(path, MAX_BYTES, anew=anew)
     if hashlib.sha256(data).hexdigest() != path.stem:
         raise _damaged(path, "bytes whose SHA-256 is its name", "other bytes")
     layout: Layout = {

@@ -157,8 +157,11 @@ def make_folder(folder: Path) -> None:
             _fsync_folder(path.parent)
 
 
-def read_capped(path: Path, cap: int) -> bytes:
+def read_capped(path: Path, cap: int, *, anew: bool = False) -> bytes:
     """The bytes of a regular file of at most ``cap`` bytes.
+
+    Args:
+        anew: From the disk, and not from the memory that the system keeps of it (on Linux).
 
     Raises:
         CacheError: If it cannot be read.
@@ -167,6 +170,8 @@ def read_capped(path: Path, cap: int) -> bytes:
 
     def read() -> tuple[bool, int, bytes]:
         with open(path, "rb", opener=_open_at_once) as file:
+            if anew and hasattr(os, "posix_fadvise"):
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
             status = os.fstat(file.fileno())
             regular, size = stat.S_ISREG(status.st_mode), status.st_size
             # Not cap + 1: a read sets aside all that it is asked for, and a cap may be gigabytes.
