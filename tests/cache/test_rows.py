@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import types
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,8 @@ from small_cache import (
     snapshot,
 )
 
-from tlcache.cache.contents import open_folder
+import tlcache.core.files
+from tlcache.cache.contents import IdentityFolder, open_folder
 from tlcache.cache.rows import (
     Asked,
     Held,
@@ -154,3 +156,21 @@ def test_a_folder_is_inspected_with_its_views_and_snapshots(stores: Stores) -> N
     assert (pets.images, pets.classes) == ({"train": 6, "val": 4}, ("cats", "dogs"))
     assert pets.asked == Asked(22, 0) and pets.root == Path("/data/pets")
     assert [Path(fault.where).name for fault in faults] == ["junk.h5"]
+
+
+def test_a_shard_that_a_stale_folder_still_lists_is_waited_for(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As NFS may: else a clean-up on another machine looked like rows that are missing."""
+    stale, slept = open_folder(stores[0].folder), list[float]()
+    heir = stores[0].commit(named(digests()))
+    for path in set(stale.shards) - {heir}:
+        path.unlink()
+
+    def as_listed(path: Path) -> IdentityFolder:
+        return stale if sum(slept) < 15 else open_folder(path)
+
+    monkeypatch.setattr("tlcache.cache.rows.open_folder", as_listed)
+    monkeypatch.setattr(tlcache.core.files, "time", types.SimpleNamespace(sleep=slept.append))
+    found = held(stores[0])
+    assert (found.rows, found.shards, found.faults) == (IMAGES, 1, [])

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from tlcache.cache.snapshots import _LAYOUT, HEADER, MAGIC, Snapshot, load_snapshot, save_snapshot
 from tlcache.core.errors import CacheError, DamageError
+from tlcache.core.files import read_capped
 from tlcache.core.hdf5 import pack, unpack
 from tlcache.data.folders import ImageDataset
 
@@ -299,3 +300,15 @@ def test_a_description_that_makes_no_sense(
     saved: Path, changes: dict[str, Any], found: str
 ) -> None:
     assert _refusal(_edit(saved, _about(saved, **changes))) == found
+
+
+def test_one_bad_read_is_no_damage(
+    saved: Path, snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flipped_in_memory(path: Path, cap: int, *, anew: bool = False) -> bytes:
+        data = bytearray(read_capped(path, cap, anew=anew))
+        data[-1] ^= not anew
+        return bytes(data)
+
+    monkeypatch.setattr("tlcache.cache.snapshots.read_capped", flipped_in_memory)
+    assert load_snapshot(saved).dataset.paths == snapshot.dataset.paths

@@ -583,7 +583,7 @@ def test_a_shard_that_a_stale_folder_still_lists_is_waited_for(
             heir.rename(path)
 
     monkeypatch.setattr(tlcache.cache.store, "list_folder", stale)
-    monkeypatch.setattr(tlcache.cache.store, "time", types.SimpleNamespace(sleep=sleep))
+    monkeypatch.setattr(tlcache.core.files, "time", types.SimpleNamespace(sleep=sleep))
     assert store.has(kept.images, kept.views).all()
     assert [seconds for seconds in slept if seconds] == [0.1, 1.0, 4.0, 15.0]
 

@@ -226,9 +226,9 @@ def whole(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the shards that are read whole; blocks are of four files."""
     names, read = list[str](), tlcache.core.files.read_capped
 
-    def counted(path: Path, cap: int) -> bytes:
+    def counted(path: Path, cap: int, *, anew: bool = False) -> bytes:
         names.append(path.name)
-        return read(path, cap)
+        return read(path, cap, anew=anew)
 
     monkeypatch.setattr(tlcache.features.extract, "BLOCK", 4)
     monkeypatch.setattr(tlcache.cache.shards, "read_capped", counted)

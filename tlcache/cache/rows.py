@@ -9,7 +9,6 @@ and none is set aside. Covers no features: of each row only the name is kept.
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from tlcache.cache.identity import Identity, identities, read_identity
 from tlcache.cache.shards import read_shard
 from tlcache.cache.snapshots import Snapshot, load_snapshot
 from tlcache.core.errors import CacheError
-from tlcache.core.files import list_folder
+from tlcache.core.files import Rounds, is_gone, list_folder
 from tlcache.data.folders import SPLITS
 
 NAME_BYTES = 36
@@ -93,21 +92,21 @@ def read_names(
 
     Memory: one shard, and 36 bytes for each row. ``tick`` is called after each shard.
     """
-    names, faults, seen = [np.empty(0, f"S{NAME_BYTES}")], list[CacheError](), set[Path]()
-    shards, pending = 0, list(folder.shards)
-    while pending:  # a shard can vanish when another process compacts, and its heir is new
-        for path in pending:
+    names, faults = [np.empty(0, f"S{NAME_BYTES}")], list[CacheError]()
+    # A shard can vanish when another process compacts, and its heir is new.
+    shards, rounds = 0, Rounds(lambda: open_folder(folder.path).shards)
+    for paths in rounds:
+        for path in paths:
             try:
                 rows = read_shard(path, identity)
                 names.append(row_names(rows.images, rows.views))
             except CacheError as error:
-                if not os.path.lexists(path):
+                if is_gone(error) and not path.is_symlink():
+                    rounds.missed(path)
                     continue
                 faults.append(error)
             shards += 1
             tick()
-        seen.update(pending)
-        pending = [path for path in open_folder(folder.path).shards if path not in seen]
     every = np.concatenate(names)
     return Held(np.unique(every), len(every), shards, faults)
 

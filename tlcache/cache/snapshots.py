@@ -348,9 +348,15 @@ def load_snapshot(path: Path) -> Snapshot:
 
     Raises:
         CacheError: If it cannot be read.
-        DamageError: If it is damaged, or holds what no snapshot may hold.
+        DamageError: If it is damaged, or holds what no snapshot may hold, when read anew as well.
     """
-    data = memoryview(read_capped(path, MAX_BYTES))
+    with contextlib.suppress(DamageError):
+        return _read_once(path)
+    return _read_once(path, anew=True)
+
+
+def _read_once(path: Path, *, anew: bool = False) -> Snapshot:
+    data = memoryview(read_capped(path, MAX_BYTES, anew=anew))
     header, body = bytes(data[:HEADER]), data[HEADER:]
     expected = MAGIC + hashlib.sha256(body).hexdigest().encode() + b"\n"
     if header != expected.ljust(HEADER, b"\0"):

@@ -12,7 +12,6 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import glob
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -49,6 +48,7 @@ from tlcache.cache.snapshots import (
 from tlcache.core.errors import CacheError, DamageError
 from tlcache.core.files import (
     TEMPORARY,
+    Rounds,
     is_gone,
     list_folder,
     make_folder,
@@ -64,9 +64,7 @@ MANY_SHARDS, SMALL_BYTES = 1000, 1 << 20
 """So many shards of less than this on average take longer to open than to read."""
 
 _SHARDS_AHEAD = 2
-_PAUSES = (0.0, 0.1, 1.0, 4.0, 15.0, 40.0)
-"""Seconds before each further look for a shard that is listed and not there. A clean-up hides one
-for a moment; and a network's disk may show a folder as it was up to a minute ago."""
+_LOOKS = 5  # for rows whose shards come and go
 _ROWS_AT_ONCE = 256  # copied at a time: what was just read is still in the processor's cache
 
 Read = TypeVar("Read")
@@ -211,12 +209,9 @@ class FeatureStore:
         def ready(path: Path) -> Read:
             return read(path, self.identity)
 
-        seen, gone = set(known), collections.Counter[Path]()
-        # Listed until nothing is new: a shard can vanish when another process compacts, and its
-        # heir is new.
-        while paths := [path for path in list_folder(self._shards, ".h5") if path not in seen]:
-            seen.update(paths)
-            pause = 0.0
+        # A shard can vanish when another process compacts, and its heir is new.
+        rounds = Rounds(lambda: list_folder(self._shards, ".h5"), known)
+        for paths in rounds:
             for path, reading in _read_ahead(paths, ready):
                 try:
                     found = reading.result()
@@ -225,13 +220,9 @@ class FeatureStore:
                 except CacheError as error:
                     if not is_gone(error):
                         raise
-                    if gone[path] < len(_PAUSES) and not path.is_symlink():  # one to nowhere stays
-                        seen.discard(path)
-                        pause = max(pause, _PAUSES[gone[path]])
-                    gone[path] += 1
+                    rounds.missed(path)
                 else:
                     yield path, found
-            time.sleep(pause)
 
     def snapshot_path(self, dataset: str) -> Path:
         """Where the snapshot of a data set lies, whether it is there or not."""
@@ -384,7 +375,7 @@ class RowIndex:
         """
         features = np.zeros((len(images), self._store.identity.dim), np.float32)
         found = np.zeros(len(images), bool)
-        for _ in _PAUSES:  # ``each`` waits
+        for _ in range(_LOOKS):
             if new := dict(self._store.each(locate_rows, self._shards)):
                 self._shards |= new
                 self._index()

@@ -7,6 +7,7 @@ format: what the bytes mean is the caller's business.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import errno
 import glob
@@ -29,6 +30,10 @@ _LOOKS, _LOOK_SECONDS = 5, 0.02
 _LOCKED_BYTE = 1 << 30  # beyond the words, which others are to read: Windows locks bytes
 PAUSES = (0.1, 0.4)
 """Seconds before a read that failed is tried again: a network's disk stumbles, and goes on."""
+
+_LOOK_AGAIN = (0.0, 0.1, 1.0, 4.0, 15.0, 40.0)
+"""Seconds before each further look for a file that is listed and not there. Another process may
+have hidden it for a moment; and a network's disk may show a folder as it was up to a minute ago."""
 
 _LASTING = FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError
 _LASTING_CODES = errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.ENXIO
@@ -170,10 +175,10 @@ def read_capped(path: Path, cap: int, *, anew: bool = False) -> bytes:
 
     def read() -> tuple[bool, int, bytes]:
         with open(path, "rb", opener=_open_at_once) as file:
-            if anew and hasattr(os, "posix_fadvise"):
-                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
             status = os.fstat(file.fileno())
             regular, size = stat.S_ISREG(status.st_mode), status.st_size
+            if anew and regular and hasattr(os, "posix_fadvise"):
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
             # Not cap + 1: a read sets aside all that it is asked for, and a cap may be gigabytes.
             return regular, size, file.read(size + 1) if regular and size <= cap else b""
 
@@ -312,6 +317,37 @@ def list_folder(folder: Path, suffix: str = "") -> list[Path]:
         except FileNotFoundError:
             return []
     return [p for p in paths if not suffix or (p.suffix == suffix and p.name[0] != ".")]
+
+
+class Rounds:
+    """Files of a folder that others change meanwhile, in rounds until nothing is new.
+
+    Each comes once, but for those that are :meth:`missed`.
+
+    Args:
+        list_files: What there is, now.
+        known: Files to leave out.
+    """
+
+    def __init__(
+        self, list_files: Callable[[], Iterable[Path]], known: Iterable[Path] = ()
+    ) -> None:
+        self._list_files, self._seen = list_files, set(known)
+        self._missed, self._pause = collections.Counter[Path](), 0.0
+
+    def __iter__(self) -> Iterator[list[Path]]:
+        while paths := [path for path in self._list_files() if path not in self._seen]:
+            self._seen.update(paths)
+            yield paths
+            time.sleep(self._pause)
+            self._pause = 0.0
+
+    def missed(self, path: Path) -> None:
+        """A file was listed and is not there: look for it again, if it is listed once more."""
+        if (times := self._missed[path]) < len(_LOOK_AGAIN) and not path.is_symlink():
+            self._seen.discard(path)
+            self._pause = max(self._pause, _LOOK_AGAIN[times])
+        self._missed[path] += 1
 
 
 def is_gone(error: CacheError) -> bool:
