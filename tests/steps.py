@@ -6,8 +6,9 @@ import concurrent.futures
 import dataclasses
 import random
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -35,8 +36,10 @@ class Killed(BaseException):
     """As if by SIGKILL: nothing that the run does afterwards reaches the disk."""
 
 
-def call_before_each_step(patch: pytest.MonkeyPatch, call: Callable[[str], None]) -> None:
-    """``call`` is told the name of each step before it is taken."""
+def call_before(
+    steps: Iterable[tuple[ModuleType, str]], patch: pytest.MonkeyPatch, call: Callable[[str], None]
+) -> None:
+    """``call`` is told the name of each function before it is called where a module has it."""
 
     def wrapped(step: Callable[..., Any], name: str) -> Callable[..., Any]:
         def run(*arguments: Any) -> Any:
@@ -45,8 +48,13 @@ def call_before_each_step(patch: pytest.MonkeyPatch, call: Callable[[str], None]
 
         return run
 
-    for home, name in _STEPS:
+    for home, name in steps:
         patch.setattr(home, name, wrapped(getattr(home, name), name))
+
+
+def call_before_each_step(patch: pytest.MonkeyPatch, call: Callable[[str], None]) -> None:
+    """The same of each step of a clean-up, and of whoever commits or reads meanwhile."""
+    call_before(_STEPS, patch, call)
 
     def one_by_one(
         paths: Sequence[Path], read: Callable[[Path], Rows]

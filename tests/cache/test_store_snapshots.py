@@ -6,9 +6,7 @@ import dataclasses
 import functools
 import itertools
 import weakref
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +19,7 @@ from small_cache import (
     store_in,
     sweep,
 )
-from steps import Interrupt, Turns
+from steps import Interrupt, Turns, call_before
 
 import tlcache.cache.store
 import tlcache.core.files
@@ -177,18 +175,6 @@ _STEPS = (
 )
 
 
-def call_before_each_step(patch: pytest.MonkeyPatch, call: Callable[[str], None]) -> None:
-    def wrapped(step: Callable[..., Any], name: str) -> Callable[..., Any]:
-        def run(*arguments: Any) -> Any:
-            call(name)
-            return step(*arguments)
-
-        return run
-
-    for home, name in _STEPS:
-        patch.setattr(home, name, wrapped(getattr(home, name), name))
-
-
 @pytest.mark.parametrize("before", ["", "abe"])
 @pytest.mark.parametrize("outer", [1, 2])
 @pytest.mark.parametrize("places", [(HERE, HERE), (HERE, THERE)])
@@ -203,7 +189,7 @@ def test_a_run_within_a_run_at_any_step_keeps_every_row_of_the_newer(
             keep(of(HERE, before, 0), store)
         with pytest.MonkeyPatch.context() as patch:
             interrupt = Interrupt(at, functools.partial(keep, runs[2 - outer], store))
-            call_before_each_step(patch, interrupt)
+            call_before(_STEPS, patch, interrupt)
             keep_snapshot(runs[outer - 1], store)
         if not (reached := interrupt.count >= at):
             break
@@ -220,7 +206,7 @@ def test_runs_that_take_turns_keep_every_row_of_each_folders_newest(
     runs = [of(HERE, "abc", 1), of(HERE, "bcd", 2), of(HERE, "cde", 3), of(THERE, "cdx", 2)]
     turns = Turns([functools.partial(keep_snapshot, run, store) for run in runs], seed)
     with pytest.MonkeyPatch.context() as patch:
-        call_before_each_step(patch, turns)
+        call_before(_STEPS, patch, turns)
         turns.run()
     named_here = {tuple(load_snapshot(p).dataset.paths) for p in store.snapshots.glob("*.h5")}
     assert named_here == {tuple(run.dataset.paths) for run in runs[2:]}

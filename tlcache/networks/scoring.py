@@ -134,8 +134,9 @@ def score(
 
 def _said_whole(scored: Scored, dataset: ImageDataset, on: str, tell: Reporter) -> Scored:
     """The same; one line says how many images of the split are not in it."""
-    if left_out := len(dataset.indices(on)) - len(scored.paths):
-        tell.note(f"{on}: {left_out} images that cannot be read are left out")
+    total = len(dataset.indices(on))
+    if left_out := total - len(scored.paths):
+        tell.note(f"{on}: {left_out} of {total} images cannot be read, and are left out")
     return scored
 
 
